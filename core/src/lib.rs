@@ -1,0 +1,12 @@
+//! The core decides everything and touches nothing: names, policies, the ledger, every format on the wire and on disk,
+//! and the state machine of `vmmd`. It must never read a clock, allocate, block, or know an operating system.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`limits`] | every bound, with its reason |
+//! | [`name`] | names of unikernels and of paths, their text and their order |
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod limits;
+pub mod name;

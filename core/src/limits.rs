@@ -1,0 +1,49 @@
+//! Every bound of the system: a name, a number, a reason. Nothing elsewhere invents one.
+
+/// Bytes of a name in its text form, the leading `:` of a root unikernel included.
+/// A name is a file name (`<name>.img`, the fifo), and file systems stop at 255.
+pub const NAME_BYTES_MAX: usize = 250;
+
+/// Bytes of one label of a name, as in DNS (RFC 1035 section 2.3.4).
+pub const LABEL_BYTES_MAX: usize = 63;
+
+/// Bytes of a frame without its one diverted OCTET STRING: what a connection may make us hold.
+pub const FRAME_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// An OCTET STRING longer than this is diverted to the spool instead of being held in memory.
+pub const DIVERT_BYTES_MIN: usize = 1024;
+
+/// Bytes of an image, uncompressed. A MirageOS unikernel is a few MB; the largest seen with debug symbols are below 100.
+pub const IMAGE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Bytes of a unikernel's arguments record (devices, CPUs, argument vector) in its DER form.
+/// Solo5 takes 8,191 bytes of command line; devices and CPUs add a few KiB.
+pub const ARGUMENTS_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a guest command line without its NUL (Solo5 ABI).
+pub const COMMAND_LINE_BYTES_MAX: usize = 8191;
+
+/// Devices of one kind or both together that a Solo5 manifest can declare.
+pub const DEVICES_MAX: usize = 63;
+
+/// Bytes of a device name in a Solo5 manifest.
+pub const DEVICE_NAME_BYTES_MAX: usize = 67;
+
+/// Bytes of a network interface's name (`IFNAMSIZ` less its NUL, on Linux and on FreeBSD).
+pub const INTERFACE_BYTES_MAX: usize = 15;
+
+/// CPU ids run from 0 to this, exclusive.
+pub const CPUS_MAX: usize = 1024;
+
+/// Bridges that one policy can name.
+pub const POLICY_BRIDGES_MAX: usize = 32;
+
+/// Largest value of an INTEGER on the wire: the peer's native integers have 63 bits (`docs/wire.md`).
+pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
+
+/// Smallest value of an INTEGER on the wire.
+pub const WIRE_INT_MIN: i64 = -(1 << 62);
+
+const _: () = assert!(NAME_BYTES_MAX + ".img".len() <= 255);
+const _: () = assert!(ARGUMENTS_BYTES_MAX + DIVERT_BYTES_MIN + NAME_BYTES_MAX < FRAME_HEAD_BYTES_MAX);
+const _: () = assert!(COMMAND_LINE_BYTES_MAX < ARGUMENTS_BYTES_MAX);
