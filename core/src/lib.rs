@@ -10,3 +10,4 @@
 
 pub mod limits;
 pub mod name;
+pub mod policy;
