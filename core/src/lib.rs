@@ -3,11 +3,13 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`journal`] | the file of the desired state: its format, how it is read back |
 //! | [`limits`] | every bound, with its reason |
 //! | [`name`] | names of unikernels and of paths, their text and their order |
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod journal;
 pub mod limits;
 pub mod name;
 pub mod policy;
