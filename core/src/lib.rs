@@ -6,6 +6,7 @@
 //! | [`journal`] | the file of the desired state: its format, how it is read back |
 //! | [`limits`] | every bound, with its reason |
 //! | [`name`] | names of unikernels and of paths, their text and their order |
+//! | [`solo5`] | what an image says about itself: target, ABI, devices |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -13,3 +14,7 @@ pub mod journal;
 pub mod limits;
 pub mod name;
 pub mod policy;
+pub mod solo5;
+
+#[cfg(test)]
+extern crate std;
