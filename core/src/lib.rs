@@ -4,12 +4,14 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`journal`] | the file of the desired state: its format, how it is read back |
+//! | [`halves`] | the messages between the two halves of `vmmd` |
 //! | [`limits`] | every bound, with its reason |
 //! | [`name`] | names of unikernels and of paths, their text and their order |
 //! | [`solo5`] | what an image says about itself: target, ABI, devices |
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod halves;
 pub mod journal;
 pub mod limits;
 pub mod name;

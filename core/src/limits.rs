@@ -38,6 +38,26 @@ pub const CPUS_MAX: usize = 1024;
 /// Bridges that one policy can name.
 pub const POLICY_BRIDGES_MAX: usize = 32;
 
+/// Bridges that a host can offer; what is beyond is not listed. Hosts have a handful, and the list fits one message.
+pub const HOST_BRIDGES_MAX: usize = 1024;
+
+/// Bytes of a complete argument vector for a tender, NULs included: the arguments record, and for each device an option
+/// with its name and a path or a MAC address.
+pub const ARGV_BYTES_MAX: usize = 56 * 1024;
+
+/// Bytes of a message between the two halves of `vmmd`. The largest is a launch plan; FreeBSD sends at most 128 KiB in
+/// one piece on a `SOCK_SEQPACKET` socket.
+pub const CHANNEL_BYTES_MAX: usize = 64 * 1024;
+
+/// File descriptors that travel with one message between the halves.
+pub const CHANNEL_FDS_MAX: usize = 8;
+
+/// Tender processes at a time: the unikernels of a full host.
+pub const UNITS_MAX: usize = 4096;
+
+/// Accounts (user ids) for tenders. More than processes: an account rests while its last process is being reaped.
+pub const ACCOUNTS_MAX: u16 = 8192;
+
 /// Largest value of an INTEGER on the wire: the peer's native integers have 63 bits (`docs/wire.md`).
 pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
 
@@ -47,3 +67,7 @@ pub const WIRE_INT_MIN: i64 = -(1 << 62);
 const _: () = assert!(NAME_BYTES_MAX + ".img".len() <= 255);
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DIVERT_BYTES_MIN + NAME_BYTES_MAX < FRAME_HEAD_BYTES_MAX);
 const _: () = assert!(COMMAND_LINE_BYTES_MAX < ARGUMENTS_BYTES_MAX);
+const _: () = assert!(ARGUMENTS_BYTES_MAX + DEVICES_MAX * (DEVICE_NAME_BYTES_MAX + 512) < ARGV_BYTES_MAX);
+const _: () = assert!(ARGV_BYTES_MAX + DEVICES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
+const _: () = assert!(HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
+const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);

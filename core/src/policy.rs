@@ -4,6 +4,8 @@
 
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::{CPUS_MAX, INTERFACE_BYTES_MAX, POLICY_BRIDGES_MAX};
 
 const WORD_BITS: usize = 64;
@@ -11,7 +13,7 @@ const WORDS: usize = CPUS_MAX / WORD_BITS;
 const _: () = assert!(CPUS_MAX.is_multiple_of(WORD_BITS));
 
 /// A set of CPU ids below [`CPUS_MAX`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CpuSet {
     words: [u64; WORDS],
 }

@@ -1,0 +1,182 @@
+//! What the host half could not do. The operating system's refusals are an attempt and a number; the texts say what to do.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX, UNITS_MAX};
+
+/// One conversation with the kernel, or one step of the new process before it becomes the tender.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Attempt {
+    /// Count CPUs and memory.
+    ReadCapacity,
+    /// List the bridges.
+    ListBridges,
+    /// Find a bridge by its name.
+    FindBridge,
+    /// Make a tap.
+    CreateTap,
+    /// Set a tap up and put it into its bridge.
+    AttachTap,
+    /// Open the tender program.
+    OpenTender,
+    /// Open `/dev/kvm`.
+    OpenKvm,
+    /// Make what the new process needs before it exists.
+    PrepareProcess,
+    /// Fork.
+    Fork,
+    /// Watch a process for its end.
+    WatchProcess,
+    /// Write down which process runs a unit.
+    RecordProcess,
+    /// Send a signal.
+    SendSignal,
+    /// In the new process: leave the session of `vmmd`.
+    NewSession,
+    /// In the new process: put the fds in their places.
+    PlaceFds,
+    /// In the new process: pin it to its CPUs.
+    PinCpus,
+    /// In the new process: set its limits.
+    SetLimits,
+    /// In the new process: become its own user.
+    ChangeUser,
+    /// In the new process: give up gaining privileges.
+    NoNewPrivileges,
+    /// In the new process: execute the tender.
+    Execute,
+}
+
+impl Attempt {
+    /// What was attempted, to follow "could not".
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::ReadCapacity => "count the host's CPUs and memory",
+            Self::ListBridges => "list the host's bridges",
+            Self::FindBridge => "find the bridge",
+            Self::CreateTap => "create tap",
+            Self::AttachTap => "put the tap into its bridge",
+            Self::OpenTender => "open the tender program",
+            Self::OpenKvm => "open /dev/kvm",
+            Self::PrepareProcess => "prepare the tender's process",
+            Self::Fork => "fork",
+            Self::WatchProcess => "watch the tender's process",
+            Self::RecordProcess => "record the tender's process in the run folder",
+            Self::SendSignal => "signal the tender's process",
+            Self::NewSession => "give the tender a session of its own",
+            Self::PlaceFds => "pass the tender its file descriptors",
+            Self::PinCpus => "pin the tender to its CPUs",
+            Self::SetLimits => "limit the tender's process",
+            Self::ChangeUser => "give the tender a user of its own",
+            Self::NoNewPrivileges => "forbid the tender new privileges",
+            Self::Execute => "execute the tender program",
+        }
+    }
+}
+
+/// The operating system said no.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct OsError {
+    /// What was attempted.
+    pub attempt: Attempt,
+    /// The error number of the operating system.
+    pub errno: i32,
+}
+
+impl fmt::Display for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not {}: {}", self.attempt.text(), Errno(self.errno))
+    }
+}
+
+impl core::error::Error for OsError {}
+
+/// An error number in words. Only numbers that mean the same on Linux and on FreeBSD have words.
+struct Errno(i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self.0 {
+            1 => "not permitted, vmmd needs root or a namespace of its own for this",
+            2 => "it does not exist",
+            5 => "input or output failed",
+            8 => "it is not a program for this machine",
+            12 => "the host is out of memory",
+            13 => "access denied, check its owner and mode",
+            16 => "it is in use",
+            17 => "it exists already",
+            19 => "the device does not exist",
+            22 => "the kernel does not accept it",
+            23 => "the host is out of file descriptors",
+            24 => "vmmd is out of file descriptors, raise its limit",
+            28 => "no space is left",
+            _ => return write!(f, "error {} of the operating system", self.0),
+        };
+        write!(f, "{words} (error {})", self.0)
+    }
+}
+
+/// Why a plan was not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum LaunchError<'a> {
+    /// The plan did not come with exactly a console and an image.
+    Fds,
+    /// An account out of range.
+    NoSuchAccount(u16),
+    /// No CPU, or none of this host.
+    NoCpu,
+    /// No memory.
+    NoMemory,
+    /// More than [`DEVICES_MAX`] networks.
+    TooManyNetworks,
+    /// A name that no bridge can have.
+    BridgeName,
+    /// No interface of this name, or it is not a bridge.
+    #[serde(borrow)]
+    NoSuchBridge(&'a str),
+    /// No argument, or more than [`ARGV_BYTES_MAX`] bytes of them.
+    Arguments,
+    /// This unit runs already.
+    UnitInUse,
+    /// [`UNITS_MAX`] tenders run.
+    HostFull,
+    /// The host has no `/dev/kvm` that can be opened.
+    NoKvm,
+    /// The tender program was not found at start.
+    NoTender,
+    /// The kernel refused.
+    Os(OsError),
+}
+
+impl From<OsError> for LaunchError<'_> {
+    fn from(error: OsError) -> Self {
+        Self::Os(error)
+    }
+}
+
+impl fmt::Display for LaunchError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fds => f.write_str("a launch needs a console and an image"),
+            Self::NoSuchAccount(account) => write!(f, "account {account} is not below {ACCOUNTS_MAX}"),
+            Self::NoCpu => f.write_str("none of the CPUs exists on this host, name others"),
+            Self::NoMemory => f.write_str("a unikernel needs at least 1 MB of memory"),
+            Self::TooManyNetworks => write!(f, "more than {DEVICES_MAX} networks"),
+            Self::BridgeName => {
+                write!(f, "a bridge's name has 1 to {INTERFACE_BYTES_MAX} printable characters without '/' or ','")
+            }
+            Self::NoSuchBridge(name) => write!(f, "the host has no bridge {name}, make it first"),
+            Self::Arguments => write!(f, "the arguments have more than {ARGV_BYTES_MAX} bytes"),
+            Self::UnitInUse => f.write_str("this incarnation runs already"),
+            Self::HostFull => write!(f, "{UNITS_MAX} unikernels run already, destroy one first"),
+            Self::NoKvm => f.write_str("the host has no usable /dev/kvm: enable virtualization or build for spt"),
+            Self::NoTender => f.write_str("the tender program is missing: install fulmar-tender beside vmmd"),
+            Self::Os(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for LaunchError<'_> {}

@@ -1,0 +1,86 @@
+//! What is to be executed for one unikernel, complete: the host half adds nothing but the fds it makes.
+
+use serde::{Deserialize, Serialize};
+
+use super::{LaunchError, Texts, Unit};
+use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX};
+use crate::policy::{Bridge, CpuSet};
+
+/// The fd under which a tender finds the image: the operand `@3`. 0 is empty, 1 and 2 are the console.
+pub const IMAGE_FD: u16 = 3;
+
+/// The fd of the first tap, in the order of [`LaunchPlan::networks`]; the others follow.
+pub const TAP_FD_FIRST: u16 = 4;
+
+/// Which way a tender runs its image.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Tender {
+    /// On the CPU's virtualization, by `/dev/kvm` or FreeBSD's `vmm`.
+    Hvt,
+    /// As a process in a system call sandbox.
+    Spt,
+}
+
+/// One tender process: what runs, as whom, where, and with which fds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LaunchPlan<'a> {
+    /// Which incarnation this is.
+    pub unit: Unit,
+    /// The account, below [`ACCOUNTS_MAX`]: added to the base of the host half it is the user id of the tender.
+    pub account: u16,
+    /// Which tender.
+    pub tender: Tender,
+    /// The CPUs it may run on, at least one.
+    pub cpus: CpuSet,
+    /// Memory of the guest in MiB, at least 1; the limits of the process follow from it.
+    pub memory_mb: u32,
+    /// The bridge of each network device, in the order of the taps' fds; at most [`DEVICES_MAX`].
+    #[serde(borrow)]
+    pub networks: Texts<'a>,
+    /// The argument vector from `argv[0]` on, complete; at most [`ARGV_BYTES_MAX`] bytes.
+    #[serde(borrow)]
+    pub argv: Texts<'a>,
+}
+
+impl LaunchPlan<'_> {
+    /// Checks every bound. The control half does so by construction, the host half because it must not trust.
+    ///
+    /// # Errors
+    /// [`LaunchError`], the first that is wrong.
+    pub fn check(&self) -> Result<(), LaunchError<'static>> {
+        if self.account >= ACCOUNTS_MAX {
+            return Err(LaunchError::NoSuchAccount(self.account));
+        }
+        if self.cpus.is_empty() {
+            return Err(LaunchError::NoCpu);
+        }
+        if self.memory_mb == 0 {
+            return Err(LaunchError::NoMemory);
+        }
+        if self.networks.iter().count() > DEVICES_MAX {
+            return Err(LaunchError::TooManyNetworks);
+        }
+        if self.networks.iter().any(|bridge| Bridge::new(bridge).is_err()) {
+            return Err(LaunchError::BridgeName);
+        }
+        if self.argv.is_empty() || self.argv.as_bytes().len() > ARGV_BYTES_MAX {
+            return Err(LaunchError::Arguments);
+        }
+        Ok(())
+    }
+
+    /// How many taps it needs.
+    #[must_use]
+    pub fn taps(&self) -> u16 {
+        u16::try_from(self.networks.iter().count()).unwrap_or(u16::MAX)
+    }
+
+    /// The fd of `/dev/kvm` for [`Tender::Hvt`] on Linux, after `taps` taps: the option `--kvm=@N`.
+    #[must_use]
+    pub fn kvm_fd(taps: u16) -> u16 {
+        TAP_FD_FIRST.saturating_add(taps)
+    }
+}
+
+/// Bytes of the names of all taps of one unit, with their NULs.
+pub const TAPS_BYTES_MAX: usize = DEVICES_MAX * (INTERFACE_BYTES_MAX + 1);
