@@ -1,1 +1,14 @@
-//! (to be filled)
+//! What the daemons share of the operating system: files, sockets, framing. It moves bytes and decides nothing: what they
+//! mean is for the core to say. It must compile for every system that has a shim.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
+//! | [`journal`] | the file of the desired state: append, compact, recover |
+//! | [`spool`] | bytes that arrive, until it is known what they are |
+//! | [`store`] | images by their digest |
+
+pub mod disk;
+pub mod journal;
+pub mod spool;
+pub mod store;

@@ -104,7 +104,7 @@ pub fn put(record: &Record<'_>, out: &mut [u8]) -> Result<usize, Full> {
 
 /// Bytes of the record that [`put`] laid out at the beginning of `bytes`; nothing where there is none.
 #[must_use]
-pub fn sealed_bytes(bytes: &[u8]) -> Option<usize> {
+pub fn put_bytes(bytes: &[u8]) -> Option<usize> {
     let length = usize::try_from(u32::from_le_bytes(*bytes.first_chunk::<4>()?)).ok()?;
     let record_bytes = length.checked_add(FRAME_BYTES)?;
     (length > 0 && length <= PAYLOAD_BYTES_MAX && record_bytes <= bytes.len()).then_some(record_bytes)
@@ -138,7 +138,7 @@ pub(super) struct Whole<'a> {
 
 /// The record at the beginning of `bytes`, if there is a whole one whose generation `plausible` accepts.
 pub(super) fn decode<'a>(salt: u32, bytes: &'a [u8], plausible: impl Fn(u64) -> bool) -> Option<Whole<'a>> {
-    let record_bytes = sealed_bytes(bytes)?;
+    let record_bytes = put_bytes(bytes)?;
     let (body, crc) = bytes.get(..record_bytes)?.split_at_checked(record_bytes.checked_sub(CRC_BYTES)?)?;
     let rest = body.get(4..)?;
     let (generation, rest) = rest.split_first_chunk::<8>()?;

@@ -21,7 +21,7 @@ mod crc;
 mod frame;
 mod replay;
 
-pub use frame::{BadHeader, Full, Header, Stamp, decode_header, encode, encode_header, put, seal, sealed_bytes};
+pub use frame::{BadHeader, Full, Header, Stamp, decode_header, encode, encode_header, put, put_bytes, seal};
 pub use replay::{Entry, Refused, Replay, Tail};
 
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,32 @@ pub enum Record<'a> {
         /// The path.
         path: &'a str,
     },
+}
+
+/// What a record is about. Of the records about one subject only the last counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Subject<'a> {
+    /// The policy of a path. Policies are replayed before unikernels by who writes a journal anew.
+    Policy(&'a str),
+    /// A unikernel.
+    Unikernel(&'a str),
+}
+
+impl<'a> Record<'a> {
+    /// What this is about.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'a> {
+        match *self {
+            Self::Unikernel { name, .. } | Self::UnikernelGone { name } => Subject::Unikernel(name),
+            Self::Policy { path, .. } | Self::PolicyGone { path } => Subject::Policy(path),
+        }
+    }
+
+    /// Whether this ends its subject, so that a journal written anew leaves both out.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::UnikernelGone { .. } | Self::PolicyGone { .. })
+    }
 }
 
 #[cfg(test)]

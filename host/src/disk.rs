@@ -1,0 +1,232 @@
+//! A folder as durable state needs it: a handful of operations, each of which may fail, be lost, or be torn by a crash. The
+//! tests put a simulated folder here that does all three. Nothing in this file is clever; what may be relied upon after a crash is
+//! decided by its users.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+#[cfg(test)]
+pub(crate) mod simulated;
+
+/// One folder. Names are file names, without any `/`.
+pub trait Folder: Send + Sync {
+    /// An open file of it.
+    type File: Content;
+
+    /// Opens a file that is there, to read and write.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens a file that is there, to read only.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn open_read_only(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Makes a file that is not there yet.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or what the system says.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Gives a file another name; whatever had it is gone.
+    ///
+    /// # Errors
+    /// What the system says: the name may or may not have changed.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the system says.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes creations, renames and removals durable.
+    ///
+    /// # Errors
+    /// What the system says: each of them may or may not be durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// The names of all files. For the start only: it allocates.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn names(&self) -> io::Result<Vec<String>>;
+}
+
+/// The bytes of an open file. Offsets and lengths are in bytes.
+pub trait Content: Send {
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// What the system says: any part of `bytes` may have been written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Reads up to `into.len()` bytes; 0 only at the end of the file.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Cuts or grows the file.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn set_bytes(&self, bytes: u64) -> io::Result<()>;
+
+    /// Bytes of the file.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn bytes(&self) -> io::Result<u64>;
+
+    /// Makes the content durable, the file's length included. After a failure nobody knows what is.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A folder of the host's file system, held open: renaming its path does not lead it astray.
+#[derive(Debug)]
+pub struct HostFolder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl HostFolder {
+    /// Opens `path`, which is made (mode 0700) if it is not there; the folder above it must be.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let fd = open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Where it was when it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn file(&self, name: &str, flags: OFlag) -> io::Result<File> {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        Ok(openat(&self.fd, name, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, mode)?.into())
+    }
+}
+
+impl Folder for HostFolder {
+    type File = File;
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        self.file(name, OFlag::O_RDWR)
+    }
+
+    fn open_read_only(&self, name: &str) -> io::Result<File> {
+        self.file(name, OFlag::O_RDONLY)
+    }
+
+    fn create(&self, name: &str) -> io::Result<File> {
+        self.file(name, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(nix::unistd::fsync(&self.fd)?)
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        // What is not UTF-8 is not ours.
+        let entries = std::fs::read_dir(&self.path)?;
+        entries.filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose()).collect()
+    }
+}
+
+impl Content for File {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match FileExt::read_at(self, into, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// Whether this says that no more can be written: the disk is full, or a quota or a size limit is reached.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// A folder that is ours alone for as long as this lives, or until the process ends in whatever way.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the lock of `folder`, a file `lock` in it.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another process has it, or what the system says.
+    pub fn take(folder: &HostFolder) -> io::Result<Self> {
+        let file = folder.file("lock", OFlag::O_RDWR | OFlag::O_CREAT)?;
+        file.try_lock().map_err(io::Error::from)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_locked_once() {
+        let path = std::env::temp_dir().join(format!("fulmar-lock-{}", std::process::id()));
+        let folder = HostFolder::open(&path).unwrap();
+        let lock = FolderLock::take(&folder).unwrap();
+        assert_eq!(FolderLock::take(&folder).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        FolderLock::take(&folder).unwrap();
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}

@@ -1,0 +1,149 @@
+//! A spool takes bytes that arrive in pieces, before anybody knows what they are. It is a file of the image folder whose name
+//! begins with `tmp-`, removed when the spool is dropped and, should we die first, at the next start.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fmt, io};
+
+use heapless::String;
+
+use crate::disk::{Content, Folder, is_full};
+
+/// How the names of spool files begin.
+pub(crate) const PREFIX: &str = "tmp-";
+
+/// Why bytes were not taken. The spool is of no use any more.
+#[derive(Debug)]
+pub enum SpoolError {
+    /// More bytes than one spool may hold; the bound.
+    TooLarge(u64),
+    /// More bytes than all spools together may hold.
+    Quota,
+    /// The system said no.
+    Io(&'static str, io::Error),
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(max) => write!(f, "image too large: at most {} MB are taken", max >> 20),
+            Self::Quota => f.write_str("too many images are arriving at once: try again later"),
+            Self::Io(_, error) if is_full(error) => {
+                f.write_str("the disk of the image folder is full: free some space and try again")
+            }
+            Self::Io(attempt, error) => write!(f, "could not {attempt}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SpoolError {}
+
+/// Where spools are made. Clones share the folder and the quota.
+#[derive(Debug)]
+pub struct Spools<F: Folder> {
+    shared: Arc<Shared<F>>,
+}
+
+#[derive(Debug)]
+struct Shared<F> {
+    folder: F,
+    next: AtomicU64,
+    /// Bytes of all spools together, and their bound.
+    bytes: AtomicU64,
+    bytes_max: u64,
+}
+
+impl<F: Folder> Clone for Spools<F> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<F: Folder> Spools<F> {
+    /// Spools in `folder`, of at most `bytes_max` bytes together.
+    pub fn new(folder: F, bytes_max: u64) -> Self {
+        Self { shared: Arc::new(Shared { folder, next: AtomicU64::new(0), bytes: AtomicU64::new(0), bytes_max }) }
+    }
+
+    pub(crate) fn folder(&self) -> &F {
+        &self.shared.folder
+    }
+
+    /// An empty spool for at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn create(&self, bytes_max: u64) -> Result<Spool<F>, SpoolError> {
+        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let mut name = String::new();
+        // 4 bytes and 20 digits fit.
+        let _ = fmt::write(&mut name, format_args!("{PREFIX}{number}"));
+        let file = self.folder().create(&name).map_err(|error| SpoolError::Io("make a spool file", error))?;
+        Ok(Spool { spools: self.clone(), name, file: Some(file), bytes: 0, bytes_max })
+    }
+}
+
+/// A file that is not yet anything. Dropping it removes it.
+#[derive(Debug)]
+pub struct Spool<F: Folder> {
+    spools: Spools<F>,
+    name: String<24>,
+    /// Nothing only once it has been taken.
+    file: Option<F::File>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl<F: Folder> Spool<F> {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// [`SpoolError`]: drop the spool then.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
+        let len = bytes.len() as u64;
+        if len > self.bytes_max - self.bytes {
+            return Err(SpoolError::TooLarge(self.bytes_max));
+        }
+        let shared = &self.spools.shared;
+        let take = |taken: u64| taken.checked_add(len).filter(|sum| *sum <= shared.bytes_max);
+        shared.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| SpoolError::Quota)?;
+        let at = self.bytes;
+        self.bytes += len;
+        self.content()?.write_at(bytes, at).map_err(|error| SpoolError::Io("write a spool file", error))
+    }
+
+    /// Bytes taken so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn content(&self) -> Result<&F::File, SpoolError> {
+        self.file.as_ref().ok_or(SpoolError::Io("use a spool file", io::ErrorKind::NotFound.into()))
+    }
+
+    /// Reads back.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn read_at(&self, into: &mut [u8], offset: u64) -> Result<usize, SpoolError> {
+        self.content()?.read_at(into, offset).map_err(|error| SpoolError::Io("read a spool file", error))
+    }
+
+    /// Gives the file a name of its own, so that it outlives the spool.
+    pub(crate) fn keep_as(mut self, name: &str) -> Result<F::File, SpoolError> {
+        let rename = self.spools.folder().rename(&self.name, name);
+        rename.map_err(|error| SpoolError::Io("rename a spool file", error))?;
+        self.file.take().ok_or(SpoolError::Io("use a spool file", io::ErrorKind::NotFound.into()))
+    }
+}
+
+impl<F: Folder> Drop for Spool<F> {
+    fn drop(&mut self) {
+        self.spools.shared.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.file.is_some() {
+            // What cannot be removed now is removed at the next start.
+            let _ = self.spools.folder().remove(&self.name);
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Images by their digest: each is a file whose name is the SHA-256, in hex, of its uncompressed bytes. One that is in use is never
+//! changed. An image arrives in a spool; [`Store::place`] undoes its compression, within a bound, and gives it its name,
+//! [`Store::settle`] makes that durable. Only then may a record name it, and it may go only after the record that
+//! drops it. So after a crash what no record names is unfinished or left over, and [`Store::sweep`] removes it.
+//!
+//! Its user is one thread that may wait for the disk. A caller that loses interest drops what it holds; nothing else is needed.
+
+use std::{fmt, io};
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use heapless::String;
+use sha2::{Digest as _, Sha256};
+
+use crate::disk::{Content, Folder};
+use crate::spool::{PREFIX, Spool, SpoolError, Spools};
+
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// SHA-256 of an uncompressed image.
+pub type Digest = [u8; 32];
+
+/// Why an image could not be stored or read.
+#[derive(Debug)]
+pub enum StoreError {
+    /// It is said to be compressed and is not a zlib stream.
+    NotCompressed,
+    /// Its zlib stream ends too early, or something follows its end.
+    Truncated,
+    /// It cannot be written to its place.
+    Spool(SpoolError),
+    /// There is none of this digest.
+    Missing,
+    /// The file of this digest has other content.
+    Damaged,
+    /// The system said no.
+    Io(&'static str, io::Error),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotCompressed => f.write_str("the image is said to be compressed but is no zlib stream"),
+            Self::Truncated => f.write_str("the compressed image is incomplete or has a tail: send it again"),
+            Self::Spool(error) => error.fmt(f),
+            Self::Missing => f.write_str("the image is not in the store: create the unikernel again"),
+            Self::Damaged => f.write_str("the stored image is damaged: create the unikernel again"),
+            Self::Io(attempt, error) => write!(f, "could not {attempt}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<SpoolError> for StoreError {
+    fn from(error: SpoolError) -> Self {
+        Self::Spool(error)
+    }
+}
+
+/// An image under its name, perhaps not durable yet.
+#[derive(Debug)]
+pub struct Placed<T> {
+    /// Its digest.
+    pub digest: Digest,
+    /// Bytes of it, uncompressed.
+    pub bytes: u64,
+    /// Its file.
+    pub file: T,
+    /// Whether it was there before.
+    pub was_there: bool,
+}
+
+/// The images of a folder.
+pub struct Store<F: Folder> {
+    spools: Spools<F>,
+    image_bytes_max: u64,
+    inflate: Decompress,
+    input: Box<[u8]>,
+    output: Box<[u8]>,
+}
+
+impl<F: Folder> Store<F> {
+    /// The store in the folder of these spools, of images up to this size. All memory is taken now.
+    #[must_use]
+    pub fn new(spools: Spools<F>, image_bytes_max: u64) -> Self {
+        let buffer = || vec![0; BUFFER_BYTES].into_boxed_slice();
+        Self { spools, image_bytes_max, inflate: Decompress::new(true), input: buffer(), output: buffer() }
+    }
+
+    /// Gives what has arrived its name. One that is there already is kept and the new one dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`]: what arrived is dropped.
+    pub fn place(&mut self, spool: Spool<F>, compressed: bool) -> Result<Placed<F::File>, StoreError> {
+        let spool = if compressed { self.inflate(&spool)? } else { spool };
+        let bytes = spool.bytes();
+        let digest = self.hash(spool.content()?, bytes)?;
+        let name = file_name(&digest);
+        if let Ok(file) = self.spools.folder().open_read_only(&name) {
+            return Ok(Placed { digest, bytes, file, was_there: true });
+        }
+        drop(spool.keep_as(&name)?);
+        let file = self.open(&digest)?;
+        Ok(Placed { digest, bytes, file, was_there: false })
+    }
+
+    /// Makes an image that was placed durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: no record may name it; remove it.
+    pub fn settle(&self, placed: &F::File) -> Result<(), StoreError> {
+        let done = placed.sync().and_then(|()| self.spools.folder().sync());
+        done.map_err(|error| StoreError::Io("make an image durable", error))
+    }
+
+    /// Opens an image to read.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] or [`StoreError::Io`].
+    pub fn open(&self, digest: &Digest) -> Result<F::File, StoreError> {
+        open(self.spools.folder(), digest)
+    }
+
+    /// Reads an image and compares its digest.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Damaged`] or [`StoreError::Io`].
+    pub fn verify(&mut self, digest: &Digest) -> Result<(), StoreError> {
+        let file = self.open(digest)?;
+        let bytes = file.bytes().map_err(|error| StoreError::Io("read an image", error))?;
+        if self.hash(&file, bytes)? == *digest { Ok(()) } else { Err(StoreError::Damaged) }
+    }
+
+    /// Removes an image that no record names any more. Those who have it open keep it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; one that is not there is no error.
+    pub fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
+        match self.spools.folder().remove(&file_name(digest)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Io("remove an image", error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// At the start: removes every spool and every image that `is_wanted` does not want. Returns how many files went. Files of
+    /// other names are left alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn sweep(&self, mut is_wanted: impl FnMut(&Digest) -> bool) -> Result<usize, StoreError> {
+        let folder = self.spools.folder();
+        let names = folder.names().map_err(|error| StoreError::Io("list the images", error))?;
+        let left_over = |name: &&std::string::String| match digest_of(name) {
+            Some(digest) => !is_wanted(&digest),
+            None => name.starts_with(PREFIX),
+        };
+        let left_over: Vec<_> = names.iter().filter(left_over).collect();
+        for name in &left_over {
+            folder.remove(name).map_err(|error| StoreError::Io("remove an unused image", error))?;
+        }
+        Ok(left_over.len())
+    }
+
+    /// An image as a zlib stream of this level (1 to 9), in a spool.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn compress(&mut self, digest: &Digest, level: u32) -> Result<Spool<F>, StoreError> {
+        let file = self.open(digest)?;
+        let mut spool = self.spools.create(self.image_bytes_max)?;
+        let mut compress = Compress::new(Compression::new(level.clamp(1, 9)), true);
+        let mut offset = 0;
+        loop {
+            let read = file.read_at(&mut self.input, offset).map_err(|error| StoreError::Io("read an image", error))?;
+            offset += read as u64;
+            let flush = if read == 0 { FlushCompress::Finish } else { FlushCompress::None };
+            let mut rest = &self.input[..read];
+            loop {
+                let (taken, made) = (compress.total_in(), compress.total_out());
+                let status = compress.compress(rest, &mut self.output, flush);
+                let status = status.map_err(|error| StoreError::Io("compress an image", io::Error::other(error)))?;
+                rest = &rest[size(compress.total_in() - taken)..];
+                let made = size(compress.total_out() - made);
+                spool.append(&self.output[..made])?;
+                if status == Status::StreamEnd {
+                    return Ok(spool);
+                }
+                if rest.is_empty() && made < self.output.len() && read > 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// What a compressed spool holds, in a new one.
+    fn inflate(&mut self, spool: &Spool<F>) -> Result<Spool<F>, StoreError> {
+        self.inflate.reset(true);
+        let mut plain = self.spools.create(self.image_bytes_max)?;
+        let mut offset = 0;
+        loop {
+            let read = spool.read_at(&mut self.input, offset)?;
+            offset += read as u64;
+            let mut rest = &self.input[..read];
+            loop {
+                let (taken, made) = (self.inflate.total_in(), self.inflate.total_out());
+                let status = self.inflate.decompress(rest, &mut self.output, FlushDecompress::None);
+                let status = status.map_err(|_| StoreError::NotCompressed)?;
+                rest = &rest[size(self.inflate.total_in() - taken)..];
+                let made = size(self.inflate.total_out() - made);
+                plain.append(&self.output[..made])?;
+                if status == Status::StreamEnd {
+                    let whole = rest.is_empty() && offset == spool.bytes();
+                    return if whole { Ok(plain) } else { Err(StoreError::Truncated) };
+                }
+                if rest.is_empty() && made < self.output.len() {
+                    break;
+                }
+            }
+            if read == 0 {
+                return Err(StoreError::Truncated);
+            }
+        }
+    }
+
+    fn hash(&mut self, file: &F::File, bytes: u64) -> Result<Digest, StoreError> {
+        let mut hash = Sha256::new();
+        let mut offset = 0;
+        while offset < bytes {
+            match file.read_at(&mut self.input, offset).map_err(|error| StoreError::Io("read an image", error))? {
+                0 => break,
+                read => {
+                    hash.update(&self.input[..read]);
+                    offset += read as u64;
+                }
+            }
+        }
+        Ok(hash.finalize().into())
+    }
+}
+
+/// Opens the image of this digest in its folder.
+///
+/// # Errors
+/// [`StoreError::Missing`] or [`StoreError::Io`].
+pub fn open<F: Folder>(folder: &F, digest: &Digest) -> Result<F::File, StoreError> {
+    folder.open_read_only(&file_name(digest)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => StoreError::Missing,
+        _ => StoreError::Io("open an image", error),
+    })
+}
+
+fn file_name(digest: &Digest) -> String<64> {
+    let mut name = String::new();
+    for byte in digest {
+        // 32 bytes make 64 digits.
+        let _ = fmt::write(&mut name, format_args!("{byte:02x}"));
+    }
+    name
+}
+
+/// The digest that a file name of 64 lower-case digits stands for.
+fn digest_of(name: &str) -> Option<Digest> {
+    let digits = name.as_bytes();
+    if digits.len() != 64 || digits.iter().any(|digit| !matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+/// A difference of two counters that one buffer bounds.
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;
