@@ -90,8 +90,7 @@ pub enum Answer<'a> {
         /// Which.
         unit: Unit,
         /// Why.
-        #[serde(borrow)]
-        error: LaunchError<'a>,
+        error: LaunchError,
     },
     /// The answer to [`Request::Signal`].
     Signalled {

@@ -7,7 +7,9 @@
 //! | [`halves`] | the messages between the two halves of `vmmd` |
 //! | [`limits`] | every bound, with its reason |
 //! | [`name`] | names of unikernels and of paths, their text and their order |
+//! | [`policy`] | what a path may use, and when one policy contains another |
 //! | [`solo5`] | what an image says about itself: target, ABI, devices |
+//! | [`text`] | short texts by value |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -17,6 +19,8 @@ pub mod limits;
 pub mod name;
 pub mod policy;
 pub mod solo5;
+
+pub mod text;
 
 #[cfg(test)]
 extern crate std;

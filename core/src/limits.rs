@@ -64,6 +64,46 @@ pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
 /// Smallest value of an INTEGER on the wire.
 pub const WIRE_INT_MIN: i64 = -(1 << 62);
 
+/// Memory of one tender beside its guest's, MiB; charged to the root policy, which is the host's.
+/// An spt tender takes below 2 MiB resident, an hvt one about as much.
+pub const TENDER_MEMORY_MB: u64 = 2;
+
+/// Guest memory that may be asked for, MiB (hvt maps 4 GiB at most, Solo5 ABI).
+pub const MEMORY_MB_MAX: i64 = 4096;
+
+/// Unikernels that `vmmd` keeps.
+pub const UNIKERNELS_MAX: usize = 4096;
+
+/// Policies that `vmmd` keeps, the root policy included.
+pub const POLICIES_MAX: usize = 4096;
+
+/// Connections that `vmmd` serves at once.
+pub const CONNECTIONS_MAX: usize = 256;
+
+/// Bytes of all unikernels' arguments together: usual ones take 100 to 300.
+pub const ARENA_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Launches that the host half is asked for at once when many unikernels are to start.
+pub const LAUNCHES_MAX: u16 = 16;
+
+/// Images that may go and wait until no other is being stored; beyond, all images are looked through.
+pub const RELEASES_MAX: usize = 16;
+
+/// Time between SIGTERM and SIGKILL, milliseconds. A unikernel has nothing to flush; this is for its last words.
+pub const STOP_MS_MAX: u64 = 5_000;
+
+/// A run shorter than this, in milliseconds, is followed by a rest.
+pub const RUN_MS_MIN: u64 = 10_000;
+
+/// The first rest, milliseconds; each further one is twice as long.
+pub const REST_MS_MIN: u64 = 1_000;
+
+/// The longest rest, milliseconds.
+pub const REST_MS_MAX: u64 = 300_000;
+
+/// Place in the order of start of a unikernel that names none (the peer's default).
+pub const STARTUP_DEFAULT: i64 = 50;
+
 const _: () = assert!(NAME_BYTES_MAX + ".img".len() <= 255);
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DIVERT_BYTES_MIN + NAME_BYTES_MAX < FRAME_HEAD_BYTES_MAX);
 const _: () = assert!(COMMAND_LINE_BYTES_MAX < ARGUMENTS_BYTES_MAX);
@@ -71,3 +111,6 @@ const _: () = assert!(ARGUMENTS_BYTES_MAX + DEVICES_MAX * (DEVICE_NAME_BYTES_MAX
 const _: () = assert!(ARGV_BYTES_MAX + DEVICES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);
+const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && UNIKERNELS_MAX <= u16::MAX as usize);
+const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
+const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);

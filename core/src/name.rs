@@ -61,6 +61,9 @@ pub struct Name {
 const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize);
 
 impl Name {
+    /// No name: only for slots that hold nothing.
+    pub(crate) const EMPTY: Self = Self { len: 0, text: [0; NAME_BYTES_MAX] };
+
     /// The root path, `:`.
     pub const ROOT: Self = {
         let mut text = [0; NAME_BYTES_MAX];
@@ -88,7 +91,7 @@ impl Name {
             return Ok(Self::ROOT);
         }
         let rest = input.strip_prefix(b":").unwrap_or(input);
-        let mut name = Self { len: 0, text: [0; NAME_BYTES_MAX] };
+        let mut name = Self::EMPTY;
         if !rest.contains(&b':') {
             name.push(b':')?;
         }
@@ -177,7 +180,7 @@ impl Name {
         let Some(end) = self.as_bytes().iter().rposition(|byte| *byte == b':') else {
             return Self::ROOT;
         };
-        let mut path = Self { len: 0, text: [0; NAME_BYTES_MAX] };
+        let mut path = Self::EMPTY;
         for byte in self.as_bytes().iter().take(end.saturating_add(1)) {
             // A part of a name is no longer than the name, so it fits.
             let _ = path.push(*byte);
@@ -214,7 +217,7 @@ impl Name {
     /// # Errors
     /// As [`Name::join`].
     pub fn join_path(&self, label: &str) -> Result<Self, NameError> {
-        let mut name = if self.is_root() { Self { len: 0, text: [0; NAME_BYTES_MAX] } } else { *self };
+        let mut name = if self.is_root() { Self::EMPTY } else { *self };
         if !self.is_path() {
             return Err(NameError::WrongKind);
         }
@@ -230,7 +233,7 @@ impl Name {
             return *self;
         }
         let rest = self.as_bytes().strip_prefix(path.as_bytes()).unwrap_or(self.as_bytes());
-        let mut name = Self { len: 0, text: [0; NAME_BYTES_MAX] };
+        let mut name = Self::EMPTY;
         if !rest.contains(&b':') {
             let _ = name.push(b':');
         }

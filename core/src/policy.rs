@@ -78,6 +78,16 @@ impl CpuSet {
         self.words.iter().zip(&other.words).all(|(mine, theirs)| theirs & !mine == 0)
     }
 
+    /// The CPUs of both.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut both = *self;
+        for (word, theirs) in both.words.iter_mut().zip(&other.words) {
+            *word |= theirs;
+        }
+        both
+    }
+
     /// The lowest CPU of `self` that `other` lacks.
     #[must_use]
     pub fn first_outside(&self, other: &Self) -> Option<i64> {
@@ -89,12 +99,15 @@ impl CpuSet {
     }
 
     /// The ids, ascending.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = i64> + Clone + '_ {
-        let cpus = i64::try_from(CPUS_MAX).unwrap_or(0);
-        (0..cpus).filter(|cpu| {
-            let index = usize::try_from(*cpu).unwrap_or(0);
-            self.words.get(index / WORD_BITS).is_some_and(|word| word >> (index % WORD_BITS) & 1 == 1)
-        })
+    pub fn iter(&self) -> impl Iterator<Item = i64> + Clone + '_ {
+        let bits = |(index, word): (usize, &u64)| {
+            let first = index.saturating_mul(WORD_BITS);
+            // Each step clears the lowest bit that is set.
+            let words = core::iter::successors(Some(*word), |word| Some(word & word.wrapping_sub(1)));
+            let set = words.take_while(|word| *word != 0);
+            set.map(move |word| first.saturating_add(usize::try_from(word.trailing_zeros()).unwrap_or(0)))
+        };
+        self.words.iter().enumerate().flat_map(bits).map(|id| i64::try_from(id).unwrap_or(i64::MAX))
     }
 }
 
@@ -117,7 +130,7 @@ impl fmt::Debug for CpuSet {
 }
 
 /// The name of a bridge on the host: 1 to [`INTERFACE_BYTES_MAX`] printable bytes, no `/`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Bridge {
     text: [u8; INTERFACE_BYTES_MAX],
 }

@@ -5,6 +5,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX, UNITS_MAX};
+use crate::policy::Bridge;
 
 /// One conversation with the kernel, or one step of the new process before it becomes the tender.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -120,8 +121,8 @@ impl fmt::Display for Errno {
 }
 
 /// Why a plan was not carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum LaunchError<'a> {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum LaunchError {
     /// The plan did not come with exactly a console and an image.
     Fds,
     /// An account out of range.
@@ -135,8 +136,7 @@ pub enum LaunchError<'a> {
     /// A name that no bridge can have.
     BridgeName,
     /// No interface of this name, or it is not a bridge.
-    #[serde(borrow)]
-    NoSuchBridge(&'a str),
+    NoSuchBridge(Bridge),
     /// No argument, or more than [`ARGV_BYTES_MAX`] bytes of them.
     Arguments,
     /// This unit runs already.
@@ -151,13 +151,13 @@ pub enum LaunchError<'a> {
     Os(OsError),
 }
 
-impl From<OsError> for LaunchError<'_> {
+impl From<OsError> for LaunchError {
     fn from(error: OsError) -> Self {
         Self::Os(error)
     }
 }
 
-impl fmt::Display for LaunchError<'_> {
+impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fds => f.write_str("a launch needs a console and an image"),
@@ -179,4 +179,4 @@ impl fmt::Display for LaunchError<'_> {
     }
 }
 
-impl core::error::Error for LaunchError<'_> {}
+impl core::error::Error for LaunchError {}

@@ -47,7 +47,7 @@ impl LaunchPlan<'_> {
     ///
     /// # Errors
     /// [`LaunchError`], the first that is wrong.
-    pub fn check(&self) -> Result<(), LaunchError<'static>> {
+    pub fn check(&self) -> Result<(), LaunchError> {
         if self.account >= ACCOUNTS_MAX {
             return Err(LaunchError::NoSuchAccount(self.account));
         }

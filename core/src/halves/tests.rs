@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::*;
+use crate::policy::Bridge;
 
 fn plan<'a>(networks: Texts<'a>, argv: Texts<'a>) -> LaunchPlan<'a> {
     LaunchPlan { unit: Unit(7), account: 3, tender: Tender::Spt, cpus: CpuSet::first(2), memory_mb: 32, networks, argv }
@@ -47,7 +48,10 @@ fn answers_round_trip() {
     round_trip_answer(Answer::Bridges(Texts::default()));
     round_trip_answer(Answer::SurveyFailed(error));
     round_trip_answer(Answer::Launched { unit: Unit(1), pid: 77, taps });
-    round_trip_answer(Answer::LaunchFailed { unit: Unit(1), error: LaunchError::NoSuchBridge("service") });
+    round_trip_answer(Answer::LaunchFailed {
+        unit: Unit(1),
+        error: LaunchError::NoSuchBridge(Bridge::new(b"service").unwrap()),
+    });
     round_trip_answer(Answer::LaunchFailed { unit: Unit(1), error: error.into() });
     round_trip_answer(Answer::Signalled { unit: Unit(1), outcome: SignalOutcome::Failed(error) });
     round_trip_answer(Answer::Exited { unit: Unit(1), status: Status::Code(255) });
@@ -134,7 +138,10 @@ fn errors_name_the_thing_and_the_remedy() {
         error.to_string(),
         "could not create tap: not permitted, vmmd needs root or a namespace of its own for this (error 1)"
     );
-    assert_eq!(LaunchError::NoSuchBridge("br7").to_string(), "the host has no bridge br7, make it first");
+    assert_eq!(
+        LaunchError::NoSuchBridge(Bridge::new(b"br7").unwrap()).to_string(),
+        "the host has no bridge br7, make it first"
+    );
     assert_eq!(format!("{:?}", Texts::new(b"a\0\xff\0").unwrap()), r#"["a" "\xff" ]"#);
 }
 
