@@ -3,24 +3,34 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`journal`] | the file of the desired state: its format, how it is read back |
+//! | [`certificate`] | what a certificate's extension says |
+//! | [`der`], [`time`] | the encoding that the wire uses |
 //! | [`halves`] | the messages between the two halves of `vmmd` |
+//! | [`journal`] | the file of the desired state: its format, how it is read back |
 //! | [`limits`] | every bound, with its reason |
+//! | [`mac`] | MAC addresses that nobody chose |
 //! | [`name`] | names of unikernels and of paths, their text and their order |
 //! | [`policy`] | what a path may use, and when one policy contains another |
 //! | [`solo5`] | what an image says about itself: target, ABI, devices |
+//! | [`state_import`] | albatross's state file, for moving over |
 //! | [`text`] | short texts by value |
+//! | [`wire`] | every message of wire version 5 |
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod certificate;
+pub mod der;
 pub mod halves;
 pub mod journal;
 pub mod limits;
+pub mod mac;
 pub mod name;
 pub mod policy;
 pub mod solo5;
-
+pub mod state_import;
 pub mod text;
+pub mod time;
+pub mod wire;
 
 #[cfg(test)]
 extern crate std;

@@ -1,0 +1,37 @@
+//! What a certificate of this system carries: the value of its extension, a version and the command that it allows.
+
+use crate::der::{Full, Malformed, Reader, Reason, Writer, tag};
+use crate::wire::{Command, VERSION};
+
+/// The extension's object identifier, 1.3.6.1.4.1.49836.42, as the content of a DER OBJECT IDENTIFIER.
+pub const OBJECT_IDENTIFIER: [u8; 9] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0x85, 0x2c, 0x2a];
+
+/// Reads the value of the extension.
+///
+/// # Errors
+/// [`Malformed`], as it says; another version than ours is [`Reason::Version`].
+pub fn decode(value: &[u8]) -> Result<Command<'_>, Malformed> {
+    let mut reader = Reader::new(value);
+    let command = reader.within(tag::SEQUENCE, |reader| {
+        let start = *reader;
+        match reader.integer()? {
+            VERSION => Command::read(reader),
+            version => Err(start.error(Reason::Version(version))),
+        }
+    })?;
+    reader.finish()?;
+    Ok(command)
+}
+
+/// Writes the value of the extension to the end of `buffer`.
+///
+/// # Errors
+/// [`Full`] when `buffer` is too small.
+pub fn encode<'b>(command: &Command<'_>, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {
+    let mut writer = Writer::new(buffer);
+    writer.within(tag::SEQUENCE, |writer| {
+        command.write(writer);
+        writer.integer(VERSION);
+    });
+    writer.finish()
+}
