@@ -5,10 +5,14 @@
 //! |---|---|
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
 //! | [`journal`] | the file of the desired state: append, compact, recover |
+//! | [`log`] | lines for people |
+//! | [`socket`] | listening Unix sockets, who is on the other side |
 //! | [`spool`] | bytes that arrive, until it is known what they are |
 //! | [`store`] | images by their digest |
 
 pub mod disk;
 pub mod journal;
+pub mod log;
+pub mod socket;
 pub mod spool;
 pub mod store;

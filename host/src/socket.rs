@@ -1,0 +1,96 @@
+//! Listening Unix sockets and who is on the other side. A socket appears under its name only when it is ready and has its
+//! mode, and takes the place of one that nobody serves any more.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+/// Listens at `path` with this mode, non-blocking, with the longest queue that the system allows.
+///
+/// # Errors
+/// `AddrInUse` when somebody serves that socket, `AlreadyExists` when something else is there, or what the system says.
+pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    match path.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) if is_served(path) => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    match std::fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(new)?;
+    std::fs::set_permissions(new, std::fs::Permissions::from_mode(mode))?;
+    listener.set_nonblocking(true)?;
+    std::fs::rename(new, path)?;
+    Ok(listener)
+}
+
+/// Connects without waiting; a peer whose queue is full is `WouldBlock`.
+///
+/// # Errors
+/// What the system says: `NotFound` and `ConnectionRefused` when nobody serves it.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let kind = SockType::Stream;
+    let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path)?)?;
+    Ok(fd.into())
+}
+
+fn is_served(path: &Path) -> bool {
+    match connect(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+/// The user id of the process that connected.
+///
+/// # Errors
+/// What the system says.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub fn peer_uid(stream: &impl AsFd) -> io::Result<u32> {
+    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+    Ok(getsockopt(stream, PeerCredentials)?.uid())
+}
+
+/// The user id of the process that connected.
+///
+/// # Errors
+/// What the system says.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub fn peer_uid(stream: &impl AsFd) -> io::Result<u32> {
+    let (uid, _) = nix::unistd::getpeereid(stream)?;
+    Ok(uid.as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_replaces_a_dead_one_and_never_a_live_one_or_a_file() {
+        let folder = std::env::temp_dir().join(format!("fulmar-socket-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("a.sock");
+        let first = listen(&path, 0o660).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(listen(&path, 0o660).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let client = connect(&path).unwrap();
+        assert_eq!(peer_uid(&client).unwrap(), nix::unistd::geteuid().as_raw());
+        drop(first);
+        let _second = listen(&path, 0o600).unwrap();
+        connect(&path).unwrap();
+        let file = folder.join("file");
+        std::fs::write(&file, "precious").unwrap();
+        assert_eq!(listen(&file, 0o660).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
