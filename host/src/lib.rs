@@ -3,16 +3,23 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`channel`] | the socket between the two halves of `vmmd` |
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
 //! | [`journal`] | the file of the desired state: append, compact, recover |
 //! | [`log`] | lines for people |
+//! | [`privilege`] | becoming another user for good |
+//! | [`shim`] | what a host half needs of its operating system |
 //! | [`socket`] | listening Unix sockets, who is on the other side |
 //! | [`spool`] | bytes that arrive, until it is known what they are |
 //! | [`store`] | images by their digest |
 
+pub mod channel;
 pub mod disk;
 pub mod journal;
 pub mod log;
+pub mod privilege;
+pub mod shim;
 pub mod socket;
 pub mod spool;
 pub mod store;
+mod sys;

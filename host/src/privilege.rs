@@ -1,0 +1,139 @@
+//! Giving up privileges: becoming another user for good, and never gaining any again. There is no way back here.
+
+use std::fmt;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
+
+/// Who a process runs as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Its user.
+    pub uid: Uid,
+    /// Its only group.
+    pub gid: Gid,
+}
+
+/// A text that does not say who.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum IdentityError {
+    /// No user of this name.
+    NoSuchUser(String),
+    /// Neither a name nor `UID` nor `UID:GID`.
+    Malformed(String),
+}
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchUser(name) => write!(f, "there is no user {name}: make it, or give its numbers as UID:GID"),
+            Self::Malformed(text) => write!(f, "'{text}' is neither a user's name nor UID nor UID:GID"),
+        }
+    }
+}
+
+impl std::error::Error for IdentityError {}
+
+impl Identity {
+    /// Who this process is.
+    #[must_use]
+    pub fn current() -> Self {
+        Self { uid: Uid::effective(), gid: Gid::effective() }
+    }
+
+    /// Reads `NAME`, `UID` (the group has the same number) or `UID:GID`.
+    ///
+    /// # Errors
+    /// [`IdentityError`], as the name says.
+    pub fn parse(text: &str) -> Result<Self, IdentityError> {
+        if !text.starts_with(|first: char| first.is_ascii_digit()) {
+            return Self::of_user(text).ok_or_else(|| IdentityError::NoSuchUser(text.to_owned()));
+        }
+        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+        match (uid.parse(), gid.parse()) {
+            // The largest number means "unchanged" to the kernel.
+            (Ok(uid), Ok(gid)) if uid != u32::MAX && gid != u32::MAX => {
+                Ok(Self { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) })
+            }
+            _ => Err(IdentityError::Malformed(text.to_owned())),
+        }
+    }
+
+    /// The user of this name and its primary group.
+    #[must_use]
+    pub fn of_user(name: &str) -> Option<Self> {
+        let user = User::from_name(name).ok().flatten()?;
+        Some(Self { uid: user.uid, gid: user.gid })
+    }
+
+    /// Becomes this user for good, without any other group. Done already where this process is that user, and not root.
+    ///
+    /// # Errors
+    /// The kernel's; the process must then end, since it may be halfway.
+    pub fn assume(self) -> Result<(), Errno> {
+        if self == Self::current() && !self.uid.is_root() {
+            return Ok(());
+        }
+        setgroups(&[])?;
+        setresgid(self.gid, self.gid, self.gid)?;
+        setresuid(self.uid, self.uid, self.uid)?;
+        if !self.uid.is_root() && setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
+            // The way back is open, so nothing was given up: a bug, or a kernel that lies.
+            return Err(Errno::EPERM);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
+/// Never gain privileges by executing a program, nor any child. (Linux only; elsewhere the sandbox does it.)
+///
+/// # Errors
+/// The kernel's.
+pub fn forbid_new_privileges() -> Result<(), Errno> {
+    #[cfg(target_os = "linux")]
+    nix::sys::prctl::set_no_new_privs()?;
+    Ok(())
+}
+
+/// Raises the limit of open files as far as it goes without privilege: each unikernel that is watched costs one.
+/// Returns the limit.
+///
+/// # Errors
+/// The kernel's.
+pub fn raise_files_limit() -> Result<u64, Errno> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_a_name_or_numbers() {
+        let root = Identity { uid: Uid::from_raw(0), gid: Gid::from_raw(0) };
+        assert_eq!(Identity::parse("root"), Ok(root));
+        assert_eq!(Identity::parse("0"), Ok(root));
+        assert_eq!(Identity::parse("12:34").unwrap().to_string(), "12:34");
+        for text in ["12:", "1:2:3", "4294967295", "12:4294967295", "99999999999", "1x"] {
+            assert_eq!(Identity::parse(text), Err(IdentityError::Malformed(text.to_owned())));
+        }
+        for text in ["", "no such user", ":"] {
+            assert_eq!(Identity::parse(text), Err(IdentityError::NoSuchUser(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn the_files_limit_is_at_its_top() {
+        let limit = raise_files_limit().unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (limit, limit));
+    }
+}

@@ -1,0 +1,157 @@
+//! The unsafe corner of this crate: packets with file descriptors, without an allocation for each.
+//!
+//! nix can do this too, but allocates for every packet that carries fds. Nothing else belongs here.
+#![allow(unsafe_code, reason = "sendmsg, recvmsg and the control messages in their buffers")]
+
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use fulmar_core::limits::CHANNEL_FDS_MAX;
+use nix::libc;
+
+/// Room for one control message with the largest number of fds, aligned as a `cmsghdr` must be.
+#[repr(C, align(16))]
+struct Control([u8; 96]);
+
+const FDS_BYTES_MAX: usize = CHANNEL_FDS_MAX * mem::size_of::<RawFd>();
+// A header of at most 16 bytes, alignment of at most 16 before and after.
+const _: () = assert!(16 + 16 + FDS_BYTES_MAX + 16 <= mem::size_of::<Control>());
+
+/// The fds that came with a packet, in their order. Those that nobody takes are closed.
+#[derive(Debug, Default)]
+pub struct ReceivedFds([Option<OwnedFd>; CHANNEL_FDS_MAX]);
+
+impl ReceivedFds {
+    /// Takes the fds, when exactly `N` came.
+    #[must_use]
+    pub fn take<const N: usize>(&mut self) -> Option<[OwnedFd; N]> {
+        if self.0.iter().flatten().count() != N {
+            return None;
+        }
+        let fds: Vec<OwnedFd> = mem::take(&mut self.0).into_iter().flatten().collect();
+        fds.try_into().ok()
+    }
+
+    /// Closes all.
+    pub fn clear(&mut self) {
+        self.0 = Default::default();
+    }
+}
+
+/// Sends one packet with at most [`CHANNEL_FDS_MAX`] fds.
+///
+/// # Errors
+/// Those of `sendmsg`, and `InvalidInput` for too many fds.
+pub(crate) fn send_packet(socket: BorrowedFd<'_>, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if fds.len() > CHANNEL_FDS_MAX {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    let mut control = Control([0; 96]);
+    let mut part = libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() };
+    let mut header = header_of(&mut part);
+    if !fds.is_empty() {
+        // At most CHANNEL_FDS_MAX times 4.
+        let bytes = u32::try_from(mem::size_of_val(fds)).unwrap_or(u32::MAX);
+        header.msg_control = (&raw mut control).cast();
+        // SAFETY: plain arithmetic on a small number.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(bytes) } as _;
+        // SAFETY: `header` points to `control`, which is aligned for and larger than a header and all fds.
+        let first = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+        // SAFETY: as above; `first` is not null since `msg_controllen` has room for a header.
+        let first = unsafe { &mut *first };
+        first.cmsg_level = libc::SOL_SOCKET;
+        first.cmsg_type = libc::SCM_RIGHTS;
+        // SAFETY: plain arithmetic on a small number.
+        first.cmsg_len = unsafe { libc::CMSG_LEN(bytes) } as _;
+        // SAFETY: `first` is a header inside `control`.
+        let data = unsafe { libc::CMSG_DATA(first) };
+        // SAFETY: `BorrowedFd` is a transparent `RawFd`; the room was checked at compile time; nothing overlaps.
+        unsafe { std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), data, mem::size_of_val(fds)) };
+    }
+    loop {
+        // SAFETY: all that `header` points to lives until after the call.
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_NOSIGNAL) };
+        match sent {
+            -1 if is_interrupted() => {}
+            -1 => return Err(io::Error::last_os_error()),
+            // A packet socket takes all or nothing.
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Receives one packet and its fds, which are close-on-exec. Returns its length, 0 where the other side is gone.
+///
+/// # Errors
+/// Those of `recvmsg`, and `InvalidData` for a packet or fds that do not fit; its fds are closed.
+pub(crate) fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut ReceivedFds) -> io::Result<usize> {
+    fds.clear();
+    let mut control = Control([0; 96]);
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut header = header_of(&mut part);
+    header.msg_control = (&raw mut control).cast();
+    header.msg_controllen = mem::size_of::<Control>() as _;
+    let length = loop {
+        // SAFETY: all that `header` points to lives until after the call and is as large as it says.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
+        match usize::try_from(received) {
+            Ok(length) => break length,
+            Err(_) if is_interrupted() => {}
+            Err(_) => return Err(io::Error::last_os_error()),
+        }
+    };
+    let spare = take_fds(&header, fds);
+    if spare || header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+        fds.clear();
+        return Err(ErrorKind::InvalidData.into());
+    }
+    Ok(length)
+}
+
+/// Takes the fds out of a received control message; whether there were more than can be kept.
+#[allow(clippy::unnecessary_cast, reason = "the type of lengths differs between systems")]
+fn take_fds(header: &libc::msghdr, fds: &mut ReceivedFds) -> bool {
+    let mut places = fds.0.iter_mut();
+    let mut spare = false;
+    // SAFETY: the kernel filled `msg_control` up to `msg_controllen`.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: null or a header that the kernel wrote.
+    while let Some(message) = unsafe { next.as_ref() } {
+        if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: plain arithmetic.
+            let head = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = (message.cmsg_len as usize).saturating_sub(head) / mem::size_of::<RawFd>();
+            // SAFETY: `message` lies in the control buffer.
+            let data = unsafe { libc::CMSG_DATA(message) };
+            for index in 0..count {
+                // SAFETY: the message has `count` fds.
+                let place = unsafe { data.cast::<RawFd>().add(index) };
+                // SAFETY: as above; they need not be aligned.
+                let raw = unsafe { place.read_unaligned() };
+                // SAFETY: the kernel made this fd for us, and nobody else knows it.
+                let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+                match places.next() {
+                    Some(place) => *place = Some(fd),
+                    None => spare = true,
+                }
+            }
+        }
+        // SAFETY: `next` is a header in the control buffer of `header`.
+        next = unsafe { libc::CMSG_NXTHDR(header, next) };
+    }
+    spare
+}
+
+fn header_of(part: &mut libc::iovec) -> libc::msghdr {
+    // SAFETY: a `msghdr` of zeros says: no address, no parts, no control messages, no flags. It has private padding, so it
+    // cannot be written as a literal.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = part;
+    header.msg_iovlen = 1;
+    header
+}
+
+fn is_interrupted() -> bool {
+    io::Error::last_os_error().kind() == ErrorKind::Interrupted
+}
