@@ -9,6 +9,7 @@
 //! | [`journal`] | the file of the desired state: its format, how it is read back |
 //! | [`limits`] | every bound, with its reason |
 //! | [`mac`] | MAC addresses that nobody chose |
+//! | [`machine`] | every decision about unikernels and policies |
 //! | [`name`] | names of unikernels and of paths, their text and their order |
 //! | [`policy`] | what a path may use, and when one policy contains another |
 //! | [`solo5`] | what an image says about itself: target, ABI, devices |
@@ -24,6 +25,7 @@ pub mod halves;
 pub mod journal;
 pub mod limits;
 pub mod mac;
+pub mod machine;
 pub mod name;
 pub mod policy;
 pub mod solo5;

@@ -7,7 +7,7 @@ use super::note::Target;
 use super::{ABI_VERSION, LOAD_ADDRESS_MIN};
 
 /// Why an image cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ImageError {
     /// The host could not read it.
@@ -70,7 +70,7 @@ pub enum ImageError {
 }
 
 /// A field of the ELF header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HeaderField {
     /// The file ends within it.
     Truncated,
@@ -95,7 +95,7 @@ pub enum HeaderField {
 }
 
 /// A rule for loadable segments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the fields are the numbers that the text of each rule prints")]
 pub enum SegmentFault {
     /// It begins below the lowest address.
@@ -119,7 +119,7 @@ pub enum SegmentFault {
 }
 
 /// A rule for the manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the fields are the handle and the number that the text of each rule prints")]
 pub enum ManifestFault {
     /// The number of entries does not fit the size of the note.
@@ -139,7 +139,7 @@ pub enum ManifestFault {
 }
 
 /// What the OCaml tools dislike about an image that runs all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SectionFault {
     /// No section headers, or none for the notes.
     Stripped,

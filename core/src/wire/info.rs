@@ -1,6 +1,6 @@
 //! What is told about a unikernel that runs.
 
-use crate::der::{Full, Malformed, Reader, Writer, by_encoding, tag};
+use crate::der::{Malformed, Reader, Writer, tag};
 use crate::name::Name;
 use crate::wire::config::{FailBehaviour, Kind};
 use crate::wire::list::{Form, Item, List, Order};
@@ -66,32 +66,6 @@ impl<'a> Item<'a> for InfoBridge<'a> {
             writer.text(self.device.0);
         });
     }
-}
-
-/// Writes devices of an [`Info`] in the order of the wire, so that they can be stored and later be read back with
-/// [`decode_devices`]: the content of a SET OF, without its header.
-///
-/// # Errors
-/// [`Full`] when `buffer` is too small.
-pub fn encode_devices<'a, 'b, T: Item<'a>>(
-    devices: impl IntoIterator<Item = T>,
-    buffer: &'b mut [u8],
-) -> Result<&'b [u8], Full> {
-    let mut writer = Writer::new(buffer);
-    let end = writer.written();
-    for device in devices {
-        device.write(&mut writer, Form::Current);
-    }
-    writer.sort_since(end, by_encoding);
-    writer.finish()
-}
-
-/// Reads what [`encode_devices`] wrote.
-///
-/// # Errors
-/// [`Malformed`], as it says.
-pub fn decode_devices<'a, T: Item<'a>>(content: &'a [u8]) -> Result<List<'a, T>, Malformed> {
-    List::read(&mut Reader::new(content), Order::Encoding, Form::Current)
 }
 
 /// What is told about a unikernel that runs.

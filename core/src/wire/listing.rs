@@ -5,10 +5,10 @@
 use crate::der::{Full, Writer, tag};
 use crate::name::Name;
 use crate::wire::block::BlockInfo;
-use crate::wire::info::{Info, NamedInfo};
-use crate::wire::list::{Form, Item, Order, write_items};
+use crate::wire::info::NamedInfo;
+use crate::wire::list::{Form, Item};
 use crate::wire::message::{Header, finish_frame, write};
-use crate::wire::policy::{NamedPolicy, Policy};
+use crate::wire::policy::NamedPolicy;
 use crate::wire::success;
 
 /// In which form unikernels are listed: as the command that asked wants it.
@@ -22,40 +22,39 @@ pub enum InfoForm {
     Old4,
 }
 
-/// Writes the reply that lists unikernels, with its length before it.
+/// Writes the reply that lists unikernels, with its length before it. `describe` makes the entry of one item and hands
+/// it on while what it borrows is alive, so that nothing of a listing is ever held as a whole.
 ///
 /// # Errors
 /// [`Full`] when `buffer` is too small.
-pub fn encode_infos<'a, 'b, I>(
+pub fn encode_infos<'b, T>(
     header: &Header,
     form: InfoForm,
-    items: I,
+    items: impl DoubleEndedIterator<Item = T>,
     buffer: &'b mut [u8],
-) -> Result<&'b [u8], Full>
-where
-    I: IntoIterator<Item = (Name, Info<'a>)>,
-    I::IntoIter: DoubleEndedIterator,
-{
-    let items = items.into_iter().map(|(name, info)| NamedInfo { name, info });
+    mut describe: impl FnMut(T, &mut dyn FnMut(&NamedInfo<'_>)),
+) -> Result<&'b [u8], Full> {
     let (choice, form) = match form {
         InfoForm::Current => (success::INFOS, Form::Current),
         InfoForm::Old5 => (success::INFOS_5, Form::Info5),
         InfoForm::Old4 => (success::INFOS_4, Form::Info4),
     };
-    encode_list(header, choice, items, form, buffer)
+    let write_one = |item: T, writer: &mut Writer<'_>| describe(item, &mut |entry| entry.write(writer, form));
+    encode_list(header, choice, items, write_one, buffer)
 }
 
-/// Writes the reply that lists policies, with its length before it.
+/// Writes the reply that lists policies, with its length before it; `describe` as for [`encode_infos`].
 ///
 /// # Errors
 /// [`Full`] when `buffer` is too small.
-pub fn encode_policies<'a, 'b, I>(header: &Header, items: I, buffer: &'b mut [u8]) -> Result<&'b [u8], Full>
-where
-    I: IntoIterator<Item = (Name, Policy<'a>)>,
-    I::IntoIter: DoubleEndedIterator,
-{
-    let items = items.into_iter().map(|(name, policy)| NamedPolicy { name, policy });
-    encode_list(header, success::POLICIES, items, Form::Current, buffer)
+pub fn encode_policies<'b, T>(
+    header: &Header,
+    items: impl DoubleEndedIterator<Item = T>,
+    buffer: &'b mut [u8],
+    mut describe: impl FnMut(T, &mut dyn FnMut(&NamedPolicy<'_>)),
+) -> Result<&'b [u8], Full> {
+    let write_one = |item: T, writer: &mut Writer<'_>| describe(item, &mut |entry| entry.write(writer, Form::Current));
+    encode_list(header, success::POLICIES, items, write_one, buffer)
 }
 
 /// Writes the reply that lists block devices, with its length before it.
@@ -67,7 +66,7 @@ where
     I: IntoIterator<Item = BlockInfo>,
     I::IntoIter: DoubleEndedIterator,
 {
-    encode_list(header, success::BLOCKS, items.into_iter(), Form::Current, buffer)
+    encode_list(header, success::BLOCKS, items.into_iter(), |item, writer| item.write(writer, Form::Current), buffer)
 }
 
 /// Writes the reply that lists consoles, with its length before it.
@@ -79,21 +78,21 @@ where
     I: IntoIterator<Item = Name>,
     I::IntoIter: DoubleEndedIterator,
 {
-    encode_list(header, success::CONSOLES, items.into_iter(), Form::Current, buffer)
+    encode_list(header, success::CONSOLES, items.into_iter(), |item, writer| item.write(writer, Form::Current), buffer)
 }
 
-fn encode_list<'a, 'b, T: Item<'a>>(
+fn encode_list<'b, T>(
     header: &Header,
     choice: u8,
     items: impl DoubleEndedIterator<Item = T>,
-    form: Form,
+    mut write_one: impl FnMut(T, &mut Writer<'_>),
     buffer: &'b mut [u8],
 ) -> Result<&'b [u8], Full> {
     let mut writer = Writer::new(buffer);
     write(&mut writer, header, |writer| {
         writer.within(tag::context(1), |writer| {
             writer.within(choice, |writer| {
-                writer.within(tag::SEQUENCE, |writer| write_items(writer, items.rev(), Order::Given, form));
+                writer.within(tag::SEQUENCE, |writer| items.rev().for_each(|item| write_one(item, writer)));
             });
         });
     });

@@ -35,7 +35,7 @@ pub use config::{Arguments, Config, FailBehaviour, Image, Kind};
 pub use console::{ConsoleCommand, Window};
 pub use data::Data;
 pub use device::{BlockDevice, Bridge};
-pub use info::{Info, InfoBlock, InfoBridge, NamedInfo, decode_devices, encode_devices};
+pub use info::{Info, InfoBlock, InfoBridge, NamedInfo};
 pub(crate) use list::Order;
 pub use list::{Encoded, Form, Item, Iter, List};
 pub use listing::{InfoForm, encode_blocks, encode_consoles, encode_infos, encode_policies};

@@ -1,0 +1,225 @@
+//! What a unikernel's arguments ask for, and whether that makes sense before anything is tried.
+
+use core::fmt;
+
+use super::arena::{ArenaFull, Span};
+use super::{Machine, Unikernel};
+use crate::limits::{
+    ARGUMENTS_BYTES_MAX, COMMAND_LINE_BYTES_MAX, DEVICE_NAME_BYTES_MAX, DEVICES_MAX, MEMORY_MB_MAX, POLICY_BRIDGES_MAX,
+};
+use crate::name::Name;
+use crate::policy::{Bridge, Bridges, CpuSet, NoSuchBridge, NoSuchCpu, Policy};
+use crate::solo5::{DeviceKind, Manifest};
+use crate::text::Short;
+use crate::wire::{self, Arguments, Kind};
+
+/// A device's name in an error.
+pub type DeviceName = Short<DEVICE_NAME_BYTES_MAX>;
+
+/// Arguments that make no sense, and what would.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ArgumentsFault {
+    /// bhyve is asked for.
+    Bhyve,
+    /// No CPU is given.
+    NoCpu,
+    /// A CPU id that no host has.
+    Cpu(i64),
+    /// Memory of no size, or of more than a tender can map.
+    Memory(i64),
+    /// A name that no bridge has.
+    Bridge,
+    /// A name that no device in a manifest has.
+    DeviceName(DeviceName),
+    /// The same device is given twice.
+    DeviceTwice(DeviceName),
+    /// More devices than a manifest can declare.
+    Devices,
+    /// A block device that does not exist.
+    BlockMissing(DeviceName),
+    /// The arguments are longer than a guest's command line.
+    CommandLine,
+    /// An argument holds a NUL.
+    Nul,
+    /// All together is more than is kept of a unikernel.
+    TooLong,
+    /// The image declares a device that is not given.
+    DeviceNotGiven(DeviceKind, DeviceName),
+    /// A device is given that the image does not declare.
+    DeviceNotDeclared(DeviceKind, DeviceName),
+    /// A number in a policy that is negative.
+    Negative(i64),
+    /// More bridges than a policy keeps.
+    Bridges,
+}
+
+impl fmt::Display for ArgumentsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bhyve => f.write_str("bhyve virtual machines run on FreeBSD only: give a Solo5 image"),
+            Self::NoCpu => f.write_str("no CPU is given: name at least one"),
+            Self::Cpu(cpu) => NoSuchCpu(*cpu).fmt(f),
+            Self::Memory(mb) => write!(f, "{mb} MB is no amount of memory: give 1 to {MEMORY_MB_MAX} MB"),
+            Self::Bridge => NoSuchBridge.fmt(f),
+            Self::DeviceName(name) => {
+                write!(f, "'{name}' is no name of a device: 1 to {DEVICE_NAME_BYTES_MAX} letters and digits")
+            }
+            Self::DeviceTwice(name) => write!(f, "device {name} is given twice"),
+            Self::Devices => write!(f, "more than {DEVICES_MAX} devices"),
+            Self::BlockMissing(name) => write!(f, "block device {name} does not exist"),
+            Self::CommandLine => write!(f, "the arguments are longer than {COMMAND_LINE_BYTES_MAX} bytes"),
+            Self::Nul => f.write_str("an argument contains a NUL byte"),
+            Self::TooLong => write!(f, "devices and arguments together are longer than {ARGUMENTS_BYTES_MAX} bytes"),
+            Self::DeviceNotGiven(kind, name) => {
+                write!(f, "the image declares {kind} device {name}, which is not given: add it")
+            }
+            Self::DeviceNotDeclared(kind, name) => {
+                write!(f, "{kind} device {name} is given, but the image does not declare it: leave it out")
+            }
+            Self::Negative(number) => write!(f, "{number} is negative: a policy allows 0 or more"),
+            Self::Bridges => write!(f, "more than {POLICY_BRIDGES_MAX} bridges in a policy"),
+        }
+    }
+}
+
+/// What arguments ask of the host.
+#[derive(Clone, Debug)]
+pub(super) struct Needs {
+    pub(super) memory_mb: u64,
+    pub(super) cpus: CpuSet,
+    /// One a network device, in their order.
+    pub(super) bridges: heapless::Vec<Bridge, DEVICES_MAX>,
+}
+
+impl Needs {
+    /// What these arguments ask for.
+    pub(super) fn of(arguments: &Arguments<'_>) -> Result<Self, ArgumentsFault> {
+        let memory = arguments.memory;
+        let memory_mb = match u64::try_from(memory) {
+            Ok(mb) if memory > 0 && memory <= MEMORY_MB_MAX => mb,
+            _ => return Err(ArgumentsFault::Memory(memory)),
+        };
+        let cpus = CpuSet::collect(arguments.cpuids.iter()).map_err(|NoSuchCpu(cpu)| ArgumentsFault::Cpu(cpu))?;
+        if cpus.is_empty() {
+            return Err(ArgumentsFault::NoCpu);
+        }
+        let mut bridges = heapless::Vec::new();
+        for network in arguments.bridges {
+            let bridge = Bridge::new(network.host().as_bytes()).map_err(|NoSuchBridge| ArgumentsFault::Bridge)?;
+            bridges.push(bridge).map_err(|_| ArgumentsFault::Devices)?;
+        }
+        Ok(Self { memory_mb, cpus, bridges })
+    }
+}
+
+/// All that can be said of a create's arguments before its image is known.
+pub(super) fn check(kind: Kind, name: &Name, arguments: &Arguments<'_>) -> Result<Needs, ArgumentsFault> {
+    if kind == Kind::Bhyve {
+        return Err(ArgumentsFault::Bhyve);
+    }
+    let needs = Needs::of(arguments)?;
+    let mut seen: heapless::Vec<&str, DEVICES_MAX> = heapless::Vec::new();
+    let networks = arguments.bridges.iter().map(|network| network.name);
+    let blocks = arguments.block_devices.iter().map(|block| block.name);
+    for device in networks.chain(blocks) {
+        let shown = DeviceName::cut(device.as_bytes());
+        let sane = !device.is_empty() && device.len() <= DEVICE_NAME_BYTES_MAX;
+        if !sane || !device.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(ArgumentsFault::DeviceName(shown));
+        }
+        if seen.contains(&device) {
+            return Err(ArgumentsFault::DeviceTwice(shown));
+        }
+        seen.push(device).map_err(|_| ArgumentsFault::Devices)?;
+    }
+    if let Some(block) = arguments.block_devices.iter().next() {
+        return Err(ArgumentsFault::BlockMissing(DeviceName::cut(block.host().as_bytes())));
+    }
+    check_argv(name, arguments)?;
+    Ok(needs)
+}
+
+fn check_argv(name: &Name, arguments: &Arguments<'_>) -> Result<(), ArgumentsFault> {
+    // The tender joins the arguments with blanks.
+    let mut bytes = match name.label() {
+        Some(label) if arguments.add_name => "--name= ".len().saturating_add(label.len()),
+        _ => 0,
+    };
+    for argument in arguments.argv.into_iter().flatten() {
+        if argument.0.contains(&0) {
+            return Err(ArgumentsFault::Nul);
+        }
+        bytes = bytes.saturating_add(argument.0.len()).saturating_add(1);
+    }
+    if bytes > COMMAND_LINE_BYTES_MAX { Err(ArgumentsFault::CommandLine) } else { Ok(()) }
+}
+
+/// Whether the devices given are those that the image declares, no more and no less.
+pub(super) fn check_devices(arguments: &Arguments<'_>, manifest: &Manifest) -> Result<(), ArgumentsFault> {
+    let given = |kind: DeviceKind, name: &str| match kind {
+        DeviceKind::Net => arguments.bridges.iter().any(|network| network.name == name),
+        DeviceKind::Block => arguments.block_devices.iter().any(|block| block.name == name),
+    };
+    for device in manifest.devices() {
+        if !given(device.kind, &device.name) {
+            let name = DeviceName::cut(device.name.as_bytes());
+            return Err(ArgumentsFault::DeviceNotGiven(device.kind, name));
+        }
+    }
+    let networks = arguments.bridges.iter().map(|network| (DeviceKind::Net, network.name));
+    let blocks = arguments.block_devices.iter().map(|block| (DeviceKind::Block, block.name));
+    match networks.chain(blocks).find(|(kind, name)| manifest.handle(name, *kind).is_none()) {
+        Some((kind, name)) => Err(ArgumentsFault::DeviceNotDeclared(kind, DeviceName::cut(name.as_bytes()))),
+        None => Ok(()),
+    }
+}
+
+impl TryFrom<&wire::Policy<'_>> for Policy {
+    type Error = ArgumentsFault;
+
+    fn try_from(policy: &wire::Policy<'_>) -> Result<Self, ArgumentsFault> {
+        let number = |value: i64| u64::try_from(value).map_err(|_| ArgumentsFault::Negative(value));
+        let mut bridges = Bridges::EMPTY;
+        for name in policy.bridges {
+            let bridge = Bridge::new(name.as_bytes()).map_err(|NoSuchBridge| ArgumentsFault::Bridge)?;
+            bridges.insert(bridge).map_err(|_| ArgumentsFault::Bridges)?;
+        }
+        Ok(Self {
+            unikernels: number(policy.unikernels)?,
+            cpus: CpuSet::collect(policy.cpuids.iter()).map_err(|NoSuchCpu(cpu)| ArgumentsFault::Cpu(cpu))?,
+            memory_mb: number(policy.memory)?,
+            block_mb: policy.block.map(number).transpose()?,
+            bridges,
+        })
+    }
+}
+
+impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+    /// Keeps arguments in the arena, in their canonical form.
+    pub(super) fn keep_arguments(&mut self, arguments: &Arguments<'_>) -> Result<Span, KeepError> {
+        let mut buffer = [0; ARGUMENTS_BYTES_MAX];
+        let encoded = arguments.encode(&mut buffer).map_err(|_| KeepError::TooLong)?;
+        self.arena.insert(encoded).map_err(|ArenaFull| KeepError::ArenaFull)
+    }
+
+    /// The arguments of a slot as they are kept: canonical DER.
+    #[must_use]
+    pub fn arguments_der(&self, unikernel: &Unikernel) -> &[u8] {
+        self.arena.get(unikernel.span)
+    }
+
+    /// The arguments of a slot.
+    #[must_use]
+    pub fn arguments(&self, slot: u16) -> Option<Arguments<'_>> {
+        Arguments::decode(self.arguments_der(self.unikernels.get(slot)?)).ok()
+    }
+}
+
+/// Why arguments cannot be kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum KeepError {
+    /// Longer than [`ARGUMENTS_BYTES_MAX`].
+    TooLong,
+    /// No room among those of all unikernels.
+    ArenaFull,
+}

@@ -1,0 +1,418 @@
+//! Who may use what, and who uses it: the policies by path, each with the use of all that lies below it.
+//!
+//! The one law: for every path, what is charged below it is within its policy. It holds because a charge and a policy
+//! are checked against every ancestor up to the root policy, which is what the host has. While a change of a policy is
+//! being made durable both the old and the new one are in force.
+
+use core::fmt;
+
+use super::table::{Named, Table};
+use crate::limits::TENDER_MEMORY_MB;
+use crate::name::Name;
+use crate::policy::{Bridge, CpuSet, Exceeds, Policy};
+
+/// What is charged below a path.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Usage {
+    /// Number of unikernels.
+    pub unikernels: u64,
+    /// Their memory, MiB; at the root policy with the tenders' own.
+    pub memory_mb: u64,
+}
+
+/// What one unikernel is charged for.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge<'a> {
+    /// Guest memory, MiB.
+    pub memory_mb: u64,
+    /// The CPUs it may run on.
+    pub cpus: &'a CpuSet,
+    /// The bridges of its network devices.
+    pub bridges: &'a [Bridge],
+}
+
+/// Why a unikernel may not run where it was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Refused {
+    /// The number of unikernels is reached.
+    Unikernels {
+        /// What the policy allows.
+        allowed: u64,
+    },
+    /// The memory would be exceeded.
+    Memory {
+        /// What the policy allows, MiB.
+        allowed_mb: u64,
+        /// What is used already, MiB.
+        used_mb: u64,
+        /// What was asked for, MiB.
+        asked_mb: u64,
+    },
+    /// A CPU is not allowed.
+    Cpu(i64),
+    /// A bridge is not allowed.
+    Bridge(Bridge),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unikernels { allowed } => write!(f, "maximum amount of unikernels ({allowed}) reached"),
+            Self::Memory { allowed_mb, used_mb, asked_mb } => write!(
+                f,
+                "maximum allowed memory ({allowed_mb}, used {used_mb}) would be exceeded (requesting {asked_mb})"
+            ),
+            Self::Cpu(cpu) => write!(f, "CPUid {cpu} is not allowed by policy"),
+            Self::Bridge(bridge) => write!(f, "bridges {bridge} not allowed by policy"),
+        }
+    }
+}
+
+/// Why a policy may not stand where it was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum PolicyRefused {
+    /// A policy above does not contain it.
+    Above(Exceeds),
+    /// A policy below is not contained in it.
+    Below(Exceeds),
+    /// More unikernels run than it allows.
+    RunningUnikernels {
+        /// Those that run.
+        running: u64,
+        /// Those allowed.
+        allowed: u64,
+    },
+    /// What runs has more memory than it allows.
+    RunningMemory {
+        /// What is used, MiB.
+        used_mb: u64,
+        /// What is allowed, MiB.
+        allowed_mb: u64,
+    },
+    /// A unikernel runs on a CPU that it does not allow.
+    RunningCpu(i64),
+    /// A unikernel uses a bridge that it does not allow.
+    RunningBridge(Bridge),
+    /// The root policy is what the host has.
+    Root,
+    /// There is no room for another policy.
+    Full,
+    /// A change of this policy is being made durable.
+    Busy,
+    /// There is none at this path.
+    Unknown,
+}
+
+impl fmt::Display for PolicyRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Above(exceeds) => write!(f, "policy above {exceeds}"),
+            Self::Below(exceeds) => write!(f, "policy {exceeds}, which a policy below allows"),
+            Self::RunningUnikernels { running, allowed } => {
+                write!(f, "policy allows {allowed} unikernels, but {running} run already")
+            }
+            Self::RunningMemory { used_mb, allowed_mb } => {
+                write!(f, "policy allows {allowed_mb} MB memory, but {used_mb} MB are used already")
+            }
+            Self::RunningCpu(cpu) => write!(f, "policy does not allow CPUid {cpu}, which a running unikernel uses"),
+            Self::RunningBridge(bridge) => {
+                write!(f, "policy does not allow bridge {bridge}, which a running unikernel uses")
+            }
+            Self::Root => f.write_str("the root policy is what the host has and can be neither set nor removed"),
+            Self::Full => f.write_str("no room for another policy on this host"),
+            Self::Busy => f.write_str("this policy is being changed, try again"),
+            Self::Unknown => f.write_str("unknown policy"),
+        }
+    }
+}
+
+/// A change of a policy that is not yet durable.
+#[derive(Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "it lives in its account's slot; boxes need alloc")]
+pub enum Pending {
+    /// No change.
+    None,
+    /// This policy is to stand here.
+    Set(Policy),
+    /// The policy is to go.
+    Remove,
+}
+
+/// A path with a policy, or with one on its way.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Account {
+    path: Name,
+    /// Whether `policy` is in force; not before the first one is durable.
+    settled: bool,
+    policy: Policy,
+    pending: Pending,
+    used: Usage,
+}
+
+impl Named for Account {
+    const EMPTY: Self = Self {
+        path: Name::EMPTY,
+        settled: false,
+        policy: Policy::NOTHING,
+        pending: Pending::None,
+        used: Usage { unikernels: 0, memory_mb: 0 },
+    };
+
+    fn name(&self) -> &Name {
+        &self.path
+    }
+}
+
+impl Account {
+    /// The path.
+    pub fn path(&self) -> &Name {
+        &self.path
+    }
+
+    /// The durable policy, if there is one.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.settled.then_some(&self.policy)
+    }
+
+    /// What is being made durable.
+    pub fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    /// What is charged below the path.
+    pub fn used(&self) -> Usage {
+        self.used
+    }
+
+    /// The policies that are in force: the durable one and the one that is on its way.
+    pub fn in_force(&self) -> impl Iterator<Item = &Policy> {
+        let coming = match &self.pending {
+            Pending::Set(policy) => Some(policy),
+            Pending::None | Pending::Remove => None,
+        };
+        self.policy().into_iter().chain(coming)
+    }
+
+    fn asked_memory_mb(&self, memory_mb: u64) -> u64 {
+        if self.path.is_root() { memory_mb.saturating_add(TENDER_MEMORY_MB) } else { memory_mb }
+    }
+
+    fn admit(&self, charge: &Charge<'_>) -> Result<(), Refused> {
+        let asked_mb = self.asked_memory_mb(charge.memory_mb);
+        for policy in self.in_force() {
+            if self.used.unikernels >= policy.unikernels {
+                return Err(Refused::Unikernels { allowed: policy.unikernels });
+            }
+            if asked_mb > policy.memory_mb.saturating_sub(self.used.memory_mb) {
+                let (allowed_mb, used_mb) = (policy.memory_mb, self.used.memory_mb);
+                return Err(Refused::Memory { allowed_mb, used_mb, asked_mb });
+            }
+            if let Some(cpu) = charge.cpus.first_outside(&policy.cpus) {
+                return Err(Refused::Cpu(cpu));
+            }
+            if let Some(bridge) = charge.bridges.iter().find(|bridge| !policy.bridges.has(bridge)) {
+                return Err(Refused::Bridge(*bridge));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What runs below a path, in sum: what a new policy there must allow.
+#[derive(Clone, Debug)]
+pub struct Below {
+    /// Number and memory.
+    pub used: Usage,
+    /// All CPUs in use.
+    pub cpus: CpuSet,
+    /// A bridge in use that the new policy lacks.
+    pub foreign_bridge: Option<Bridge>,
+}
+
+/// The policies and their use.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Ledger<const P: usize> {
+    accounts: Table<Account, P>,
+}
+
+impl<const P: usize> Ledger<P> {
+    /// Without any policy: nothing is admitted before the root policy is known.
+    pub(super) const fn new() -> Self {
+        Self { accounts: Table::new() }
+    }
+
+    /// Sets the root policy: what the host has now. What runs already stays, even where the host has shrunk.
+    pub fn set_root(&mut self, policy: Policy) {
+        if let Some(root) = self.accounts.find(&Name::ROOT).and_then(|slot| self.accounts.get_mut(slot)) {
+            root.policy = policy;
+        } else {
+            // The first account of all: there is room.
+            let _ = self.accounts.insert(Account { path: Name::ROOT, settled: true, policy, ..Account::EMPTY });
+        }
+    }
+
+    /// The root policy.
+    pub fn root(&self) -> Option<&Policy> {
+        self.account_at(&Name::ROOT)?.policy()
+    }
+
+    /// The account in a slot.
+    pub fn account(&self, slot: u16) -> Option<&Account> {
+        self.accounts.get(slot).filter(|account| *account.path() != Name::EMPTY)
+    }
+
+    /// The account at exactly this path.
+    pub fn account_at(&self, path: &Name) -> Option<&Account> {
+        self.accounts.get(self.accounts.find(path)?)
+    }
+
+    /// All accounts with their slots, in the order of listings.
+    pub fn slots(&self) -> impl Iterator<Item = (u16, &Account)> {
+        self.accounts.iter()
+    }
+
+    /// The accounts at `path` and below it, in the order of listings.
+    pub fn listing(&self, path: &Name) -> impl DoubleEndedIterator<Item = &Account> {
+        self.accounts.below(path).iter().filter_map(|slot| self.accounts.get(*slot))
+    }
+
+    /// Whether all ancestors of `name` allow this charge.
+    ///
+    /// # Errors
+    /// The first refusal, from the path upwards.
+    pub fn admit(&self, name: &Name, charge: &Charge<'_>) -> Result<(), Refused> {
+        if self.root().is_none() {
+            return Err(Refused::Unikernels { allowed: 0 });
+        }
+        name.ancestors().filter_map(|path| self.account_at(&path)).try_for_each(|account| account.admit(charge))
+    }
+
+    /// Charges one unikernel to all ancestors of `name`.
+    pub fn charge(&mut self, name: &Name, memory_mb: u64) {
+        self.change(
+            name,
+            |used, memory_mb| {
+                used.unikernels = used.unikernels.saturating_add(1);
+                used.memory_mb = used.memory_mb.saturating_add(memory_mb);
+            },
+            memory_mb,
+        );
+    }
+
+    /// Takes back what [`Ledger::charge`] did.
+    pub fn release(&mut self, name: &Name, memory_mb: u64) {
+        self.change(
+            name,
+            |used, memory_mb| {
+                used.unikernels = used.unikernels.saturating_sub(1);
+                used.memory_mb = used.memory_mb.saturating_sub(memory_mb);
+            },
+            memory_mb,
+        );
+    }
+
+    fn change(&mut self, name: &Name, apply: fn(&mut Usage, u64), memory_mb: u64) {
+        for path in name.ancestors() {
+            if let Some(account) = self.accounts.find(&path).and_then(|slot| self.accounts.get_mut(slot)) {
+                let memory_mb = account.asked_memory_mb(memory_mb);
+                apply(&mut account.used, memory_mb);
+            }
+        }
+    }
+
+    /// Whether `policy` may stand at `path`, below which `below` runs.
+    ///
+    /// # Errors
+    /// What stands against it.
+    pub fn check(&self, path: &Name, policy: &Policy, below: &Below) -> Result<(), PolicyRefused> {
+        for above in path.ancestors().skip(1).filter_map(|path| self.account_at(&path)) {
+            above.in_force().try_for_each(|above| above.contains(policy)).map_err(PolicyRefused::Above)?;
+        }
+        for slot in self.accounts.below(path) {
+            let Some(account) = self.accounts.get(*slot).filter(|account| account.path != *path) else { continue };
+            account.in_force().try_for_each(|sub| policy.contains(sub)).map_err(PolicyRefused::Below)?;
+        }
+        let (running, allowed) = (below.used.unikernels, policy.unikernels);
+        if running > allowed {
+            return Err(PolicyRefused::RunningUnikernels { running, allowed });
+        }
+        let (used_mb, allowed_mb) = (below.used.memory_mb, policy.memory_mb);
+        if used_mb > allowed_mb {
+            return Err(PolicyRefused::RunningMemory { used_mb, allowed_mb });
+        }
+        if let Some(cpu) = below.cpus.first_outside(&policy.cpus) {
+            return Err(PolicyRefused::RunningCpu(cpu));
+        }
+        below.foreign_bridge.map_or(Ok(()), |bridge| Err(PolicyRefused::RunningBridge(bridge)))
+    }
+
+    /// Takes in a policy that is durable already.
+    ///
+    /// # Errors
+    /// [`PolicyRefused::Full`].
+    pub fn restore(&mut self, path: Name, policy: Policy) -> Result<(), PolicyRefused> {
+        self.forget(&path);
+        let account = Account { path, settled: true, policy, ..Account::EMPTY };
+        self.accounts.insert(account).map(|_| ()).map_err(|_| PolicyRefused::Full)
+    }
+
+    /// Takes back [`Ledger::restore`].
+    pub fn forget(&mut self, path: &Name) {
+        if let Some(slot) = self.accounts.find(path) {
+            self.accounts.remove(slot);
+        }
+    }
+
+    /// Begins to set a checked policy: it is in force from now on, beside the one that it replaces.
+    ///
+    /// # Errors
+    /// [`PolicyRefused::Full`], [`PolicyRefused::Busy`].
+    pub fn begin_set(&mut self, path: &Name, policy: Policy, used: Usage) -> Result<u16, PolicyRefused> {
+        let slot = match self.accounts.find(path) {
+            Some(slot) => slot,
+            None => {
+                let account = Account { path: *path, used, ..Account::EMPTY };
+                self.accounts.insert(account).map_err(|_| PolicyRefused::Full)?
+            }
+        };
+        match self.accounts.get_mut(slot) {
+            Some(account) if matches!(account.pending, Pending::None) => {
+                account.pending = Pending::Set(policy);
+                Ok(slot)
+            }
+            _ => Err(PolicyRefused::Busy),
+        }
+    }
+
+    /// Begins to remove the policy at `path`: it stays in force until that is durable.
+    ///
+    /// # Errors
+    /// [`PolicyRefused::Unknown`], [`PolicyRefused::Busy`].
+    pub fn begin_remove(&mut self, path: &Name) -> Result<u16, PolicyRefused> {
+        let slot = self.accounts.find(path).ok_or(PolicyRefused::Unknown)?;
+        match self.accounts.get_mut(slot) {
+            Some(account) if !matches!(account.pending, Pending::None) => Err(PolicyRefused::Busy),
+            Some(account) if account.settled => {
+                account.pending = Pending::Remove;
+                Ok(slot)
+            }
+            _ => Err(PolicyRefused::Unknown),
+        }
+    }
+
+    /// Ends a change: it is durable, or it has failed and the policy is what it was.
+    pub fn end(&mut self, slot: u16, durable: bool) {
+        let Some(account) = self.accounts.get_mut(slot) else { return };
+        match (core::mem::replace(&mut account.pending, Pending::None), durable) {
+            (Pending::Set(policy), true) => {
+                account.policy = policy;
+                account.settled = true;
+            }
+            (Pending::Remove, true) => account.settled = false,
+            _ => {}
+        }
+        if !account.settled {
+            self.accounts.remove(slot);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Processes come and go: launches and their outcome, exits, rests, and the alarms of all that.
+
+use super::outcome::{Exit, Trouble};
+use super::refusal::Refusal;
+use super::unikernel::{Again, Life, Stage, Stop, Unikernel};
+use super::{Change, Done, Effect, LaunchError, Machine, Now, Reply};
+use crate::halves::Unit;
+use crate::limits::{CONNECTIONS_MAX, LAUNCHES_MAX, REST_MS_MAX, REST_MS_MIN, RUN_MS_MIN};
+
+/// Effects after which one tick leaves the rest to the next.
+const DUE_MAX: usize = CONNECTIONS_MAX;
+
+impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+    /// Changes what is to be done later, and keeps the count of those that are queued.
+    pub(super) fn set_again(&mut self, slot: u16, again: Again) {
+        let Some(unikernel) = self.unikernels.get_mut(slot) else { return };
+        let before = core::mem::replace(&mut unikernel.again, again);
+        if before == Again::Queued {
+            self.queued = self.queued.saturating_sub(1);
+        }
+        match again {
+            Again::Queued => self.queued = self.queued.saturating_add(1),
+            Again::Launch(at) | Again::Drop(at) => self.set_alarm(at),
+            Again::Never => {}
+        }
+    }
+
+    /// Launches what waits for that, lower startup first, as many as the host half may have at once.
+    pub(super) fn launch_queued(&mut self) {
+        while self.queued > 0 && self.launching < LAUNCHES_MAX {
+            let queued = self.unikernels.iter().filter(|(_, unikernel)| unikernel.again == Again::Queued);
+            let Some((slot, _)) = queued.min_by_key(|(_, unikernel)| unikernel.startup) else { return };
+            self.set_again(slot, Again::Never);
+            self.launch(slot);
+        }
+    }
+
+    /// Asks for the process of a slot.
+    pub(super) fn launch(&mut self, slot: u16) {
+        let account = self.free_account();
+        if let Some(unikernel) = self.unikernels.get_mut(slot) {
+            unikernel.account = account;
+            unikernel.life = Life::Launching;
+            unikernel.stop = Stop::No;
+            self.launching = self.launching.saturating_add(1);
+            self.effect(Effect::Launch { slot });
+        }
+    }
+
+    fn unit_mut(&mut self, unit: Unit) -> Option<(u16, &mut Unikernel)> {
+        let slot = self.find_unit(unit)?.0;
+        Some((slot, self.unikernels.get_mut(slot)?))
+    }
+
+    pub(super) fn launched(&mut self, now: Now, unit: Unit, outcome: Result<(), LaunchError>) {
+        let Some((slot, unikernel)) = self.unit_mut(unit) else { return };
+        if unikernel.life != Life::Launching {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                unikernel.life = Life::Alive;
+                unikernel.started_ms = now.ms;
+                unikernel.started_wall_ms = now.wall_ms;
+                let stage = unikernel.stage;
+                self.launching = self.launching.saturating_sub(1);
+                match stage {
+                    Stage::Creating => {
+                        self.set_stage(slot, Stage::Recording);
+                        self.effect(Effect::Append(Change::Unikernel(slot)));
+                    }
+                    Stage::Dropped => self.stop(now, slot),
+                    Stage::Failed(_) => self.kill(slot),
+                    Stage::Free | Stage::Storing | Stage::Recording | Stage::Kept | Stage::Dropping => {}
+                }
+            }
+            Err(error) => {
+                unikernel.life = Life::None;
+                unikernel.trouble = Trouble::Launch(error);
+                let stage = unikernel.stage;
+                self.launching = self.launching.saturating_sub(1);
+                match stage {
+                    Stage::Creating => self.fail(slot, Refusal::Launch(error)),
+                    Stage::Kept => self.rest(now, slot),
+                    Stage::Dropped => self.free(slot, Reply::Done(Done::DestroyedUnikernel)),
+                    Stage::Failed(refusal) => self.free(slot, Reply::Refused(refusal)),
+                    Stage::Free | Stage::Storing | Stage::Recording | Stage::Dropping => {}
+                }
+            }
+        }
+    }
+
+    pub(super) fn set_stage(&mut self, slot: u16, stage: Stage) {
+        if let Some(unikernel) = self.unikernels.get_mut(slot) {
+            unikernel.stage = stage;
+        }
+    }
+
+    pub(super) fn exited(&mut self, now: Now, unit: Unit, exit: Exit) {
+        let Some((slot, unikernel)) = self.unit_mut(unit) else { return };
+        if unikernel.life != Life::Alive {
+            return;
+        }
+        unikernel.life = Life::None;
+        unikernel.stop = Stop::No;
+        unikernel.trouble = Trouble::Ended(exit);
+        match unikernel.stage {
+            Stage::Kept => self.ended(now, slot, exit),
+            Stage::Dropped => self.free(slot, Reply::Done(Done::DestroyedUnikernel)),
+            Stage::Failed(refusal) => self.free(slot, Reply::Refused(refusal)),
+            // What follows is decided when the record, or its removal, is durable.
+            Stage::Free | Stage::Storing | Stage::Creating | Stage::Recording | Stage::Dropping => {}
+        }
+    }
+
+    /// A desired unikernel has ended without being asked: run it again, or record that it is done.
+    pub(super) fn ended(&mut self, now: Now, slot: u16, exit: Exit) {
+        if self.is_over(slot, exit) {
+            return self.begin_drop(slot);
+        }
+        if let Some(unikernel) = self.unikernels.get_mut(slot) {
+            unikernel.restarts = unikernel.restarts.saturating_add(1);
+            if now.ms.saturating_sub(unikernel.started_ms) >= RUN_MS_MIN {
+                unikernel.failures = 0;
+                return self.set_again(slot, Again::Queued);
+            }
+        }
+        self.rest(now, slot);
+    }
+
+    /// Whether it is not to run again after this exit.
+    pub(super) fn is_over(&self, slot: u16, exit: Exit) -> bool {
+        !self.arguments(slot).is_some_and(|arguments| Unikernel::runs_again(arguments.fail_behaviour, exit))
+    }
+
+    /// A desired unikernel does not run: try again after a rest, twice as long each time.
+    pub(super) fn rest(&mut self, now: Now, slot: u16) {
+        let Some(unikernel) = self.unikernels.get_mut(slot) else { return };
+        let rest_ms = REST_MS_MIN.checked_shl(unikernel.failures.min(32)).map_or(REST_MS_MAX, |ms| ms.min(REST_MS_MAX));
+        unikernel.failures = unikernel.failures.saturating_add(1);
+        self.set_again(slot, Again::Launch(now.ms.saturating_add(rest_ms)));
+        self.effect(Effect::Rest { slot });
+    }
+
+    /// Does what is due, and finds the next alarm.
+    pub(super) fn tick(&mut self, now: Now) {
+        if self.alarm_ms.is_none_or(|alarm| alarm > now.ms) {
+            return;
+        }
+        self.alarm_ms = None;
+        for index in 0..self.unikernels.len() {
+            let Some(slot) = self.unikernels.all().get(index).copied() else { continue };
+            let Some(unikernel) = self.unikernels.get(slot) else { continue };
+            match unikernel.alarm_ms() {
+                // One input causes a bounded number of effects: the rest is due at once again.
+                Some(at) if at <= now.ms && self.effects.len() < DUE_MAX => self.due(now, slot),
+                Some(at) => self.set_alarm(at),
+                None => {}
+            }
+        }
+    }
+
+    fn due(&mut self, now: Now, slot: u16) {
+        let Some(unikernel) = self.unikernels.get(slot) else { return };
+        match (unikernel.stop, unikernel.again) {
+            (Stop::Terminating(_), _) => self.kill(slot),
+            (_, Again::Launch(_)) if unikernel.charged => self.set_again(slot, Again::Queued),
+            (_, Again::Launch(_)) => self.admit_restored(now, slot),
+            (_, Again::Drop(_)) => self.begin_drop(slot),
+            _ => {}
+        }
+    }
+}

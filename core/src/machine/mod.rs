@@ -1,0 +1,448 @@
+//! The machine of `vmmd`: every decision about unikernels and policies, and nothing else.
+//!
+//! ```text
+//!  Input ──▶ handle ──▶ Effect* ──▶ the caller acts ──▶ Outcome as the next Input
+//! ```
+//! The caller hands in one [`Input`], then drains [`Machine::next_effect`] before the next one, and comes back with
+//! [`Input::Tick`] when [`Machine::deadline`] has passed. Effects are small and name a slot; their bulk (record, launch
+//! plan, reply) is read from the machine by reference. No time, chance, input or output of its own, no allocation.
+//!
+//! The ladder of a creation, each rung one effect, and what undoes it:
+//! ```text
+//!  admit (charge) ── Store ── Launch ── Append ── Reply
+//!  release charge ◀─ Release ◀─ Signal Kill, wait for the exit
+//! ```
+//! The record is the commit point: before it nothing is promised, so a crash leaves at most a process that no record
+//! names, and the next start ends it. A destruction goes the other way: first the record's removal is durable, then the
+//! process ends. A unikernel that cannot run stays desired and rests.
+
+mod arena;
+mod arguments;
+mod create;
+mod destroy;
+mod ledger;
+mod life;
+mod outcome;
+mod plan;
+mod policies;
+mod record;
+mod refusal;
+mod reply;
+mod restore;
+mod table;
+mod unikernel;
+
+pub use self::arguments::{ArgumentsFault, DeviceName};
+pub use self::ledger::{Account, Ledger, Pending, PolicyRefused, Refused, Usage};
+pub use self::outcome::{Exit, JournalError, StoreError, StoredImage, Trouble};
+pub use self::plan::PlanBuffers;
+pub use self::record::POLICY_BYTES_MAX;
+pub use self::refusal::Refusal;
+pub use self::reply::{Done, Reply};
+pub use self::restore::RestoreError;
+pub use self::unikernel::{Again, Digest, Life, Stage, Stop, Unikernel};
+
+use self::arena::Arena;
+use self::table::Table;
+use crate::halves::{LaunchError, Unit};
+use crate::limits::{ARENA_BYTES_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, UNIKERNELS_MAX};
+use crate::name::Name;
+use crate::policy::Policy;
+use crate::wire::{Command, Header, UnikernelCommand};
+
+/// The machine of the product.
+pub type Product = Machine<UNIKERNELS_MAX, POLICIES_MAX, CONNECTIONS_MAX, ARENA_BYTES_MAX>;
+
+/// A machine small enough that all its states can be looked at.
+pub type Tiny = Machine<2, 4, 2, 512>;
+
+/// Effects that one input can cause: a reply to every connection and a handful more.
+const EFFECTS_MAX: usize = CONNECTIONS_MAX + 64;
+
+/// What time it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back.
+    pub ms: u64,
+    /// Unix milliseconds, for people only.
+    pub wall_ms: i64,
+}
+
+/// What the host can do, beside the root policy.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Tenders {
+    /// hvt images can run.
+    pub hvt: bool,
+    /// spt images can run.
+    pub spt: bool,
+}
+
+/// An image that has arrived whole and waits in the spool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spooled {
+    /// The caller's number for it.
+    pub spool: u32,
+}
+
+/// A record that is being made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Change {
+    /// The unikernel in this slot.
+    Unikernel(u16),
+    /// The removal of the unikernel in this slot.
+    UnikernelGone(u16),
+    /// The policy in this slot.
+    Policy(u16),
+    /// The removal of the policy in this slot.
+    PolicyGone(u16),
+}
+
+/// Everything that can happen.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// What the host has: at the start, and again when its bridges have changed.
+    Host {
+        /// The root policy.
+        root: &'a Policy,
+        /// Which images it can run.
+        tenders: Tenders,
+    },
+    /// A process of a predecessor still runs. Between [`Machine::restore`] and [`Input::Start`].
+    Survivor {
+        /// Its number.
+        unit: Unit,
+        /// The account that it runs under.
+        account: u16,
+        /// When it started, unix milliseconds.
+        started_wall_ms: i64,
+    },
+    /// Everything is restored: bring up what is desired.
+    Start,
+    /// A client asks.
+    Command {
+        /// The connection, below the bound of connections; it has no other command under way.
+        connection: u16,
+        /// Its header, to be repeated in the reply.
+        header: &'a Header,
+        /// What it asks for.
+        command: &'a Command<'a>,
+        /// The image of a create.
+        image: Option<Spooled>,
+    },
+    /// How [`Effect::Store`] ended.
+    Stored {
+        /// The slot.
+        slot: u16,
+        /// What came of it.
+        outcome: Result<StoredImage<'a>, StoreError>,
+    },
+    /// How [`Effect::Launch`] ended.
+    Launched {
+        /// The number.
+        unit: Unit,
+        /// What came of it.
+        outcome: Result<(), LaunchError>,
+    },
+    /// How [`Effect::Append`] ended. After an error nothing of the change may come back, except by a crash that
+    /// happens before the journal was written again.
+    Appended {
+        /// The change.
+        change: Change,
+        /// What came of it.
+        outcome: Result<(), JournalError>,
+    },
+    /// A process has ended.
+    Exited {
+        /// Its number.
+        unit: Unit,
+        /// How.
+        exit: Exit,
+    },
+    /// A client is gone; what it asked for goes on.
+    HangUp {
+        /// The connection.
+        connection: u16,
+    },
+    /// A deadline has passed.
+    Tick,
+}
+
+/// What is to be done now.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Effect {
+    /// Send [`Machine::reply`] of this connection.
+    Reply {
+        /// The connection.
+        connection: u16,
+    },
+    /// Check and store the image of this slot durably.
+    Store {
+        /// The slot.
+        slot: u16,
+    },
+    /// Remove this image: no record and no slot names it.
+    Release {
+        /// Which.
+        digest: Digest,
+    },
+    /// Remove all images for which [`Machine::uses`] is false.
+    Collect,
+    /// Launch the tender of this slot by [`Machine::launch_plan`].
+    Launch {
+        /// The slot.
+        slot: u16,
+    },
+    /// Append [`Machine::record`] of this change and make it durable.
+    Append(Change),
+    /// Send a signal.
+    Signal {
+        /// To which.
+        unit: Unit,
+        /// SIGKILL instead of SIGTERM.
+        kill: bool,
+    },
+    /// A desired unikernel does not run now: say why.
+    Rest {
+        /// The slot.
+        slot: u16,
+    },
+}
+
+/// One client.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Connection {
+    sequence: u64,
+    name: Name,
+    waiting: Waiting,
+    reply: Reply,
+}
+
+/// What a client waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Waiting {
+    Nothing,
+    Unikernel(u16),
+    Policy(u16),
+}
+
+impl Connection {
+    const EMPTY: Self = Self { sequence: 0, name: Name::EMPTY, waiting: Waiting::Nothing, reply: Reply::None };
+}
+
+/// Up to `U` unikernels, `P` policies, `C` connections and `A` bytes of arguments.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Machine<const U: usize, const P: usize, const C: usize, const A: usize> {
+    unikernels: Table<Unikernel, U>,
+    ledger: Ledger<P>,
+    connections: [Connection; C],
+    arena: Arena<A>,
+    tenders: Tenders,
+    /// The highest unit that was ever given.
+    last_unit: u64,
+    /// Launches that the host half has not answered.
+    launching: u16,
+    /// Images that are being stored.
+    storing: u16,
+    /// Slots that are [`Again::Queued`].
+    queued: u16,
+    /// Images that may go as soon as none is being stored.
+    releases: heapless::Vec<Digest, RELEASES_MAX>,
+    /// Whether all images are to be looked through.
+    collect: bool,
+    /// Not later than the earliest alarm.
+    alarm_ms: Option<u64>,
+    effects: heapless::Vec<Effect, EFFECTS_MAX>,
+    /// Effects that were given out.
+    given: usize,
+}
+
+impl<const U: usize, const P: usize, const C: usize, const A: usize> Default for Machine<U, P, C, A> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+    /// A machine that knows nothing. All bytes are zero: as a `static` it costs memory only where it is used.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            unikernels: Table::new(),
+            ledger: Ledger::new(),
+            connections: [const { Connection::EMPTY }; C],
+            arena: Arena::new(),
+            tenders: Tenders { hvt: false, spt: false },
+            last_unit: 0,
+            launching: 0,
+            storing: 0,
+            queued: 0,
+            releases: heapless::Vec::new(),
+            collect: false,
+            alarm_ms: None,
+            effects: heapless::Vec::new(),
+            given: 0,
+        }
+    }
+
+    /// Takes in what has happened.
+    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        match input {
+            Input::Host { root, tenders } => {
+                self.ledger.set_root(root.clone());
+                self.tenders = tenders;
+            }
+            Input::Survivor { unit, account, started_wall_ms } => self.survivor(now, unit, account, started_wall_ms),
+            Input::Start => self.start(now),
+            Input::Command { connection, header, command, image } => {
+                self.command(connection, header, command, image);
+            }
+            Input::Stored { slot, outcome } => self.stored(slot, outcome),
+            Input::Launched { unit, outcome } => self.launched(now, unit, outcome),
+            Input::Appended { change, outcome } => self.appended(now, change, outcome),
+            Input::Exited { unit, exit } => self.exited(now, unit, exit),
+            Input::HangUp { connection } => self.hang_up(connection),
+            Input::Tick => self.tick(now),
+        }
+        self.launch_queued();
+        self.release_images();
+    }
+
+    /// The next thing to do; to be drained before the next input.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        let effect = self.effects.get(self.given).copied();
+        if effect.is_some() {
+            self.given = self.given.saturating_add(1);
+        } else {
+            self.effects.clear();
+            self.given = 0;
+        }
+        effect
+    }
+
+    /// When to come back with [`Input::Tick`] at the latest, milliseconds. It may be early, never late.
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        self.alarm_ms
+    }
+
+    /// The unikernel in a slot.
+    #[must_use]
+    pub fn unikernel(&self, slot: u16) -> Option<&Unikernel> {
+        self.unikernels.get(slot).filter(|unikernel| unikernel.stage != Stage::Free)
+    }
+
+    /// The unikernel of this name.
+    #[must_use]
+    pub fn find(&self, name: &Name) -> Option<(u16, &Unikernel)> {
+        let slot = self.unikernels.find(name)?;
+        Some((slot, self.unikernel(slot)?))
+    }
+
+    /// The unikernel of this number.
+    #[must_use]
+    pub fn find_unit(&self, unit: Unit) -> Option<(u16, &Unikernel)> {
+        self.unikernels().find(|(_, unikernel)| unikernel.unit == unit.0)
+    }
+
+    /// All unikernels, in the order of listings.
+    pub fn unikernels(&self) -> impl Iterator<Item = (u16, &Unikernel)> {
+        self.unikernels.iter()
+    }
+
+    /// Policies and their use.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger<P> {
+        &self.ledger
+    }
+
+    /// Whether a slot names this image.
+    #[must_use]
+    pub fn uses(&self, digest: &Digest) -> bool {
+        self.unikernels().any(|(_, unikernel)| unikernel.digest() == Some(digest))
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        // The bound is derived from what one input can cause; beyond it is a bug, and a lost effect would be a leak.
+        let pushed = self.effects.push(effect);
+        assert!(pushed.is_ok(), "more effects than one input can cause");
+    }
+
+    fn set_alarm(&mut self, at_ms: u64) {
+        self.alarm_ms = Some(self.alarm_ms.map_or(at_ms, |alarm| alarm.min(at_ms)));
+    }
+
+    fn command(&mut self, connection: u16, header: &Header, command: &Command<'_>, image: Option<Spooled>) {
+        let Some(client) = self.connections.get_mut(usize::from(connection)) else { return };
+        client.sequence = header.sequence;
+        client.name = header.name;
+        client.waiting = Waiting::Nothing;
+        client.reply = Reply::None;
+        let name = &header.name;
+        match command {
+            Command::Unikernel(UnikernelCommand::Create(config)) => self.create(connection, name, config, image),
+            Command::Unikernel(UnikernelCommand::Destroy) => self.destroy(connection, name),
+            Command::Unikernel(UnikernelCommand::Get { level }) => self.get(connection, name, *level),
+            Command::Unikernel(UnikernelCommand::Info) => self.info(connection, name),
+            Command::Policy(command) => self.policy(connection, name, command),
+            _ => self.refuse(connection, Refusal::UnknownCommand),
+        }
+    }
+
+    /// Answers one client.
+    fn answer(&mut self, connection: u16, reply: Reply) {
+        if let Some(client) = self.connections.get_mut(usize::from(connection)) {
+            client.reply = reply;
+            client.waiting = Waiting::Nothing;
+            self.effect(Effect::Reply { connection });
+        }
+    }
+
+    fn refuse(&mut self, connection: u16, refusal: Refusal) {
+        self.answer(connection, Reply::Refused(refusal));
+    }
+
+    fn wait(&mut self, connection: u16, waiting: Waiting) {
+        if let Some(client) = self.connections.get_mut(usize::from(connection)) {
+            client.waiting = waiting;
+        }
+    }
+
+    /// Answers all clients that wait for this.
+    fn answer_all(&mut self, waiting: Waiting, reply: Reply) {
+        for index in 0..C {
+            if self.connections.get(index).is_some_and(|client| client.waiting == waiting) {
+                self.answer(u16::try_from(index).unwrap_or(u16::MAX), reply);
+            }
+        }
+    }
+
+    fn hang_up(&mut self, connection: u16) {
+        if let Some(client) = self.connections.get_mut(usize::from(connection)) {
+            *client = Connection::EMPTY;
+        }
+    }
+
+    fn appended(&mut self, now: Now, change: Change, outcome: Result<(), JournalError>) {
+        match change {
+            Change::Unikernel(slot) => self.recorded(now, slot, outcome),
+            Change::UnikernelGone(slot) => self.dropped(now, slot, outcome),
+            Change::Policy(slot) => self.policy_changed(slot, Done::AddedPolicy, outcome),
+            Change::PolicyGone(slot) => self.policy_changed(slot, Done::RemovedPolicy, outcome),
+        }
+    }
+
+    /// Lets images go that no slot names; not while one is being stored, it could be the same.
+    fn release_images(&mut self) {
+        if self.storing > 0 {
+            return;
+        }
+        while let Some(digest) = self.releases.pop() {
+            if !self.uses(&digest) {
+                self.effect(Effect::Release { digest });
+            }
+        }
+        if core::mem::take(&mut self.collect) {
+            self.effect(Effect::Collect);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What comes back from the world: how an effect ended, how a process ended.
+
+use core::fmt;
+
+use crate::halves::LaunchError;
+use crate::solo5::{ImageError, ImageFacts};
+
+use super::ledger;
+use super::unikernel::Digest;
+
+/// An image that is in the store, durably.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredImage<'a> {
+    /// SHA-256, uncompressed.
+    pub digest: Digest,
+    /// Bytes, uncompressed.
+    pub bytes: u64,
+    /// What it says about itself.
+    pub facts: &'a ImageFacts,
+}
+
+/// Why an image could not be stored.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum StoreError {
+    /// It is no image for a tender that is here.
+    Image(ImageError),
+    /// Not a zlib stream, or one that ends early.
+    Compression,
+    /// Larger than [`crate::limits::IMAGE_BYTES_MAX`].
+    TooLarge,
+    /// The disk is full.
+    DiskFull,
+    /// The disk failed with this errno.
+    Disk(i32),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(error) => error.fmt(f),
+            Self::Compression => f.write_str("the compressed image is damaged: it is no complete zlib stream"),
+            Self::TooLarge => {
+                let limit_mb = crate::limits::IMAGE_BYTES_MAX >> 20;
+                write!(f, "the image is larger than {limit_mb} MB: strip its debug symbols")
+            }
+            Self::DiskFull => f.write_str("the image store's disk is full: destroy a unikernel or add space"),
+            Self::Disk(errno) => write!(f, "the image could not be stored: disk error {errno}"),
+        }
+    }
+}
+
+/// Why a record could not be made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum JournalError {
+    /// The disk is full.
+    DiskFull,
+    /// The disk failed with this errno.
+    Disk(i32),
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskFull => f.write_str("the journal's disk is full: nothing was changed, add space and try again"),
+            Self::Disk(errno) => {
+                write!(f, "the journal could not be written (disk error {errno}): nothing was changed")
+            }
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Exit {
+    /// With this status.
+    Code(u8),
+    /// By this signal.
+    Signal(u8),
+    /// It is gone and nobody saw how: it ended while it was not ours to wait for.
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unknown => f.write_str("unknown exit"),
+        }
+    }
+}
+
+/// Why a unikernel does not run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Trouble {
+    /// No reason yet.
+    None,
+    /// Its last run ended so.
+    Ended(Exit),
+    /// It could not be launched.
+    Launch(LaunchError),
+    /// The host or a policy no longer allows it.
+    Refused(ledger::Refused),
+    /// Its end could not be recorded.
+    Journal(JournalError),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("not started yet"),
+            Self::Ended(exit) => exit.fmt(f),
+            Self::Launch(error) => error.fmt(f),
+            Self::Refused(refused) => refused.fmt(f),
+            Self::Journal(error) => error.fmt(f),
+        }
+    }
+}

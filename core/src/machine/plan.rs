@@ -1,0 +1,109 @@
+//! What is executed for a unikernel, complete: the host half adds nothing but the fds that it makes.
+
+use super::{Life, Machine};
+use crate::halves::{IMAGE_FD, LaunchPlan, TAP_FD_FIRST, Tender, Texts, TextsFull, TextsWriter, Unit};
+use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX};
+use crate::mac;
+use crate::name::Name;
+use crate::policy::CpuSet;
+use crate::wire::Arguments;
+
+/// Where the variable parts of a plan are made.
+pub struct PlanBuffers {
+    argv: [u8; ARGV_BYTES_MAX],
+    networks: [u8; DEVICES_MAX * (INTERFACE_BYTES_MAX + 1)],
+}
+
+impl PlanBuffers {
+    /// Empty buffers.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { argv: [0; ARGV_BYTES_MAX], networks: [0; DEVICES_MAX * (INTERFACE_BYTES_MAX + 1)] }
+    }
+}
+
+impl Default for PlanBuffers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+    /// The plan of [`super::Effect::Launch`]; nothing for a slot that is to launch nothing.
+    pub fn launch_plan<'b>(&self, slot: u16, buffers: &'b mut PlanBuffers) -> Option<LaunchPlan<'b>> {
+        let unikernel = self.unikernel(slot).filter(|unikernel| unikernel.life == Life::Launching)?;
+        let arguments = self.arguments(slot)?;
+        let networks = networks(&arguments, &mut buffers.networks).ok()?;
+        let argv = argv(unikernel.tender, &unikernel.name, &arguments, &mut buffers.argv).ok()?;
+        Some(LaunchPlan {
+            unit: Unit(unikernel.unit),
+            account: unikernel.account,
+            tender: unikernel.tender,
+            cpus: CpuSet::collect(arguments.cpuids.iter()).ok()?,
+            memory_mb: u32::try_from(unikernel.memory_mb).ok()?,
+            networks,
+            argv,
+        })
+    }
+
+    /// An account that no process runs under, the lowest. There are more than slots.
+    pub(super) fn free_account(&self) -> u16 {
+        const WORD_BITS: u16 = 64;
+        let mut taken = [0_u64; ACCOUNTS_MAX.div_ceil(WORD_BITS) as usize];
+        for (_, unikernel) in self.unikernels.iter().filter(|(_, unikernel)| unikernel.life != Life::None) {
+            if let Some(word) = taken.get_mut(usize::from(unikernel.account / WORD_BITS)) {
+                *word |= 1 << (unikernel.account % WORD_BITS);
+            }
+        }
+        let free = taken.iter().enumerate().find(|(_, word)| **word != u64::MAX);
+        let (index, bit) = free.map_or((0, 0), |(index, word)| (index, word.trailing_ones()));
+        let base = u16::try_from(index).unwrap_or(0).saturating_mul(WORD_BITS);
+        base.saturating_add(u16::try_from(bit).unwrap_or(0))
+    }
+}
+
+fn networks<'b>(arguments: &Arguments<'_>, buffer: &'b mut [u8]) -> Result<Texts<'b>, TextsFull> {
+    let mut texts = TextsWriter::new(buffer);
+    for network in arguments.bridges {
+        texts.push(network.host().as_bytes())?;
+    }
+    Ok(texts.finish())
+}
+
+/// The tender's argument vector. The fds are those that the host half puts in place (`core::halves`).
+fn argv<'b>(
+    tender: Tender,
+    name: &Name,
+    arguments: &Arguments<'_>,
+    buffer: &'b mut [u8],
+) -> Result<Texts<'b>, TextsFull> {
+    let mut argv = TextsWriter::new(buffer);
+    let program = match tender {
+        Tender::Hvt => "solo5-hvt",
+        Tender::Spt => "solo5-spt",
+    };
+    argv.push(program.as_bytes())?;
+    argv.push_format(format_args!("--mem={}", arguments.memory))?;
+    let mut fd = TAP_FD_FIRST;
+    for network in arguments.bridges {
+        argv.push_format(format_args!("--net:{}=@{fd}", network.name))?;
+        fd = fd.saturating_add(1);
+    }
+    for network in arguments.bridges {
+        let [a, b, c, d, e, f] = network.mac.unwrap_or_else(|| mac::address(name, network.name));
+        let device = network.name;
+        argv.push_format(format_args!("--net-mac:{device}={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))?;
+    }
+    if tender == Tender::Hvt {
+        argv.push_format(format_args!("--kvm=@{fd}"))?;
+    }
+    argv.push(b"--")?;
+    argv.push_format(format_args!("@{IMAGE_FD}"))?;
+    if let Some(label) = name.label().filter(|_| arguments.add_name) {
+        argv.push_format(format_args!("--name={label}"))?;
+    }
+    for argument in arguments.argv.into_iter().flatten() {
+        argv.push(argument.0)?;
+    }
+    Ok(argv.finish())
+}

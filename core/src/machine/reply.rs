@@ -1,0 +1,181 @@
+//! What a client is told, and the questions that are answered from what the machine knows.
+
+use core::fmt::Write as _;
+
+use super::Machine;
+use super::record::with_wire_policy;
+use super::refusal::Refusal;
+use super::unikernel::{Digest, Life, Unikernel};
+use crate::limits::DEVICES_MAX;
+use crate::mac;
+use crate::name::Name;
+use crate::wire::{
+    self, Arguments, Full, Header, Info, InfoBridge, InfoForm, Kind, List, Message, NamedInfo, NamedPolicy, Payload,
+    Success,
+};
+
+/// Bytes of a refusal's text.
+const REFUSAL_BYTES_MAX: usize = 320;
+
+/// What a client is told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Reply {
+    /// Nothing yet.
+    None,
+    /// It is done.
+    Done(Done),
+    /// It is refused.
+    Refused(Refusal),
+    /// The unikernels at the name.
+    Infos,
+    /// The policies at the path.
+    Policies,
+    /// An image, whose octets are the caller's to send.
+    Image {
+        /// Which.
+        digest: Digest,
+        /// Its bytes, uncompressed.
+        bytes: u64,
+        /// 0 for the image as it is, more for a zlib stream of this level, 9 at most.
+        level: u8,
+    },
+}
+
+/// What was done. The texts are the peer's (`docs/wire.md`, replies).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Done {
+    /// The unikernel is desired, durably, and was launched.
+    CreatedUnikernel,
+    /// The unikernel is no longer desired, durably, and its process is gone.
+    DestroyedUnikernel,
+    /// The policy is durable.
+    AddedPolicy,
+    /// Exactly this policy was there already.
+    PolicyUnchanged,
+    /// The policy is gone, durably.
+    RemovedPolicy,
+}
+
+impl Done {
+    /// The text of the reply.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CreatedUnikernel => "created unikernel",
+            Self::DestroyedUnikernel => "destroyed unikernel",
+            Self::AddedPolicy => "added policy",
+            Self::PolicyUnchanged => "no modification of policy",
+            Self::RemovedPolicy => "removed policy",
+        }
+    }
+}
+
+impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+    pub(super) fn info(&mut self, connection: u16, name: &Name) {
+        let known = name.is_path() || self.find(name).is_some_and(|(_, unikernel)| unikernel.is_listed());
+        let reply = if known { Reply::Infos } else { Reply::Refused(Refusal::InfoNotFound) };
+        self.answer(connection, reply);
+    }
+
+    pub(super) fn get(&mut self, connection: u16, name: &Name, level: i64) {
+        let image = self.find(name).filter(|(_, unikernel)| unikernel.is_listed());
+        let reply = match image.and_then(|(_, unikernel)| Some((unikernel.digest()?, unikernel.image_bytes))) {
+            Some((digest, bytes)) => {
+                let level = u8::try_from(level.clamp(0, 9)).unwrap_or(0);
+                Reply::Image { digest: *digest, bytes, level }
+            }
+            None => Reply::Refused(Refusal::GetNotFound),
+        };
+        self.answer(connection, reply);
+    }
+
+    /// What this connection is told; [`Reply::None`] while it waits.
+    #[must_use]
+    pub fn reply(&self, connection: u16) -> Reply {
+        self.connections.get(usize::from(connection)).map_or(Reply::None, |client| client.reply)
+    }
+
+    /// Whether the connection stays open for another command after its reply (the peer's rule: after a policy was set).
+    #[must_use]
+    pub fn keeps_open(&self, connection: u16) -> bool {
+        matches!(self.reply(connection), Reply::Done(Done::AddedPolicy | Done::PolicyUnchanged))
+    }
+
+    /// The header of the reply to this connection.
+    #[must_use]
+    pub fn reply_header(&self, connection: u16) -> Option<Header> {
+        let client = self.connections.get(usize::from(connection))?;
+        Some(Header::new(client.sequence, client.name))
+    }
+
+    /// The whole frame of the reply, at the end of `buffer`. An image's reply is not made here: see
+    /// [`wire::encode_image_head`].
+    ///
+    /// # Errors
+    /// [`Full`] when `buffer` is too small.
+    pub fn encode_reply<'b>(&self, connection: u16, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {
+        let Some(header) = self.reply_header(connection) else { return Err(Full) };
+        let payload = match self.reply(connection) {
+            Reply::Infos => return self.encode_infos(&header, buffer),
+            Reply::Policies => return self.encode_policies(&header, buffer),
+            Reply::None | Reply::Image { .. } => return Err(Full),
+            Reply::Done(done) => Payload::Success(Success::Text(done.as_str().into())),
+            Reply::Refused(refusal) => {
+                let mut text = heapless::String::<REFUSAL_BYTES_MAX>::new();
+                // A text that does not fit is cut.
+                let _ = write!(text, "{refusal}");
+                let payload = Payload::Failure(text.as_str().into());
+                return wire::encode_frame(&Message { header, payload }, buffer);
+            }
+        };
+        wire::encode_frame(&Message { header, payload }, buffer)
+    }
+
+    fn encode_infos<'b>(&self, header: &Header, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {
+        let name = &header.name;
+        let exact = self.unikernels.find(name);
+        let slots = if name.is_path() { self.unikernels.below(name) } else { exact.as_slice() };
+        let listed = slots.iter().filter_map(|slot| Some((*slot, self.unikernel(*slot)?)));
+        let listed = listed.filter(|(_, unikernel)| unikernel.is_listed());
+        wire::encode_infos(header, InfoForm::Current, listed, buffer, |(slot, unikernel), write| {
+            let Some(arguments) = self.arguments(slot) else { return };
+            let mut bridges = heapless::Vec::<InfoBridge<'_>, DEVICES_MAX>::new();
+            for network in arguments.bridges {
+                let mac = network.mac.unwrap_or_else(|| mac::address(&unikernel.name, network.name));
+                let bridge = InfoBridge { device: network.name.into(), host: network.host().into(), mac };
+                // As many as a create admits.
+                let _ = bridges.push(bridge);
+            }
+            let name = if name.is_path() { unikernel.name.relative_to(name) } else { unikernel.name };
+            write(&NamedInfo { name, info: describe(unikernel, &arguments, &bridges) });
+        })
+    }
+
+    fn encode_policies<'b>(&self, header: &Header, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {
+        let path = header.name.path();
+        let listed = self.ledger.listing(&path).filter_map(|account| Some((account, account.policy()?)));
+        wire::encode_policies(header, listed, buffer, |(account, policy), write| {
+            let name = account.path().relative_to(&path);
+            with_wire_policy(policy, |policy| write(&NamedPolicy { name, policy: *policy }));
+        })
+    }
+}
+
+/// What is told about one unikernel.
+fn describe<'a>(unikernel: &'a Unikernel, arguments: &Arguments<'a>, bridges: &'a [InfoBridge<'a>]) -> Info<'a> {
+    Info {
+        kind: Kind::Solo5,
+        startup: arguments.startup,
+        fail_behaviour: arguments.fail_behaviour,
+        cpuids: arguments.cpuids,
+        memory: arguments.memory,
+        digest: &unikernel.digest,
+        block_devices: List::EMPTY,
+        bridges: List::Items(bridges),
+        argv: arguments.argv,
+        // A unikernel that rests has no time of start.
+        started: (unikernel.life == Life::Alive).then_some(unikernel.started_wall_ms),
+        numcpus: arguments.numcpus,
+        linux_boot: arguments.linux_boot.map(Into::into),
+    }
+}

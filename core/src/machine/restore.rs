@@ -1,0 +1,183 @@
+//! Coming back: what the journal says is desired, what of it still runs, and bringing up the rest.
+
+use core::fmt;
+
+use super::arguments::Needs;
+use super::ledger::Charge;
+use super::outcome::Trouble;
+use super::table::Named;
+use super::unikernel::{Again, Life, Stage, Unikernel};
+use super::{Effect, Machine, Now};
+use crate::halves::{Tender, Unit};
+use crate::journal::Record;
+use crate::limits::{REST_MS_MAX, STARTUP_DEFAULT};
+use crate::name::Name;
+use crate::policy::Policy;
+use crate::wire;
+
+/// A record of the journal that does not fit this build: nothing may be dropped silently, so the start ends here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RestoreError {
+    /// A name that is none.
+    Name,
+    /// Arguments or a policy that do not decode.
+    Content,
+    /// A kind of tender that this build does not know.
+    Tender(u8),
+    /// More than this build has room for.
+    Full,
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name => f.write_str("a record has an invalid name"),
+            Self::Content => f.write_str("a record's arguments or policy do not decode"),
+            Self::Tender(kind) => write!(f, "a record needs tender kind {kind}, which this version does not know"),
+            Self::Full => f.write_str("the journal has more records than this version has room for"),
+        }
+    }
+}
+
+impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+    /// Takes in one record of the journal, in their order, before anything else.
+    ///
+    /// # Errors
+    /// [`RestoreError`]: the caller must not go on.
+    pub fn restore(&mut self, record: &Record<'_>) -> Result<(), RestoreError> {
+        let parse = |text: &str| Name::parse(text).map_err(|_| RestoreError::Name);
+        match *record {
+            Record::Unikernel { name, unit, digest, image_bytes, target, arguments } => {
+                let name = parse(name)?;
+                self.forget(&name);
+                self.restore_unikernel(name, unit, digest, image_bytes, target, arguments)
+            }
+            Record::UnikernelGone { name } => {
+                self.forget(&parse(name)?);
+                Ok(())
+            }
+            Record::Policy { path, policy } => {
+                let policy = wire::Policy::decode(policy).map_err(|_| RestoreError::Content)?;
+                let policy = Policy::try_from(&policy).map_err(|_| RestoreError::Content)?;
+                self.ledger.restore(parse(path)?, policy).map_err(|_| RestoreError::Full)
+            }
+            Record::PolicyGone { path } => {
+                self.ledger.forget(&parse(path)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &Name) {
+        if let Some(slot) = self.unikernels.find(name) {
+            self.discard(slot);
+        }
+    }
+
+    fn restore_unikernel(
+        &mut self,
+        name: Name,
+        unit: u64,
+        digest: [u8; 32],
+        image_bytes: u64,
+        target: u8,
+        arguments: &[u8],
+    ) -> Result<(), RestoreError> {
+        let tender = match target {
+            1 => Tender::Hvt,
+            2 => Tender::Spt,
+            other => return Err(RestoreError::Tender(other)),
+        };
+        let decoded = wire::Arguments::decode(arguments).map_err(|_| RestoreError::Content)?;
+        let needs = Needs::of(&decoded).map_err(|_| RestoreError::Content)?;
+        let span = self.keep_arguments(&decoded).map_err(|_| RestoreError::Full)?;
+        self.last_unit = self.last_unit.max(unit);
+        let unikernel = Unikernel {
+            name,
+            stage: Stage::Kept,
+            stored: true,
+            tender,
+            unit,
+            span,
+            digest,
+            image_bytes,
+            memory_mb: needs.memory_mb,
+            startup: decoded.startup.unwrap_or(STARTUP_DEFAULT),
+            ..Unikernel::EMPTY
+        };
+        self.unikernels.insert(unikernel).map(|_| ()).map_err(|_| RestoreError::Full)
+    }
+
+    /// A process of a predecessor: kept where a record names it, ended where none does.
+    pub(super) fn survivor(&mut self, now: Now, unit: Unit, account: u16, started_wall_ms: i64) {
+        self.last_unit = self.last_unit.max(unit.0);
+        let Some(slot) = self.find_unit(unit).map(|(slot, _)| slot) else {
+            return self.effect(Effect::Signal { unit, kill: true });
+        };
+        if let Some(unikernel) = self.unikernels.get_mut(slot) {
+            unikernel.life = Life::Alive;
+            unikernel.account = account;
+            unikernel.started_wall_ms = started_wall_ms;
+            unikernel.started_ms = now.ms;
+        }
+    }
+
+    /// Brings up what is desired and does not run. What runs is charged even where the host has shrunk.
+    pub(super) fn start(&mut self, now: Now) {
+        for slot in 0..u16::try_from(U).unwrap_or(u16::MAX) {
+            let Some(unikernel) = self.unikernel(slot) else { continue };
+            if unikernel.life == Life::Alive {
+                let (name, memory_mb) = (unikernel.name, unikernel.memory_mb);
+                self.ledger.charge(&name, memory_mb);
+                self.set_charged(slot);
+            }
+        }
+        // Lower startup first, also where not all find room.
+        while let Some(slot) = self.next_to_admit() {
+            self.admit_restored(now, slot);
+        }
+        self.collect = true;
+    }
+
+    fn next_to_admit(&self) -> Option<u16> {
+        let waiting = self.unikernels().filter(|(_, it)| !it.charged && it.again == Again::Never);
+        waiting.min_by_key(|(_, unikernel)| unikernel.startup).map(|(slot, _)| slot)
+    }
+
+    fn set_charged(&mut self, slot: u16) {
+        if let Some(unikernel) = self.unikernels.get_mut(slot) {
+            unikernel.charged = true;
+        }
+    }
+
+    /// Charges a desired unikernel and queues it; or it rests, and says why.
+    pub(super) fn admit_restored(&mut self, now: Now, slot: u16) {
+        let Some(unikernel) = self.unikernel(slot) else { return };
+        let (name, memory_mb) = (unikernel.name, unikernel.memory_mb);
+        let admitted = match self.arguments(slot).map(|arguments| Needs::of(&arguments)) {
+            Some(Ok(needs)) => {
+                let charge = Charge { memory_mb, cpus: &needs.cpus, bridges: &needs.bridges };
+                self.ledger.admit(&name, &charge)
+            }
+            // It was decoded when it was restored.
+            _ => Ok(()),
+        };
+        match admitted {
+            Ok(()) => {
+                self.ledger.charge(&name, memory_mb);
+                self.set_charged(slot);
+                self.set_again(slot, Again::Queued);
+            }
+            Err(refused) => {
+                if let Some(unikernel) = self.unikernels.get_mut(slot) {
+                    unikernel.trouble = Trouble::Refused(refused);
+                }
+                self.set_again(slot, Again::Launch(now.ms.saturating_add(REST_MS_MAX)));
+                // One input causes a bounded number of effects; beyond, the resting ones are seen in `info` alone.
+                if self.effects.len() < crate::limits::CONNECTIONS_MAX {
+                    self.effect(Effect::Rest { slot });
+                }
+            }
+        }
+    }
+}
