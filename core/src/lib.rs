@@ -12,6 +12,7 @@
 //! | [`machine`] | every decision about unikernels and policies |
 //! | [`name`] | names of unikernels and of paths, their text and their order |
 //! | [`policy`] | what a path may use, and when one policy contains another |
+//! | [`scan`] | frames in a stream of bytes, of which only the head is kept |
 //! | [`solo5`] | what an image says about itself: target, ABI, devices |
 //! | [`state_import`] | albatross's state file, for moving over |
 //! | [`text`] | short texts by value |
@@ -28,6 +29,7 @@ pub mod mac;
 pub mod machine;
 pub mod name;
 pub mod policy;
+pub mod scan;
 pub mod solo5;
 pub mod state_import;
 pub mod text;
