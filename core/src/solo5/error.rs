@@ -36,6 +36,11 @@ pub enum ImageError {
         /// The rule.
         fault: SegmentFault,
     },
+    /// The file ends within a loadable segment.
+    SegmentCut {
+        /// Its place among the program headers.
+        index: u16,
+    },
     /// A note segment's sizes contradict each other or the file.
     Note {
         /// Its place among the program headers.
@@ -173,6 +178,9 @@ impl fmt::Display for ImageError {
                  ({entry} < {LOAD_ADDRESS_MIN} || {entry} >= {memory_bytes}): give it more memory"
             ),
             ImageError::Segment { index, fault } => write!(f, "invalid executable: phdr[{index}]{fault}"),
+            ImageError::SegmentCut { index } => {
+                write!(f, "phdr[{index}] host file segment mismatched: the file is cut short; copy or build it again")
+            }
             ImageError::Note { index } => write!(
                 f,
                 "invalid executable: phdr[{index}] note does not fall within valid size: build the image again"
@@ -185,7 +193,7 @@ impl fmt::Display for ImageError {
             ),
             ImageError::Manifest { fault } => write!(f, "Solo5 manifest is invalid: {fault}"),
             ImageError::TargetForeign { target } => {
-                write!(f, "Executable is for {target}, which cannot run here: build it for hvt or spt")
+                write!(f, "Executable is not for a target that runs here but for {target}: build it for hvt or spt")
             }
             ImageError::TargetOther { target, wanted } => write!(
                 f,

@@ -82,10 +82,8 @@ impl ImageFacts {
     /// # Errors
     /// [`ImageError::TargetForeign`], [`ImageError::AbiVersion`].
     pub fn check_runnable(&self) -> Result<(), ImageError> {
-        match self.abi.target {
-            Target::Hvt | Target::Spt => self.abi.check_version(),
-            target => Err(ImageError::TargetForeign { target }),
-        }
+        self.abi.check_target(self.abi.target)?;
+        self.abi.check_version()
     }
 }
 
@@ -99,7 +97,13 @@ pub fn inspect<R: ReadAt + ?Sized>(image: &R) -> Result<ImageFacts, ImageError> 
     let manifest = manifest::find(image, &elf)?;
     elf.check_entry(ADDRESS_END)?;
     let mut loads = Loads::new(&elf, ADDRESS_END);
-    while loads.next(image)?.is_some() {}
+    while let Some(segment) = loads.next(image)? {
+        let last = segment.file_offset.checked_add(segment.file_bytes).and_then(|end| end.checked_sub(1));
+        let cut = ImageError::SegmentCut { index: segment.index };
+        if !fill(image, last.ok_or(cut)?, &mut [0])? {
+            return Err(cut);
+        }
+    }
     Ok(ImageFacts {
         abi,
         manifest,
@@ -110,7 +114,10 @@ pub fn inspect<R: ReadAt + ?Sized>(image: &R) -> Result<ImageFacts, ImageError> 
 }
 
 /// Fills `buf` from `offset`; `false` if the image ends before.
-fn fill<R: ReadAt + ?Sized>(image: &R, offset: u64, buf: &mut [u8]) -> Result<bool, ImageError> {
+///
+/// # Errors
+/// [`ImageError::Unreadable`].
+pub fn fill<R: ReadAt + ?Sized>(image: &R, offset: u64, buf: &mut [u8]) -> Result<bool, ImageError> {
     let mut done: usize = 0;
     while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
         let Some(at) = u64::try_from(done).ok().and_then(|done| offset.checked_add(done)) else { return Ok(false) };

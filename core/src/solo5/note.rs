@@ -84,6 +84,18 @@ pub struct Abi {
 }
 
 impl Abi {
+    /// Checks that it is made for this tender.
+    ///
+    /// # Errors
+    /// [`ImageError::TargetOther`], or [`ImageError::TargetForeign`] if no tender of ours could run it.
+    pub fn check_target(&self, wanted: Target) -> Result<(), ImageError> {
+        match self.target {
+            Target::Hvt | Target::Spt if self.target == wanted => Ok(()),
+            Target::Hvt | Target::Spt => Err(ImageError::TargetOther { target: self.target, wanted }),
+            target => Err(ImageError::TargetForeign { target }),
+        }
+    }
+
     /// Checks that the version is the one that we speak.
     ///
     /// # Errors

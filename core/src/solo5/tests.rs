@@ -200,6 +200,7 @@ fn a_cut_image_never_panics() {
     for len in 0..image.len() {
         let _ = inspect(&image[..len]);
     }
+    assert_eq!(inspect(&image[..0x200f]), Err(ImageError::SegmentCut { index: 1 }));
     assert_eq!(inspect(&image[..63]), Err(ImageError::Header { field: HeaderField::Truncated }));
 }
 

@@ -1,0 +1,54 @@
+//! The image file, by path or, as `@FD`, already open.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+
+use fulmar_core::solo5::{ReadAt, ReadFailed};
+
+use crate::refusal::Refusal;
+use crate::sys::{self, Errno};
+
+/// An image that is open for reading.
+pub(crate) struct ImageFile {
+    file: File,
+    name: String,
+}
+
+impl ImageFile {
+    /// Opens what the KERNEL operand says: a path, or `@FD` for a file that whoever started us has opened (a file of such a
+    /// name is written `./@3`).
+    pub(crate) fn open(operand: &OsStr) -> Result<ImageFile, Refusal> {
+        let name = operand.to_string_lossy().into_owned();
+        let opened = match sys::fd_number(operand.as_bytes()) {
+            Some(number) => sys::take_fd(number).map(|fd: OwnedFd| File::from(fd)),
+            None => File::open(operand).map_err(Errno::from),
+        };
+        match opened {
+            Ok(file) => Ok(ImageFile { file, name }),
+            Err(errno) => Err(Refusal::KernelOpen { name, errno }),
+        }
+    }
+
+    /// What messages call it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl ReadAt for ImageFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, ReadFailed> {
+        // An offset beyond what a file can have is an end of file like any other.
+        if i64::try_from(offset).is_err() {
+            return Ok(0);
+        }
+        loop {
+            match self.file.read_at(buf, offset) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                result => return result.map_err(|error| ReadFailed { errno: Errno::from(error).0 }),
+            }
+        }
+    }
+}
