@@ -1,1 +1,4 @@
-//! (to be filled)
+//! What the whole-program tests, the demo and the benchmarks share. Nothing of it is part of a program that users run.
+
+pub mod skips;
+pub mod system;

@@ -1,2 +1,50 @@
-//! (to be filled)
-fn main() {}
+//! `cargo xtask ...`: what a person does with this workspace, each as one command.
+
+mod build;
+mod demo;
+mod guard;
+#[allow(unreachable_pub, reason = "tests of other packages include this file too")]
+mod guest;
+mod steps;
+mod suite;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  demo [--keep]   build everything, run a unikernel before your eyes, clean up;
+                  --keep leaves it running and says how to go on
+  demo --stop     end what a demo with --keep has left running
+  test            all tests of the workspace
+  checks          what else must hold: formatting, lints, documentation
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["demo"] => demo::run(false),
+        ["demo", "--keep"] => demo::run(true),
+        ["demo", "--stop"] => demo::stop(),
+        ["test"] => suite::test(),
+        ["checks"] => suite::checks(),
+        // Started by `demo` alone: cleans up after it, however it ends.
+        ["guard", folder] => guard::run(folder.as_ref()),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            eprint!("xtask: unknown command `{}`\n\n{HELP}", other.join(" "));
+            return ExitCode::from(124);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
