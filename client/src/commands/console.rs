@@ -1,0 +1,68 @@
+//! `console`: shows the last lines of a unikernel's console and follows it until one side has enough.
+
+use clap::Args;
+use fulmar_core::name::Name;
+use fulmar_core::wire::{Command, ConsoleCommand, Data, Payload, Success, Window};
+
+use super::Context;
+use crate::connection::{Daemon, refused};
+use crate::error::Failure;
+use crate::options;
+use crate::output::json;
+use crate::output::text::{plain, timestamp};
+
+/// What the console daemon says when it does not know the name yet.
+const WAITING: &[u8] = b"waiting for VM";
+
+/// The command line of `console`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  vmmc_local console hello --count 100")]
+pub struct Console {
+    /// Its name: LABEL, or PATH:LABEL
+    #[arg(value_parser = options::unikernel)]
+    name: Name,
+    /// Begin with the last N lines
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    count: u32,
+    /// Begin with the lines since TIME: 2026-11-21 or 2026-11-21T03:21:46Z
+    #[arg(long, value_name = "TIME", conflicts_with = "count", value_parser = options::since)]
+    since: Option<i64>,
+}
+
+impl Console {
+    /// Does it, until the daemon closes the connection.
+    ///
+    /// # Errors
+    /// [`Failure`], as it says.
+    pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let window = self.since.map_or(Window::Count(i64::from(self.count)), Window::Since);
+        let mut connection = context.door.open(Daemon::Console)?;
+        connection.send(self.name, Command::Console(ConsoleCommand::Subscribe(window)))?;
+        let daemon = connection.daemon();
+        match connection.receive(self.name)? {
+            Success::Text(text) if text.0 == WAITING => {
+                context.note(&format!("{}: nothing yet, waiting for it to start", self.name));
+            }
+            Success::Text(_) | Success::Empty => {}
+            _ => return Err(Failure::Unexpected { daemon }),
+        }
+        connection.wait_for_ever()?;
+        while let Some(payload) = connection.next_payload()? {
+            match payload {
+                Payload::Data(Data::Console { unix_ms, line }) if context.json => {
+                    writeln!(context.out, "{}", json::line(unix_ms, line))
+                }
+                Payload::Data(Data::Console { unix_ms, line }) => {
+                    let line = line.0.strip_suffix(b"\r").unwrap_or(line.0);
+                    writeln!(context.out, "{} {}", timestamp(unix_ms), plain(line))
+                }
+                Payload::Failure(text) => return Err(refused(self.name, text)),
+                _ => return Err(Failure::Unexpected { daemon }),
+            }
+            .and_then(|()| context.out.flush())
+            .map_err(Failure::print)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! `get`: fetches the image of a unikernel into a new file. The image goes from the socket to the file in pieces.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use fulmar_core::name::Name;
+use fulmar_core::wire::{Command, UnikernelCommand};
+use serde_json::json;
+
+use super::Context;
+use crate::connection::Daemon;
+use crate::error::Failure;
+use crate::image::NewFile;
+use crate::options;
+use crate::output::text::{plain, size, timestamp};
+
+/// The command line of `get`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  vmmc_local get hello --output hello-copy.hvt")]
+pub struct Get {
+    /// Its name: LABEL, or PATH:LABEL
+    #[arg(value_parser = options::unikernel)]
+    name: Name,
+    /// Compress it on its way: 0 (not) to 9 (most); the file is never compressed
+    #[arg(long, alias = "compress", value_name = "LEVEL", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(0..=9))]
+    compression_level: u32,
+    /// The file, which must not be there yet (default: LABEL.TIME in the folder for temporary files)
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Get {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Failure`], as it says.
+    pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let file = self.output.clone().unwrap_or_else(|| {
+            let label = self.name.label().unwrap_or_default();
+            std::env::temp_dir().join(format!("{label}.{}", timestamp(context.now_unix_ms)))
+        });
+        let mut connection = context.door.open(Daemon::Vmmd)?;
+        let level = i64::from(self.compression_level);
+        connection.send(self.name, Command::Unikernel(UnikernelCommand::Get { level }))?;
+        let bytes = connection.receive_image(self.name, || NewFile::create(&file))?.finish()?;
+        let place = file.display().to_string();
+        if context.json {
+            return context.print_json(&json!({ "name": self.name.as_str(), "file": place, "bytes": bytes }));
+        }
+        let place = plain(place.as_bytes());
+        writeln!(context.out, "{}: {} written to {place}", self.name, size(bytes)).map_err(Failure::print)
+    }
+}

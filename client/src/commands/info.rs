@@ -1,0 +1,142 @@
+//! `info`: shows the unikernels that run, as a table, or one of them in full.
+
+use clap::Args;
+use fulmar_core::name::Name;
+use fulmar_core::wire::{
+    self, Command, FailBehaviour, InfoBlock, InfoBridge, Kind, NamedInfo, Success, UnikernelCommand,
+};
+use serde_json::{Value, json};
+
+use super::{Context, full_name};
+use crate::connection::Daemon;
+use crate::error::Failure;
+use crate::options;
+use crate::output::json;
+use crate::output::table::{Align, Table, write_pairs};
+use crate::output::text::{ago, hex, mac, megabytes, plain, ranges, timestamp};
+
+/// Hexadecimal digits of a digest that tell images apart in a table.
+const DIGEST_DIGITS: usize = 12;
+
+/// The command line of `info`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  vmmc_local info
+  vmmc_local info shop:
+  vmmc_local info shop:web --json")]
+pub struct Info {
+    /// A unikernel, or a path (with ':' at its end) for all in it and below; all where it is missing
+    #[arg(value_name = "NAME|PATH:", value_parser = options::name)]
+    place: Option<Name>,
+    /// The same, as an option
+    #[arg(short, long = "name", value_name = "NAME|PATH:", value_parser = options::name, conflicts_with = "place")]
+    name: Option<Name>,
+}
+
+impl Info {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Failure`], as it says.
+    pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let asked = self.place.or(self.name).unwrap_or(Name::ROOT);
+        let mut connection = context.door.open(Daemon::Vmmd)?;
+        connection.send(asked, Command::Unikernel(UnikernelCommand::Info))?;
+        let daemon = connection.daemon();
+        let Success::Infos(infos) = connection.receive(asked)? else {
+            return Err(Failure::Unexpected { daemon });
+        };
+        let mut infos = infos.iter().map(|entry| NamedInfo { name: full_name(asked, entry.name), ..entry });
+        if context.json {
+            let list: Vec<Value> = infos.map(|entry| json::unikernel(&entry.name, &entry.info)).collect();
+            return context.print_json(&json!({ "unikernels": list }));
+        }
+        if !asked.is_path() {
+            return infos.try_for_each(|entry| write_one(context, &entry));
+        }
+        let mut table = Table::new([
+            ("NAME", Align::Left),
+            ("UPTIME", Align::Left),
+            ("MEMORY", Align::Right),
+            ("CPUS", Align::Left),
+            ("RESTART", Align::Left),
+            ("NETWORK", Align::Left),
+            ("BLOCK", Align::Left),
+            ("IMAGE", Align::Left),
+        ]);
+        for NamedInfo { name, info } in infos {
+            table.push([
+                name.to_string(),
+                info.started.map(|started| ago(started, context.now_unix_ms)).unwrap_or_default(),
+                megabytes(info.memory),
+                ranges(info.cpuids.iter()),
+                restart(&info.fail_behaviour),
+                join(info.bridges.iter().map(|net| mapping(net.device.0, net.host.0))),
+                join(info.block_devices.iter().map(|block| mapping(block.device.0, block.host.0))),
+                hex(info.digest).chars().take(DIGEST_DIGITS).collect(),
+            ]);
+        }
+        if table.is_empty() {
+            context.note(&format!("no unikernel at {asked} or below"));
+            return Ok(());
+        }
+        table.write(context.out).map_err(Failure::print)
+    }
+}
+
+fn write_one(context: &mut Context<'_>, entry: &NamedInfo<'_>) -> Result<(), Failure> {
+    let info: &wire::Info<'_> = &entry.info;
+    let started = |started| format!("{} ({} ago)", timestamp(started), ago(started, context.now_unix_ms));
+    let arguments = info.argv.map(|argv| argv.iter().map(|argument| quoted(&plain(argument.0))).collect::<Vec<_>>());
+    let mut pairs = vec![
+        ("name", entry.name.to_string()),
+        ("started", info.started.map(started).unwrap_or_default()),
+        ("memory", megabytes(info.memory)),
+        ("CPUs", ranges(info.cpuids.iter())),
+        ("restart", restart(&info.fail_behaviour)),
+        ("startup", info.startup.map_or_else(|| "50 (default)".to_owned(), |place| place.to_string())),
+    ];
+    pairs.extend(info.bridges.iter().map(|net| ("network", network(&net))));
+    pairs.extend(info.block_devices.iter().map(|block| ("block", block_device(&block))));
+    pairs.push(("arguments", arguments.unwrap_or_default().join(" ")));
+    if info.kind == Kind::Bhyve {
+        pairs.push(("virtual CPUs", info.numcpus.to_string()));
+        pairs.push(("Linux on", info.linux_boot.map(|partition| plain(partition.0)).unwrap_or_default()));
+    }
+    pairs.push(("image", hex(info.digest)));
+    write_pairs(context.out, &pairs).and_then(|()| context.out.flush()).map_err(Failure::print)
+}
+
+fn restart(behaviour: &FailBehaviour<'_>) -> String {
+    match behaviour {
+        FailBehaviour::Quit => "no".to_owned(),
+        FailBehaviour::Restart(codes) if codes.is_empty() => "on failure".to_owned(),
+        FailBehaviour::Restart(codes) => format!("on {}", ranges(codes.iter())),
+    }
+}
+
+fn network(net: &InfoBridge<'_>) -> String {
+    format!("{} on bridge {}, MAC {}", plain(net.device.0), plain(net.host.0), mac(&net.mac))
+}
+
+fn block_device(block: &InfoBlock<'_>) -> String {
+    let (device, host) = (plain(block.device.0), plain(block.host.0));
+    format!("{device} is {host}, {}, sectors of {} bytes", megabytes(block.size), block.sector_size)
+}
+
+fn mapping(device: &[u8], host: &[u8]) -> String {
+    if device == host { plain(device) } else { format!("{}:{}", plain(device), plain(host)) }
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(",")
+}
+
+/// With quotation marks where it would look like two.
+fn quoted(argument: &str) -> String {
+    if argument.is_empty() || argument.contains([' ', '\t', '\'']) {
+        format!("'{}'", argument.replace('\'', "'\\''"))
+    } else {
+        argument.to_owned()
+    }
+}

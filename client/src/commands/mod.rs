@@ -1,0 +1,186 @@
+//! The subcommands that every way to the daemons has, one file each.
+
+pub mod add_policy;
+pub mod console;
+pub mod create;
+pub mod destroy;
+pub mod get;
+pub mod inactive_consoles;
+pub mod info;
+pub mod inspect;
+pub mod policy;
+pub mod remove_policy;
+
+use std::fmt;
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use fulmar_core::name::Name;
+use fulmar_core::wire::{Command, Success};
+use serde_json::Value;
+
+use crate::connection::{Connection, Daemon, Door};
+use crate::error::Failure;
+use crate::options;
+use crate::output::json;
+use crate::output::text::plain;
+
+/// What a command works with.
+pub struct Context<'a> {
+    /// The way to the daemons.
+    pub door: &'a dyn Door,
+    /// Whether the result is for programs.
+    pub json: bool,
+    /// The present, in milliseconds since 1970.
+    pub now_unix_ms: i64,
+    /// Where the result goes.
+    pub out: &'a mut dyn Write,
+    /// Where remarks for people go that are no result.
+    pub notes: &'a mut dyn Write,
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("json", &self.json).finish_non_exhaustive()
+    }
+}
+
+impl Context<'_> {
+    /// Writes one JSON document.
+    ///
+    /// # Errors
+    /// [`Failure::Print`].
+    pub fn print_json(&mut self, value: &Value) -> Result<(), Failure> {
+        writeln!(self.out, "{value:#}").map_err(Failure::print)
+    }
+
+    /// Tells people something that is not the result.
+    pub fn note(&mut self, text: &str) {
+        // A remark that nobody can read is no reason to fail.
+        let _ = writeln!(self.notes, "{text}");
+    }
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Subcommands {
+    /// Create a unikernel and run it
+    Create(create::Create),
+    /// Stop a unikernel and forget it
+    Destroy(destroy::Destroy),
+    /// Show the unikernels that run
+    Info(info::Info),
+    /// Fetch the image of a unikernel into a file
+    Get(get::Get),
+    /// Show what a unikernel writes, and follow it
+    Console(console::Console),
+    /// List the consoles whose unikernel does not run
+    InactiveConsoles(inactive_consoles::InactiveConsoles),
+    /// Show the policies
+    Policy(policy::Policy),
+    /// Set what a path may use
+    AddPolicy(add_policy::AddPolicy),
+    /// Remove the policy of a path
+    RemovePolicy(remove_policy::RemovePolicy),
+    /// Show what an image says about itself; needs no daemon
+    Inspect(inspect::Inspect),
+}
+
+impl Subcommands {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Failure`], as it says.
+    pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
+        match self {
+            Self::Create(command) => command.run(context),
+            Self::Destroy(command) => command.run(context),
+            Self::Info(command) => command.run(context),
+            Self::Get(command) => command.run(context),
+            Self::Console(command) => command.run(context),
+            Self::InactiveConsoles(command) => command.run(context),
+            Self::Policy(command) => command.run(context),
+            Self::AddPolicy(command) => command.run(context),
+            Self::RemovePolicy(command) => command.run(context),
+            Self::Inspect(command) => command.run(context),
+        }
+    }
+}
+
+/// A path, in its place or after `--path`; the root where there is none.
+#[derive(Args, Debug)]
+pub struct PathArgument {
+    /// The path; all paths where it is missing
+    #[arg(value_name = "PATH", value_parser = options::path)]
+    place: Option<Name>,
+    /// The same, as an option
+    #[arg(short, long = "path", value_name = "PATH", value_parser = options::path, conflicts_with = "place")]
+    path: Option<Name>,
+}
+
+impl PathArgument {
+    fn name(&self) -> Name {
+        self.place.or(self.path).unwrap_or(Name::ROOT)
+    }
+
+    /// For commands where forgetting it would mean everything.
+    fn required(&self, option: &str) -> Result<Name, Failure> {
+        let text = format!("which path? write {option}");
+        self.place.or(self.path).ok_or(Failure::Usage { text })
+    }
+}
+
+/// Sends a command and waits for words that say what was done.
+fn act(context: &mut Context<'_>, daemon: Daemon, name: Name, command: Command<'_>) -> Result<(), Failure> {
+    let mut connection = context.door.open(daemon)?;
+    connection.send(name, command)?;
+    report(context, &mut connection, name)
+}
+
+/// Waits for words that say what was done, and passes them on.
+fn report(context: &mut Context<'_>, connection: &mut Connection, name: Name) -> Result<(), Failure> {
+    let daemon = connection.daemon();
+    match connection.receive(name)? {
+        Success::Text(text) if context.json => {
+            let value = json::done(&name, &String::from_utf8_lossy(text.0));
+            context.print_json(&value)
+        }
+        Success::Text(text) => writeln!(context.out, "{name}: {}", plain(text.0)).map_err(Failure::print),
+        Success::Empty if context.json => {
+            let value = json::done(&name, "done");
+            context.print_json(&value)
+        }
+        Success::Empty => writeln!(context.out, "{name}: done").map_err(Failure::print),
+        _ => Err(Failure::Unexpected { daemon }),
+    }
+}
+
+/// The full name of what a daemon lists below `asked`: names in a listing of a path are relative to it.
+fn full_name(asked: Name, listed: Name) -> Name {
+    if !asked.is_path() || asked.is_root() {
+        return listed;
+    }
+    let text = format!("{asked}{}", listed.as_str().trim_start_matches(':'));
+    Name::parse(&text).unwrap_or(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listed_names_become_full() {
+        for (asked, listed, full) in [
+            (":", ":hello", ":hello"),
+            (":", "foo:t1", "foo:t1"),
+            ("foo:", ":t1", "foo:t1"),
+            ("foo:", "bar:t1", "foo:bar:t1"),
+            ("foo:", ":", "foo:"),
+            ("foo:", "bar:", "foo:bar:"),
+            ("foo:t1", "foo:t1", "foo:t1"),
+        ] {
+            let parse = |text| Name::parse(text).unwrap();
+            assert_eq!(full_name(parse(asked), parse(listed)).as_str(), full);
+        }
+    }
+}

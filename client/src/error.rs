@@ -1,0 +1,232 @@
+//! Everything that can go wrong in a client, and the one table from that to the exit code.
+//!
+//! Each text is one line that names the thing and says what to do. Exit codes are those that albatross's users know.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fulmar_core::der::Malformed;
+use fulmar_core::solo5::ImageError;
+
+use crate::connection::Daemon;
+use crate::devices::DeviceFault;
+use crate::output::text::plain;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The daemon said no.
+    Refused {
+        /// What the command was about.
+        name: String,
+        /// The daemon's reason.
+        text: String,
+    },
+    /// No connection to the daemon.
+    Connect {
+        /// Which daemon.
+        daemon: Daemon,
+        /// Where it should be.
+        place: String,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The connection broke.
+    Lost {
+        /// Which daemon.
+        daemon: Daemon,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The daemon closed the connection before it had answered.
+    Closed {
+        /// Which daemon.
+        daemon: Daemon,
+    },
+    /// Nothing came for this long.
+    Silent {
+        /// Which daemon.
+        daemon: Daemon,
+        /// How long we waited.
+        time_out: Duration,
+    },
+    /// A reply that would be larger than any lawful one.
+    Oversize {
+        /// Which daemon.
+        daemon: Daemon,
+        /// Bytes that it announced.
+        bytes: u64,
+    },
+    /// A reply that is none.
+    Garbled {
+        /// Which daemon.
+        daemon: Daemon,
+        /// What is wrong with it.
+        error: Malformed,
+    },
+    /// A lawful message that does not answer the command.
+    Unexpected {
+        /// Which daemon.
+        daemon: Daemon,
+    },
+    /// An image in a reply that cannot be uncompressed.
+    Inflate {
+        /// What the decompressor says.
+        error: io::Error,
+    },
+    /// A value on the command line that is not possible.
+    Usage {
+        /// What and why.
+        text: String,
+    },
+    /// An image that is none, or cannot run here.
+    Image {
+        /// Its file.
+        file: PathBuf,
+        /// Why.
+        error: ImageError,
+    },
+    /// The devices given are not those of the image's manifest.
+    Devices {
+        /// The image's file.
+        file: PathBuf,
+        /// What is missing and what is too much.
+        faults: Vec<DeviceFault>,
+    },
+    /// The image needs more memory.
+    Memory {
+        /// The image's file.
+        file: PathBuf,
+        /// MiB that were given.
+        given_mib: u32,
+        /// MiB that it needs at the least.
+        needed_mib: u64,
+    },
+    /// A file given by the user that cannot be read.
+    Input {
+        /// The file.
+        file: PathBuf,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// A file that the result cannot be written to.
+    Output {
+        /// The file.
+        file: PathBuf,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// Standard output cannot be written.
+    Print {
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The request does not fit a message.
+    TooLarge,
+}
+
+impl Failure {
+    /// The exit code of the process.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            // Whoever read our output has read enough.
+            Self::Print { error } if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Refused { .. } => 117,
+            Self::Lost { .. }
+            | Self::Closed { .. }
+            | Self::Silent { .. }
+            | Self::Oversize { .. }
+            | Self::Garbled { .. }
+            | Self::Unexpected { .. }
+            | Self::Inflate { .. } => 121,
+            Self::Connect { .. } => 122,
+            Self::Usage { .. }
+            | Self::Image { .. }
+            | Self::Devices { .. }
+            | Self::Memory { .. }
+            | Self::Input { .. }
+            | Self::TooLarge => 124,
+            Self::Output { .. } | Self::Print { .. } => 125,
+        }
+    }
+
+    /// Standard output failed.
+    #[must_use]
+    pub fn print(error: io::Error) -> Self {
+        Self::Print { error }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { name, text } => write!(f, "{name}: {}", plain(text.as_bytes())),
+            Self::Connect { daemon, place, error } => write_connect(f, *daemon, place, error),
+            Self::Lost { daemon, error } => write!(f, "the connection to {daemon} broke ({error}): see {daemon}'s log"),
+            Self::Closed { daemon } => {
+                write!(f, "{daemon} closed the connection without a reply: see {daemon}'s log")
+            }
+            Self::Silent { daemon, time_out } => write!(
+                f,
+                "{daemon} sent nothing for {} s, the command may have been done or not: look with 'info', see {daemon}'s log",
+                time_out.as_secs_f32()
+            ),
+            Self::Oversize { daemon, bytes } => {
+                write!(f, "{daemon} announced a reply of {bytes} bytes, which no reply has: is it {daemon} at all?")
+            }
+            Self::Garbled { daemon, error } => {
+                write!(f, "the reply of {daemon} cannot be read ({error}): use a client of the daemon's version")
+            }
+            Self::Unexpected { daemon } => {
+                write!(f, "{daemon} did not answer what was asked: use a client of the daemon's version")
+            }
+            Self::Inflate { error } => {
+                write!(f, "the image in the reply cannot be uncompressed ({error}): try --compression-level 0")
+            }
+            Self::Usage { text } => f.write_str(text),
+            Self::Image { file, error } => write!(f, "{}: {error}", file.display()),
+            Self::Devices { file, faults } => {
+                write!(f, "{}: the devices given are not those of its manifest", file.display())?;
+                for (index, fault) in faults.iter().enumerate() {
+                    write!(f, "{} {fault}", if index == 0 { ':' } else { ';' })?;
+                }
+                Ok(())
+            }
+            Self::Memory { file, given_mib, needed_mib } => write!(
+                f,
+                "{}: it needs more than the given {given_mib} MB of memory: add --mem {needed_mib} or more",
+                file.display()
+            ),
+            Self::Input { file, error } => write!(f, "{}: cannot be read ({error}): check the file", file.display()),
+            Self::Output { file, error } if error.kind() == io::ErrorKind::AlreadyExists => {
+                write!(f, "{}: is there already and is not overwritten: give another --output", file.display())
+            }
+            Self::Output { file, error } => {
+                write!(f, "{}: cannot be written ({error}): give another --output", file.display())
+            }
+            Self::Print { error } => write!(f, "standard output cannot be written ({error})"),
+            Self::TooLarge => f.write_str("the command does not fit a message: give fewer or shorter arguments"),
+        }
+    }
+}
+
+fn write_connect(f: &mut fmt::Formatter<'_>, daemon: Daemon, place: &str, error: &io::Error) -> fmt::Result {
+    match error.kind() {
+        io::ErrorKind::NotFound => write!(f, "{daemon} is not running at {place}: start it, or give --run DIR"),
+        io::ErrorKind::ConnectionRefused => {
+            write!(f, "nobody listens at {place}: {daemon} has ended, start it again")
+        }
+        io::ErrorKind::PermissionDenied => {
+            write!(f, "no permission for {place}: run this as root or as a member of the group of {daemon}")
+        }
+        io::ErrorKind::TimedOut => {
+            write!(f, "{daemon} at {place} does not take the connection: it is stuck or busy, try again or see its log")
+        }
+        _ => write!(f, "{daemon} at {place} cannot be reached ({error}): check --run DIR"),
+    }
+}

@@ -1,0 +1,96 @@
+//! Replies as JSON. Field names are a promise to scripts: they are added to, never changed (`docs/vmmc_local.md`).
+
+use fulmar_core::limits::WIRE_INT_MAX;
+use fulmar_core::name::Name;
+use fulmar_core::solo5::ImageFacts;
+use fulmar_core::wire::{FailBehaviour, Info, Kind, Policy, Text};
+use serde_json::{Value, json};
+
+use super::text::{hex, mac, timestamp};
+
+/// A unikernel.
+#[must_use]
+pub fn unikernel(name: &Name, info: &Info<'_>) -> Value {
+    json!({
+        "name": name.as_str(),
+        "type": kind(info.kind),
+        "started": info.started.map(timestamp),
+        "startup": info.startup,
+        "restart": restart(&info.fail_behaviour),
+        "cpus": info.cpuids.iter().collect::<Vec<_>>(),
+        "memory_mb": info.memory,
+        "digest": hex(info.digest),
+        "networks": info.bridges.iter().map(|net| json!({
+            "device": lossy(net.device), "bridge": lossy(net.host), "mac": mac(&net.mac),
+        })).collect::<Vec<_>>(),
+        "blocks": info.block_devices.iter().map(|block| json!({
+            "device": lossy(block.device), "host_device": lossy(block.host),
+            "sector_bytes": block.sector_size, "size_mb": block.size,
+        })).collect::<Vec<_>>(),
+        "arguments": info.argv.map(|argv| argv.iter().map(lossy).collect::<Vec<_>>()),
+    })
+}
+
+/// A policy. `unikernels` is null where there is no limit, `block_mb` where block devices are not allowed.
+#[must_use]
+pub fn policy(path: &Name, policy: &Policy<'_>) -> Value {
+    json!({
+        "path": path.as_str(),
+        "unikernels": (policy.unikernels < WIRE_INT_MAX).then_some(policy.unikernels),
+        "cpus": policy.cpuids.iter().collect::<Vec<_>>(),
+        "memory_mb": policy.memory,
+        "block_mb": policy.block,
+        "bridges": policy.bridges.iter().collect::<Vec<_>>(),
+    })
+}
+
+/// What an image says about itself.
+#[must_use]
+pub fn image(file: &str, bytes: u64, facts: &ImageFacts) -> Value {
+    json!({
+        "file": file,
+        "bytes": bytes,
+        "target": facts.abi.target.name(),
+        "abi_version": facts.abi.version,
+        "runnable": facts.check_runnable().is_ok(),
+        "entry": facts.entry,
+        "memory_end": facts.memory_end,
+        "memory_mb_min": crate::commands::inspect::memory_mib_min(facts),
+        "devices": facts.manifest.devices().iter().map(|device| json!({
+            "name": device.name.as_str(), "kind": device.kind.name(),
+        })).collect::<Vec<_>>(),
+        "remark": facts.section_fault.map(|fault| fault.to_string()),
+    })
+}
+
+/// A line of a console.
+#[must_use]
+pub fn line(unix_ms: i64, line: Text<'_>) -> Value {
+    json!({ "time": timestamp(unix_ms), "line": lossy(line) })
+}
+
+/// What was done to something.
+#[must_use]
+pub fn done(name: &Name, result: &str) -> Value {
+    json!({ "name": name.as_str(), "result": result })
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Solo5 => "solo5",
+        Kind::Bhyve => "bhyve",
+    }
+}
+
+/// `false`: never. `true`: after any failure. A list: after these exit codes.
+fn restart(behaviour: &FailBehaviour<'_>) -> Value {
+    match behaviour {
+        FailBehaviour::Quit => Value::Bool(false),
+        FailBehaviour::Restart(codes) if codes.is_empty() => Value::Bool(true),
+        FailBehaviour::Restart(codes) => json!(codes.iter().collect::<Vec<_>>()),
+    }
+}
+
+fn lossy(text: Text<'_>) -> String {
+    String::from_utf8_lossy(text.0).into_owned()
+}
