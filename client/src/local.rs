@@ -43,10 +43,10 @@ Example:
 #[command(name = "vmmc_local", version, about = "Control the unikernels of this machine", after_help = EXIT_CODES)]
 struct CommandLine {
     /// The folder of the daemons' sockets
-    #[arg(long, global = true, alias = "tmpdir", env = "FULMAR_RUN", value_name = "DIR", default_value = RUN)]
+    #[arg(long, global = true, display_order = 100, alias = "tmpdir", env = "FULMAR_RUN", value_name = "DIR", default_value = RUN)]
     run: PathBuf,
     /// Print JSON instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 101)]
     json: bool,
     #[command(subcommand)]
     subcommand: Subcommands,
