@@ -78,10 +78,10 @@ impl Memory {
 
     /// Bytes of the guest, to read.
     pub(crate) fn bytes(&self, address: u64, bytes: u64) -> Result<&[u8], Outside> {
-        let offset = self.offset(address, bytes)?;
+        let host = self.host(address, bytes)?;
         // SAFETY: within the mapping, all of which can be read while the tender runs; the guest stands still while the
         // slice lives, because whatever lets it run takes the memory by `&mut`.
-        Ok(unsafe { std::slice::from_raw_parts(self.host.add(offset), bytes as usize) })
+        Ok(unsafe { std::slice::from_raw_parts(host, bytes as usize) })
     }
 
     /// Bytes of the guest, to write: never what is read-only, never what lies below the image.
@@ -96,16 +96,17 @@ impl Memory {
 
     /// As [`bytes_mut`](Memory::bytes_mut), the area below the image included: for what the tender lays out at the start.
     pub(crate) fn any_bytes_mut(&mut self, address: u64, bytes: u64) -> Result<&mut [u8], Outside> {
-        let offset = self.offset(address, bytes)?;
+        let host = self.host(address, bytes)?;
         // SAFETY: within the mapping and writable, as `bytes_mut` has checked or because the loader has not come that far;
         // the only slice, since it borrows the memory mutably.
-        Ok(unsafe { std::slice::from_raw_parts_mut(self.host.add(offset), bytes as usize) })
+        Ok(unsafe { std::slice::from_raw_parts_mut(host, bytes as usize) })
     }
 
-    fn offset(&self, address: u64, bytes: u64) -> Result<usize, Outside> {
+    /// Host address of bytes that have been checked to be the guest's.
+    fn host(&self, address: u64, bytes: u64) -> Result<*mut u8, Outside> {
         let end = address.checked_add(bytes).filter(|end| *end <= self.end);
         match (address.checked_sub(self.start), end) {
-            (Some(offset), Some(_)) => Ok(offset as usize),
+            (Some(offset), Some(_)) => Ok(self.host.wrapping_add(offset as usize)),
             _ => Err(Outside { address, bytes }),
         }
     }
@@ -142,9 +143,9 @@ impl Memory {
         }
         let bytes = segment.end - segment.start;
         let outside = |_| Errno(libc::EFAULT);
-        let offset = self.offset(segment.start, bytes).map_err(outside)?;
+        let host = self.host(segment.start, bytes).map_err(outside)?;
         // SAFETY: whole pages within the mapping; the slices into them are gone.
-        let result = unsafe { libc::mprotect(self.host.add(offset).cast(), bytes as usize, flags) };
+        let result = unsafe { libc::mprotect(host.cast(), bytes as usize, flags) };
         if result != 0 {
             return Err(Errno::last());
         }

@@ -50,6 +50,8 @@ pub(crate) enum OptionFault {
     SectorSize,
     /// The image declares no such device.
     Undeclared { name: String, kind: DeviceKind, declared: String },
+    /// Not for hvt.
+    SptOnly,
     /// Given twice.
     Twice { name: String },
     /// The tap could not be had.
@@ -117,6 +119,7 @@ impl fmt::Display for OptionFault {
                 f,
                 "Resource not declared in manifest: '{name}' (no {kind} device of that name); the image declares {declared}"
             ),
+            OptionFault::SptOnly => f.write_str("only spt has it: under hvt all memory of the guest can be executed"),
             OptionFault::Twice { name } => write!(f, "'{name}' was given before; give each device once"),
             OptionFault::Interface { interface, errno } => write!(
                 f,

@@ -15,7 +15,7 @@ use crate::memory::{Memory, Protection};
 use crate::refusal::Refusal;
 use crate::report;
 use crate::seccomp::{Argument, Filter, Row};
-use crate::sys;
+use crate::sys::{self, TIMER};
 
 /// The first address that is mapped; below it, a null pointer of the guest meets nothing.
 const MEMORY_START: u64 = 0x1_0000;
@@ -23,8 +23,6 @@ const BOOT_INFO: u64 = 0x1_1000;
 const BOOT_INFO_BYTES: usize = 40;
 /// More than any address at which the kernel puts a position-independent tender.
 const MEMORY_BYTES_MAX: u64 = 1 << 46;
-/// What the timer is known by in the epoll set.
-pub(crate) const TIMER: u64 = 0xFFFF_FFFE;
 
 /// All is open, the image is in place.
 pub(crate) struct Prepared {

@@ -1,6 +1,6 @@
 //! From the command line to a running guest: which kind, which image, then the kind's three steps.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use crate::{hvt, report, spt};
 /// Runs what the command line asks for. Exit codes: the guest's status; 1 for whatever kept it from running.
 pub(crate) fn main() -> ExitCode {
     let mut words = std::env::args_os();
-    let program = words.next().map_or_else(|| String::from("fulmar-tender"), base_name);
+    let program = words.next().map_or_else(|| String::from("fulmar-tender"), |path| base_name(&path));
     report::set_program(&program);
     let words: Vec<OsString> = words.collect();
     match run(&program, words) {
@@ -74,8 +74,8 @@ fn wanted_by_name(program: &str) -> Option<Target> {
         .map(|found| found.0)
 }
 
-fn base_name(path: OsString) -> String {
-    Path::new(&path)
+fn base_name(path: &OsStr) -> String {
+    Path::new(path)
         .file_name()
         .map_or_else(|| String::from("fulmar-tender"), |name| String::from_utf8_lossy(name.as_bytes()).into_owned())
 }

@@ -5,6 +5,9 @@ use std::ffi::c_ulong;
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+/// What the timer of a guest is known by in the epoll set, beside its networks' handles.
+pub(crate) const TIMER: u64 = 0xFFFF_FFFE;
+
 /// An error number of the operating system, shown as its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Errno(pub(crate) i32);
@@ -24,8 +27,15 @@ impl From<std::io::Error> for Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = std::io::Error::from_raw_os_error(self.0).to_string();
-        f.write_str(text.split(" (os error").next().unwrap_or(&text))
+        // Not by way of the standard library, which would allocate: this is also said by a tender that is confined.
+        let mut text = [0u8; 128];
+        // SAFETY: the C library writes a string of at most this length.
+        let result = unsafe { libc::strerror_r(self.0, text.as_mut_ptr().cast(), text.len()) };
+        let text = text.split(|byte| *byte == 0).next().and_then(|text| std::str::from_utf8(text).ok());
+        match text.filter(|_| result == 0) {
+            Some(text) => f.write_str(text),
+            None => write!(f, "error {}", self.0),
+        }
     }
 }
 
