@@ -1,5 +1,6 @@
 //! `cargo xtask ...`: what a person does with this workspace, each as one command.
 
+mod bench;
 mod build;
 mod demo;
 mod guard;
@@ -16,6 +17,7 @@ usage: cargo xtask COMMAND
   demo [--keep]   build everything, run a unikernel before your eyes, clean up;
                   --keep leaves it running and says how to go on
   demo --stop     end what a demo with --keep has left running
+  bench [NAME]... measure: codec, info, create, policies, memory, scale
   test            all tests of the workspace
   checks          what else must hold: formatting, lints, documentation
 ";
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(false),
         ["demo", "--keep"] => demo::run(true),
         ["demo", "--stop"] => demo::stop(),
+        ["bench", names @ ..] => bench::run(names),
         ["test"] => suite::test(),
         ["checks"] => suite::checks(),
         // Started by `demo` alone: cleans up after it, however it ends.

@@ -1,0 +1,78 @@
+//! A creation: until it is acknowledged, durably, and until the unikernel's first byte; beside the bare tender.
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Command as Process, Stdio};
+use std::time::{Duration, Instant};
+
+use fulmar_core::wire::{Command, ConsoleCommand, Text, UnikernelCommand, Window};
+
+use super::load::{self, Connection};
+use super::{Bench, median, shown};
+use crate::guest::Kind;
+use crate::steps::{Done, Failure};
+
+const ROUNDS: usize = 60;
+
+pub(super) fn run(bench: &Bench) -> Done {
+    let bare = bare_tender(bench)?;
+    println!("bare spt tender: start to first console byte {}", shown(bare));
+    let system = bench.system()?;
+    let (vmmd, console) = (system.socket("vmmd.sock"), system.socket("console.sock"));
+    let path = bench.guests.image("hello", Kind::Spt);
+    let image = std::fs::read(&path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+    let argv = [Text::from("--ticks=0")];
+    let (mut acknowledged, mut spoken) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let name = format!("u{round}");
+        let window = Window::Count(1);
+        let subscribe = load::frame(&name, Command::Console(ConsoleCommand::Subscribe(window)))?;
+        let mut listener = Connection::open(&console)?;
+        listener.send(&subscribe)?;
+        listener.success()?;
+        // Each round another image, so that none is in the store already: trailing bytes are not loaded.
+        let mut image = image.clone();
+        image.extend_from_slice(&round.to_be_bytes());
+        let config = load::config(&image, load::arguments(16, &argv));
+        let create = load::frame(&name, Command::Unikernel(UnikernelCommand::Create(config)))?;
+        let begun = Instant::now();
+        let mut connection = Connection::open(&vmmd)?;
+        connection.send(&create)?;
+        let first_byte = std::thread::scope(|scope| {
+            let heard = scope.spawn(|| listener.success().map(|()| begun.elapsed()));
+            connection.success()?;
+            acknowledged.push(begun.elapsed());
+            heard.join().map_err(|_| Failure("the listener died".into()))?
+        })?;
+        spoken.push(first_byte);
+        let destroy = load::frame(&name, Command::Unikernel(UnikernelCommand::Destroy))?;
+        // It may have ended by itself already.
+        let _ = load::ask(&vmmd, &destroy);
+    }
+    let first_byte = median(&mut spoken);
+    println!("create acknowledged, durably: median {} (peer: 15 ms, aim: 3 ms)", shown(median(&mut acknowledged)));
+    println!("request to first console byte, through vmmd_console: median {}", shown(first_byte));
+    println!("above the bare tender: {} (peer: 8 ms, aim: 2 ms)", shown(first_byte.saturating_sub(bare)));
+    Ok(system.stop()?)
+}
+
+fn bare_tender(bench: &Bench) -> Done<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let mut tender = Process::new(bench.programs.path("fulmar-tender"));
+        tender.arg0("solo5-spt").arg("--mem=16").arg("--").arg(bench.guests.image("hello", Kind::Spt)).arg("--ticks=0");
+        let mut child = tender
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| Failure(format!("cannot start the tender: {error}")))?;
+        let mut byte = [0];
+        if let Some(output) = &mut child.stdout {
+            output.read_exact(&mut byte).map_err(|error| Failure(format!("the tender said nothing: {error}")))?;
+        }
+        times.push(begun.elapsed());
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    Ok(median(&mut times))
+}

@@ -1,0 +1,43 @@
+//! `info` with a connection each: rate, and the time of one.
+
+use std::time::{Duration, Instant};
+
+use fulmar_core::wire::{Command, UnikernelCommand};
+
+use super::load::{self, Connection};
+use super::{Bench, median, shown};
+use crate::steps::Done;
+
+/// What the peer does on one of our machines, for scale (requests a second).
+const PEER_RATE: std::ops::RangeInclusive<f64> = 14_000.0..=20_000.0;
+
+const REQUESTS: usize = 100_000;
+
+pub(super) fn run(bench: &Bench) -> Done {
+    let system = bench.system()?;
+    let socket = system.socket("vmmd.sock");
+    let frame = load::frame(":", Command::Unikernel(UnikernelCommand::Info))?;
+    let mut times = vec![Duration::ZERO; REQUESTS];
+    let begun = Instant::now();
+    for time in &mut times {
+        let sent = Instant::now();
+        let mut connection = Connection::open(&socket)?;
+        connection.send(&frame)?;
+        connection.receive()?;
+        *time = sent.elapsed();
+    }
+    let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
+    println!("one client, a connection each: {rate:.0} requests/s, median {}", shown(median(&mut times)));
+    let begun = Instant::now();
+    let clients = 2;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..clients).map(|_| scope.spawn(|| (0..REQUESTS).try_for_each(|_| load::ask(&socket, &frame)))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+    })?;
+    let both = (clients * REQUESTS) as f64 / begun.elapsed().as_secs_f64();
+    println!("{clients} clients at once: {both:.0} requests/s");
+    let (low, high) = (PEER_RATE.start(), PEER_RATE.end());
+    println!("ratio to the peer's {low:.0} to {high:.0}: {:.1} to {:.1}", rate.max(both) / high, rate.max(both) / low);
+    Ok(system.stop()?)
+}

@@ -1,0 +1,97 @@
+//! `cargo xtask bench`: the figures that this project promises, measured on the real programs.
+//!
+//! It prints medians and ratios with the machine's name. It asserts nothing: machines are shared and noisy.
+
+mod codec;
+mod create;
+mod info;
+mod load;
+mod memory;
+mod policies;
+mod scale;
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use fulmar_tests::system::{self, System};
+
+use crate::build::{self, Programs};
+use crate::guest::Guests;
+use crate::steps::{Done, Failure};
+
+/// One benchmark.
+type Benchmark = fn(&Bench) -> Done;
+
+/// What a benchmark needs.
+pub(crate) struct Bench {
+    programs: Programs,
+    guests: Guests,
+}
+
+/// Runs those whose names are given, or all.
+pub(crate) fn run(names: &[&str]) -> Done {
+    let all: [(&str, Benchmark); 6] = [
+        ("codec", codec::run),
+        ("info", info::run),
+        ("create", create::run),
+        ("policies", policies::run),
+        ("memory", memory::run),
+        ("scale", scale::run),
+    ];
+    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|(known, _)| known == *name)) {
+        let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        return Err(Failure(format!("no benchmark is called `{unknown}`; there are: {}", known.join(", "))));
+    }
+    let programs = build::programs()?;
+    let guests = build::guests(&programs)?;
+    let bench = Bench { programs, guests };
+    println!("\nmachine: {}", machine());
+    for (name, benchmark) in all {
+        if names.is_empty() || names.contains(&name) {
+            println!("\n## {name}");
+            benchmark(&bench)?;
+        }
+    }
+    Ok(())
+}
+
+/// The machine's name, processor and kernel, in one line.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let name = read("/proc/sys/kernel/hostname");
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("{}, {cpus} x {}, Linux {}", name.trim(), model.trim_start_matches([' ', '\t', ':']), kernel.trim())
+}
+
+impl Bench {
+    /// A system with both daemons, from the built programs.
+    fn system(&self) -> Done<System> {
+        self.system_of(self.programs.folder(), &[])
+    }
+
+    fn system_without_daemons(&self) -> Done<System> {
+        Ok(System::new(system::make_folder("bench")?, self.programs.folder().to_path_buf())?)
+    }
+
+    fn system_of(&self, programs: &std::path::Path, options: &[&OsStr]) -> Done<System> {
+        let mut system = System::new(system::make_folder("bench")?, programs.to_path_buf())?;
+        system.start_vmmd(options)?;
+        system.start_console()?;
+        Ok(system)
+    }
+}
+
+/// The middle of some times.
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// A time for people.
+fn shown(time: Duration) -> String {
+    let us = time.as_secs_f64() * 1e6;
+    if us < 1000.0 { format!("{us:.1} µs") } else { format!("{:.2} ms", us / 1000.0) }
+}

@@ -1,0 +1,41 @@
+//! Policies: a thousand durable additions on one connection, and listing them.
+
+use std::time::Instant;
+
+use fulmar_core::wire::{Command, List, Policy, PolicyCommand};
+
+use super::Bench;
+use super::load::{self, Connection};
+use crate::steps::Done;
+
+const POLICIES: usize = 1000;
+const LISTINGS: usize = 2000;
+
+pub(super) fn run(bench: &Bench) -> Done {
+    let system = bench.system()?;
+    let socket = system.socket("vmmd.sock");
+    let policy = Policy { cpuids: List::Items(&[0]), unikernels: 10, memory: 64, block: None, bridges: List::EMPTY };
+    let frames: Vec<Vec<u8>> = (0..POLICIES)
+        .map(|index| load::frame(&format!("p{index}:"), Command::Policy(PolicyCommand::Add(policy))))
+        .collect::<Done<_>>()?;
+    let mut connection = Connection::open(&socket)?;
+    let begun = Instant::now();
+    for frame in &frames {
+        connection.send(frame)?;
+        connection.success()?;
+    }
+    println!(
+        "{POLICIES} durable policy adds on one connection: {:.2} s (peer: 4 to 5 s, aim: 1.5 s)",
+        begun.elapsed().as_secs_f64()
+    );
+    let list = load::frame(":", Command::Policy(PolicyCommand::Info))?;
+    let begun = Instant::now();
+    for _ in 0..LISTINGS {
+        let mut connection = Connection::open(&socket)?;
+        connection.send(&list)?;
+        connection.receive()?;
+    }
+    let rate = LISTINGS as f64 / begun.elapsed().as_secs_f64();
+    println!("listing {POLICIES} policies: {rate:.0} times a second (peer: 200, aim: 5000)");
+    Ok(system.stop()?)
+}

@@ -1,0 +1,71 @@
+//! The cost of one creation and of one policy when much else is there, on a `vmmd` whose tenders are not real.
+
+use std::time::{Duration, Instant};
+
+use fulmar_core::wire::{Command, List, Policy, PolicyCommand, UnikernelCommand};
+use fulmar_tests::system::System;
+
+use super::load::{self, Connection};
+use super::{Bench, median, shown};
+use crate::guest::Kind;
+use crate::steps::{Done, Failure, cargo, step, target};
+
+const SAMPLES: usize = 200;
+
+pub(super) fn run(bench: &Bench) -> Done {
+    let folder = target().join("fake-shim");
+    let mut build =
+        cargo(&["build", "--release", "--package", "fulmar-vmmd", "--features", "fake-shim", "--target-dir"]);
+    step("building vmmd with a fake host", build.arg(&folder))?;
+    let programs = folder.join("release");
+    for name in ["vmmd_console", "vmmc_local", "fulmar-tender"] {
+        std::fs::copy(bench.programs.path(name), programs.join(name))
+            .map_err(|error| Failure(format!("cannot copy {name}: {error}")))?;
+    }
+    let system = bench.system_of(&programs, &[])?;
+    let path = bench.guests.image("hello", Kind::Spt);
+    let image = std::fs::read(&path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+    let few = sample(&system, &image, 10)?;
+    let many = sample(&system, &image, 4000 - SAMPLES)?;
+    for (what, few, many) in [("create", few.0, many.0), ("policy add", few.1, many.1)] {
+        let ratio = many.as_secs_f64() / few.as_secs_f64();
+        println!("{what} beside 10: {}, beside about 4,000: {}: ratio {ratio:.2} (aim: 1.3)", shown(few), shown(many));
+    }
+    Ok(system.stop()?)
+}
+
+/// Fills up to `others` unikernels and policies, then measures creations and policies, and takes those away again.
+fn sample(system: &System, image: &[u8], others: usize) -> Done<(Duration, Duration)> {
+    let socket = system.socket("vmmd.sock");
+    let policy = Policy { cpuids: List::Items(&[0]), unikernels: 10, memory: 64, block: None, bridges: List::EMPTY };
+    let create = |name: &str| -> Done<Duration> {
+        let config = load::config(image, load::arguments(1, &[]));
+        let frame = load::frame(name, Command::Unikernel(UnikernelCommand::Create(config)))?;
+        let begun = Instant::now();
+        load::ask(&socket, &frame)?;
+        Ok(begun.elapsed())
+    };
+    let add = |connection: &mut Connection, name: &str| -> Done<Duration> {
+        let frame = load::frame(name, Command::Policy(PolicyCommand::Add(policy)))?;
+        let begun = Instant::now();
+        connection.send(&frame)?;
+        connection.success()?;
+        Ok(begun.elapsed())
+    };
+    let mut connection = Connection::open(&socket)?;
+    for number in 0..others {
+        let name = format!("t{number}:u");
+        // Those of the earlier sample are there already.
+        let _ = create(&name);
+        add(&mut connection, &format!("t{number}:"))?;
+    }
+    let mut creates = (0..SAMPLES).map(|number| create(&format!("m{number}:u"))).collect::<Done<Vec<_>>>()?;
+    let mut adds = (0..SAMPLES).map(|number| add(&mut connection, &format!("m{number}:"))).collect::<Done<Vec<_>>>()?;
+    for number in 0..SAMPLES {
+        let destroy = load::frame(&format!("m{number}:u"), Command::Unikernel(UnikernelCommand::Destroy))?;
+        load::ask(&socket, &destroy)?;
+        let remove = load::frame(&format!("m{number}:"), Command::Policy(PolicyCommand::Remove))?;
+        load::ask(&socket, &remove)?;
+    }
+    Ok((median(&mut creates), median(&mut adds)))
+}
