@@ -4,6 +4,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`certificate`] | what a certificate's extension says |
+//! | [`console`] | what unikernels write: lines, rings, the store they share |
 //! | [`der`], [`time`] | the encoding that the wire uses |
 //! | [`halves`] | the messages between the two halves of `vmmd` |
 //! | [`journal`] | the file of the desired state: its format, how it is read back |
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod certificate;
+pub mod console;
 pub mod der;
 pub mod halves;
 pub mod journal;

@@ -58,6 +58,28 @@ pub const UNITS_MAX: usize = 4096;
 /// Accounts (user ids) for tenders. More than processes: an account rests while its last process is being reaped.
 pub const ACCOUNTS_MAX: u16 = 8192;
 
+/// Bytes of a console line; what is beyond is cut off and marked. The peer's lines end between 512 and 1,023 bytes.
+pub const CONSOLE_LINE_BYTES_MAX: usize = 1024;
+
+/// Lines kept of one console, as the peer has it.
+pub const CONSOLE_LINES_MAX: usize = 1024;
+
+/// Bytes kept of one console, 9 for each line included: enough for [`CONSOLE_LINES_MAX`] lines of 119 bytes.
+pub const CONSOLE_BYTES_MAX: usize = 128 * 1024;
+
+/// Bytes kept of all consoles together: 512 of them can be full.
+pub const CONSOLES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Consoles at a time: as many as a host has unikernels, and as many again that are gone.
+pub const CONSOLES_MAX: usize = 8192;
+
+/// Bytes of a console that are taken at a time before its subscribers are served. Each may be a line, and a subscriber
+/// that keeps up must see them all: so fewer than [`CONSOLE_LINES_MAX`].
+pub const CONSOLE_PUSH_BYTES_MAX: usize = 512;
+
+/// Subscribers of one console, as the peer has it: the oldest goes when one more comes.
+pub const CONSOLE_SUBSCRIBERS_MAX: usize = 6;
+
 /// Largest value of an INTEGER on the wire: the peer's native integers have 63 bits (`docs/wire.md`).
 pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
 
@@ -114,3 +136,5 @@ const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);
 const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && UNIKERNELS_MAX <= u16::MAX as usize);
 const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
 const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);
+const _: () =
+    assert!(CONSOLE_PUSH_BYTES_MAX < CONSOLE_LINES_MAX && CONSOLES_MAX * CONSOLE_LINE_BYTES_MAX < CONSOLES_BYTES_MAX);

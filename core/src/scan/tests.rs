@@ -9,11 +9,7 @@ const LIMITS: Limits = Limits { divert_bytes_min: 4, diverted_bytes_max: 64 };
 /// What a stream in these pieces gives: heads with their cuts, and all diverted bytes.
 type Seen = (Vec<(Vec<u8>, Option<Cut>)>, Vec<u8>);
 
-fn scan<'a>(
-    limits: Limits,
-    head_len: usize,
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Result<Seen, ScanError> {
+fn scan<'a>(limits: Limits, head_len: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Seen, ScanError> {
     let mut scanner = Scanner::new(limits);
     let mut head = std::vec![0; head_len];
     let (mut frames, mut diverted) = (Vec::new(), Vec::new());
@@ -53,9 +49,8 @@ fn the_large_octet_string_is_taken_out() {
 #[test]
 fn chopping_changes_nothing() {
     let mut stream = frame(b"\x30\x0c\x02\x01\x05\x04\x05image\x05\x00");
-    stream.extend(frame(
-        b"\x30\x82\x00\x20\xbf\x20\x81\x1b\x24\x06\x04\x04held\x04\x81\x0bdeeper down\x01\x01\xff\xee",
-    ));
+    stream
+        .extend(frame(b"\x30\x82\x00\x20\xbf\x20\x81\x1b\x24\x06\x04\x04held\x04\x81\x0bdeeper down\x01\x01\xff\xee"));
     stream.extend(frame(b"abc"));
     let whole = scan(LIMITS, 64, [&stream[..]]).unwrap();
     assert_eq!((whole.0.len(), whole.1.as_slice()), (3, &b"imagedeeper down"[..]));
