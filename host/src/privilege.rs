@@ -92,6 +92,28 @@ impl fmt::Display for Identity {
     }
 }
 
+/// Whether this process can become any of `count` users from `uid` on with groups from `gid` on. Only root can, and in a
+/// user namespace only those that are mapped.
+#[must_use]
+pub fn can_become(uid: u32, gid: u32, count: u32) -> bool {
+    // Where there are no user namespaces there are no such files.
+    let text = |path| std::fs::read_to_string(path).unwrap_or_else(|_| "0 0 4294967295".to_owned());
+    Uid::effective().is_root()
+        && is_mapped(&text("/proc/self/uid_map"), uid, count)
+        && is_mapped(&text("/proc/self/gid_map"), gid, count)
+        && text("/proc/self/setgroups").trim() != "deny"
+}
+
+/// Whether one line (first inside, first outside, count) of a map has all of these.
+fn is_mapped(map: &str, first: u32, count: u32) -> bool {
+    let (first, end) = (u64::from(first), u64::from(first) + u64::from(count));
+    map.lines().any(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(|number| number.parse::<u64>().unwrap_or_default());
+        let (inside, _, mapped) = (numbers.next(), numbers.next(), numbers.next());
+        inside.zip(mapped).is_some_and(|(inside, mapped)| inside <= first && end <= inside + mapped)
+    })
+}
+
 /// Never gain privileges by executing a program, nor any child. (Linux only; elsewhere the sandbox does it.)
 ///
 /// # Errors
@@ -129,6 +151,19 @@ mod tests {
         for text in ["", "no such user", ":"] {
             assert_eq!(Identity::parse(text), Err(IdentityError::NoSuchUser(text.to_owned())));
         }
+    }
+
+    #[test]
+    fn only_mapped_users_can_be_had() {
+        let whole = "         0          0 4294967295\n";
+        assert!(is_mapped(whole, 0, 1));
+        assert!(is_mapped(whole, 516_096, 8192));
+        let container = "0 1000 1\n1 100000 65536\n";
+        assert!(is_mapped(container, 0, 1));
+        assert!(is_mapped(container, 65_536, 1));
+        assert!(!is_mapped(container, 65_536, 2));
+        assert!(!is_mapped(container, 516_096, 1));
+        assert!(!is_mapped("", 0, 1));
     }
 
     #[test]

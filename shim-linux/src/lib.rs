@@ -1,1 +1,174 @@
-//! (to be filled)
+//! The Linux shim: taps, bridges, processes. It does what it is told and decides nothing.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `limit` | what a tender's process may use |
+//! | `netlink` | the little of rtnetlink that bridges and taps need |
+//! | `spawn` | one fork, a list of steps, one exec |
+//! | `sys` | all that is unsafe |
+//! | `tap` | network interfaces that vanish with their holder |
+//! | `watch` | processes and their ends |
+#![cfg(target_os = "linux")]
+
+mod limit;
+mod netlink;
+mod spawn;
+mod sys;
+mod tap;
+mod watch;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Unit};
+use fulmar_core::limits::ACCOUNTS_MAX;
+use fulmar_core::policy::CpuSet;
+use fulmar_host::privilege::can_become;
+use fulmar_host::shim::{Capacity, Exit, Process, Shim, Start, Tap};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::sched_getaffinity;
+use nix::sys::signal::Signal as OsSignal;
+use nix::sys::sysinfo::sysinfo;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use self::netlink::Netlink;
+use self::spawn::Ground;
+use self::watch::Watch;
+
+/// This host.
+#[derive(Debug)]
+pub struct LinuxShim {
+    netlink: Netlink,
+    watch: Watch,
+    null: File,
+    /// Held open, so that it can be executed by users who cannot reach its folder, and an upgrade does not mix versions.
+    tender: Option<File>,
+    kvm: Option<File>,
+    uid_base: Option<u32>,
+}
+
+impl LinuxShim {
+    /// Prepares to start `tender` processes under user ids from `uid_base` on, where this process may do that. A tender
+    /// that is not there, or no program, is told by [`Shim::capacity`].
+    ///
+    /// # Errors
+    /// Where the kernel has no rtnetlink or epoll for us.
+    pub fn new(tender: &Path, uid_base: u32) -> Result<Self, Errno> {
+        let is_program =
+            fs::metadata(tender).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(tender).ok();
+        let null = File::open("/dev/null").map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+        Ok(Self {
+            netlink: Netlink::open()?,
+            watch: Watch::new()?,
+            null,
+            tender: opened.filter(|_| is_program),
+            kvm: OpenOptions::new().read(true).write(true).open("/dev/kvm").ok(),
+            uid_base: can_become(uid_base, uid_base, ACCOUNTS_MAX.into()).then_some(uid_base),
+        })
+    }
+
+    /// Ends a process that shall not become a tender, without a trace.
+    fn discard(pid: Pid) {
+        // It is our child and has not been waited for, so the id is its own.
+        let _ = nix::sys::signal::kill(pid, OsSignal::SIGKILL);
+        while waitpid(pid, None) == Err(Errno::EINTR) {}
+    }
+}
+
+impl Shim for LinuxShim {
+    fn capacity(&mut self) -> Result<Capacity, OsError> {
+        let failed = failed(Attempt::ReadCapacity);
+        let set = sched_getaffinity(Pid::from_raw(0)).map_err(&failed)?;
+        let mut cpus = CpuSet::EMPTY;
+        for cpu in 0..nix::sched::CpuSet::count() {
+            if set.is_set(cpu).map_err(&failed)? {
+                let cpu = i64::try_from(cpu).unwrap_or(i64::MAX);
+                // Beyond the bound it is not used.
+                let _ = cpus.insert(cpu);
+            }
+        }
+        let memory_mb = sysinfo().map_err(&failed)?.ram_total() / (1024 * 1024);
+        let abilities = Abilities {
+            accounts: self.uid_base.is_some(),
+            taps: tap::is_possible(),
+            kvm: self.kvm.is_some(),
+            tender: self.tender.is_some(),
+        };
+        Ok(Capacity { cpus, memory_mb, abilities })
+    }
+
+    fn bridges(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<(), OsError> {
+        self.netlink.links_of("bridge", each).map_err(failed(Attempt::ListBridges))
+    }
+
+    fn create_tap(&mut self, bridge: &[u8]) -> Result<Tap, OsError> {
+        tap::create(&mut self.netlink, bridge)
+    }
+
+    fn sweep(&mut self) -> Result<u32, OsError> {
+        tap::sweep(&mut self.netlink)
+    }
+
+    fn spawn(
+        &mut self,
+        start: &Start<'_>,
+        record: &mut dyn FnMut(Process) -> Result<(), OsError>,
+    ) -> Result<Process, OsError> {
+        let ground = Ground {
+            program: self.tender.as_ref().ok_or(failed(Attempt::OpenTender)(Errno::ENOENT))?.as_fd(),
+            null: self.null.as_fd(),
+            kvm: self.kvm.as_ref().map(AsFd::as_fd),
+            uid_base: self.uid_base,
+        };
+        let held = spawn::spawn(ground, start)?;
+        let pid = held.pid;
+        let begun = || {
+            let watching = failed(Attempt::WatchProcess);
+            let pidfd = sys::open_pidfd(pid).map_err(&watching)?;
+            // A process that failed already is no reason to give up here: its report says more.
+            let process = match self.watch.identify(pid) {
+                Err(Errno::ESRCH) => Process { pid: pid.as_raw().cast_unsigned(), started: 0 },
+                result => result.map_err(&watching)?,
+            };
+            record(process)?;
+            held.release()?;
+            self.watch.add(start.plan.unit, pidfd).map_err(watching)?;
+            Ok(process)
+        };
+        let result = begun();
+        if result.is_err() {
+            Self::discard(pid);
+        }
+        result
+    }
+
+    fn signal(&mut self, unit: Unit, signal: Signal) -> Result<bool, OsError> {
+        let signal = match signal {
+            Signal::Terminate => OsSignal::SIGTERM,
+            Signal::Kill => OsSignal::SIGKILL,
+        };
+        self.watch.signal(unit, signal).map_err(failed(Attempt::SendSignal))
+    }
+
+    fn adopt(&mut self, unit: Unit, process: Process) -> Result<bool, OsError> {
+        self.watch.adopt(unit, process).map_err(failed(Attempt::WatchProcess))
+    }
+
+    fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.watch.fd()
+    }
+
+    fn next_exit(&mut self) -> Option<Exit> {
+        self.watch.next_exit()
+    }
+}
+
+/// The error of an attempt that failed.
+fn failed(attempt: Attempt) -> impl Fn(Errno) -> OsError {
+    move |errno| OsError { attempt, errno: errno as i32 }
+}

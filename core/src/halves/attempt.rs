@@ -20,10 +20,12 @@ pub enum Attempt {
     CreateTap,
     /// Set a tap up and put it into its bridge.
     AttachTap,
+    /// List the taps.
+    ListTaps,
+    /// Remove a tap that nobody holds.
+    RemoveTap,
     /// Open the tender program.
     OpenTender,
-    /// Open `/dev/kvm`.
-    OpenKvm,
     /// Make what the new process needs before it exists.
     PrepareProcess,
     /// Fork.
@@ -60,8 +62,9 @@ impl Attempt {
             Self::FindBridge => "find the bridge",
             Self::CreateTap => "create tap",
             Self::AttachTap => "put the tap into its bridge",
+            Self::ListTaps => "list the host's taps",
+            Self::RemoveTap => "remove a tap that nobody holds",
             Self::OpenTender => "open the tender program",
-            Self::OpenKvm => "open /dev/kvm",
             Self::PrepareProcess => "prepare the tender's process",
             Self::Fork => "fork",
             Self::WatchProcess => "watch the tender's process",
@@ -127,7 +130,7 @@ pub enum LaunchError {
     Fds,
     /// An account out of range.
     NoSuchAccount(u16),
-    /// No CPU, or none of this host.
+    /// No CPU, or one that this host lacks.
     NoCpu,
     /// No memory.
     NoMemory,
@@ -162,7 +165,7 @@ impl fmt::Display for LaunchError {
         match self {
             Self::Fds => f.write_str("a launch needs a console and an image"),
             Self::NoSuchAccount(account) => write!(f, "account {account} is not below {ACCOUNTS_MAX}"),
-            Self::NoCpu => f.write_str("none of the CPUs exists on this host, name others"),
+            Self::NoCpu => f.write_str("a CPU is named that this host lacks, or none: name others"),
             Self::NoMemory => f.write_str("a unikernel needs at least 1 MB of memory"),
             Self::TooManyNetworks => write!(f, "more than {DEVICES_MAX} networks"),
             Self::BridgeName => {

@@ -134,7 +134,7 @@ impl Shim for FakeShim {
     }
 
     fn sweep(&mut self) -> Result<u32, OsError> {
-        self.call(Attempt::CreateTap)?;
+        self.call(Attempt::ListTaps)?;
         Ok(0)
     }
 

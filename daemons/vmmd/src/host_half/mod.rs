@@ -1,0 +1,260 @@
+//! The half of `vmmd` that acts: it holds the privileges and does what the control half asks for, one request at a time.
+//!
+//! It must never decide who may have what, read anything that a tenant sent, or touch the network. It checks that a request
+//! is within what it may do at all: bounds, CPUs that exist, bridges that are bridges, units that it started.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`records`] | a file for each running unit, by which a successor finds it |
+//! | [`serve`] | the loop that waits for requests, exits and signals |
+
+mod records;
+mod serve;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use fulmar_core::halves::{
+    Answer, Attempt, Host, LaunchError, LaunchPlan, MessageError, OsError, Request, Signal, SignalOutcome,
+    TAPS_BYTES_MAX, Tender, Texts, TextsWriter, Unit,
+};
+use fulmar_core::limits::{CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, INTERFACE_BYTES_MAX, UNITS_MAX};
+use fulmar_core::policy::Bridge;
+use fulmar_host::channel::{Channel, ReceivedFds};
+use fulmar_host::shim::{Capacity, Process, Shim, Start, Tap};
+
+use self::records::{Record, Records};
+pub(crate) use self::serve::{Ending, Signals, serve};
+use crate::say;
+
+/// Why the host half cannot go on. Unikernels are not touched by its end.
+#[derive(Debug)]
+pub(crate) enum HostError {
+    /// The host could not be looked at.
+    Os(OsError),
+    /// The folder of the records.
+    Records(io::Error),
+    /// The channel failed.
+    Channel(io::Error),
+    /// The control half says what it should not.
+    Message(MessageError),
+    /// Waiting failed.
+    Wait(io::Error),
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Os(error) => error.fmt(f),
+            Self::Records(error) => write!(f, "could not use the folder 'units' in the run folder: {error}"),
+            Self::Channel(error) => write!(f, "could not talk to the control half: {error}"),
+            Self::Message(error) => error.fmt(f),
+            Self::Wait(error) => write!(f, "could not wait for events: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}
+
+impl From<OsError> for HostError {
+    fn from(error: OsError) -> Self {
+        Self::Os(error)
+    }
+}
+
+/// The host half, ready to serve.
+#[derive(Debug)]
+pub(crate) struct HostHalf<S> {
+    shim: S,
+    channel: Channel,
+    records: Records,
+    capacity: Capacity,
+    /// The units whose end has not been told.
+    units: BTreeSet<Unit>,
+    /// Survivors that have not been told of; `None` as soon as they have.
+    survivors: Option<Vec<Record>>,
+    sending: Box<[u8]>,
+}
+
+impl<S: Shim> HostHalf<S> {
+    /// Looks at the host, removes what a predecessor left behind, and watches the unikernels that still run.
+    ///
+    /// # Errors
+    /// [`HostError::Os`] and [`HostError::Records`].
+    pub(crate) fn new(mut shim: S, channel: Channel, run: &Path) -> Result<Self, HostError> {
+        let records = Records::open(&run.join("units")).map_err(HostError::Records)?;
+        let capacity = shim.capacity()?;
+        let mut survivors = Vec::new();
+        for record in records.read().map_err(HostError::Records)? {
+            if shim.adopt(record.unit, record.process)? {
+                survivors.push(record);
+            } else {
+                records.remove(record.unit);
+            }
+        }
+        match shim.sweep() {
+            Ok(0) => {}
+            Ok(count) => say(format_args!("removed {count} taps that a predecessor left")),
+            Err(error) => say(format_args!("taps that a predecessor left may remain: {error}")),
+        }
+        let units = survivors.iter().map(|record| record.unit).collect();
+        let sending = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
+        Ok(Self { shim, channel, records, capacity, units, survivors: Some(survivors), sending })
+    }
+
+    /// Receives one request and answers it; false when the control half is gone.
+    fn serve_request(&mut self, buffer: &mut [u8]) -> Result<bool, HostError> {
+        let mut fds = ReceivedFds::default();
+        let Some(packet) = self.channel.receive(buffer, &mut fds).map_err(HostError::Channel)? else {
+            return Ok(false);
+        };
+        match Request::decode(packet).map_err(HostError::Message)? {
+            Request::Survey => self.answer_survey()?,
+            Request::Bridges => self.answer_bridges()?,
+            Request::Launch(plan) => self.answer_launch(&plan, &mut fds)?,
+            Request::Signal { unit, signal } => self.answer_signal(unit, signal)?,
+        }
+        Ok(true)
+    }
+
+    fn answer_survey(&mut self) -> Result<(), HostError> {
+        for survivor in self.survivors.take().unwrap_or_default() {
+            let Record { unit, process, account, ref taps } = survivor;
+            let taps = Texts::new(taps).unwrap_or_default();
+            self.send(&Answer::Adopted { unit, pid: process.pid, account, taps })?;
+        }
+        let mut names = vec![0; HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1)];
+        let Capacity { cpus, memory_mb, abilities } = self.capacity;
+        match list_bridges(&mut self.shim, &mut names) {
+            Ok(bridges) => self.send(&Answer::Host(Host { cpus, memory_mb, bridges, abilities })),
+            Err(error) => self.send(&Answer::SurveyFailed(error)),
+        }
+    }
+
+    fn answer_bridges(&mut self) -> Result<(), HostError> {
+        let mut names = vec![0; HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1)];
+        match list_bridges(&mut self.shim, &mut names) {
+            Ok(bridges) => self.send(&Answer::Bridges(bridges)),
+            Err(error) => self.send(&Answer::SurveyFailed(error)),
+        }
+    }
+
+    fn answer_launch(&mut self, plan: &LaunchPlan<'_>, fds: &mut ReceivedFds) -> Result<(), HostError> {
+        let unit = plan.unit;
+        let mut names = [0; TAPS_BYTES_MAX];
+        match self.launch(plan, fds, &mut names) {
+            Ok((process, taps)) => {
+                self.units.insert(unit);
+                self.send(&Answer::Launched { unit, pid: process.pid, taps })
+            }
+            Err(error) => {
+                say(format_args!("unit {}: {error}", unit.0));
+                self.send(&Answer::LaunchFailed { unit, error })
+            }
+        }
+    }
+
+    /// Carries out a plan. Whatever it made is gone again when it fails: taps vanish with their fds.
+    fn launch<'n>(
+        &mut self,
+        plan: &LaunchPlan<'_>,
+        fds: &mut ReceivedFds,
+        names: &'n mut [u8],
+    ) -> Result<(Process, Texts<'n>), LaunchError> {
+        plan.check()?;
+        let [console, image] = fds.take().ok_or(LaunchError::Fds)?;
+        if self.units.contains(&plan.unit) {
+            return Err(LaunchError::UnitInUse);
+        }
+        if self.units.len() >= UNITS_MAX {
+            return Err(LaunchError::HostFull);
+        }
+        if !self.capacity.cpus.contains(&plan.cpus) {
+            return Err(LaunchError::NoCpu);
+        }
+        if !self.capacity.abilities.tender {
+            return Err(LaunchError::NoTender);
+        }
+        if plan.tender == Tender::Hvt && !self.capacity.abilities.kvm {
+            return Err(LaunchError::NoKvm);
+        }
+        let taps = plan.networks.iter().map(|bridge| self.create_tap(bridge)).collect::<Result<Vec<_>, _>>()?;
+        let mut writer = TextsWriter::new(names);
+        for tap in &taps {
+            // Bounded as interface names are.
+            writer.push(tap.name.as_bytes()).map_err(|_| LaunchError::TooManyNetworks)?;
+        }
+        let names = writer.finish();
+        let start = Start { plan, console: console.as_fd(), image: image.as_fd(), taps: &taps };
+        let Self { shim, records, .. } = self;
+        let mut record = |process| {
+            let record = Record { unit: plan.unit, process, account: plan.account, taps: names.as_bytes().to_vec() };
+            records.write(&record).map_err(|error| OsError {
+                attempt: Attempt::RecordProcess,
+                errno: error.raw_os_error().unwrap_or_default(),
+            })
+        };
+        match shim.spawn(&start, &mut record) {
+            Ok(process) => Ok((process, names)),
+            Err(error) => {
+                records.remove(plan.unit);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn create_tap(&mut self, bridge: &[u8]) -> Result<Tap, LaunchError> {
+        self.shim.create_tap(bridge).map_err(|error| match (error.attempt, Bridge::new(bridge)) {
+            (Attempt::FindBridge, Ok(bridge)) => LaunchError::NoSuchBridge(bridge),
+            _ => error.into(),
+        })
+    }
+
+    fn answer_signal(&mut self, unit: Unit, signal: Signal) -> Result<(), HostError> {
+        let outcome = match self.shim.signal(unit, signal) {
+            Ok(true) => SignalOutcome::Sent,
+            Ok(false) => SignalOutcome::Gone,
+            Err(error) => {
+                say(format_args!("unit {}: {error}", unit.0));
+                SignalOutcome::Failed(error)
+            }
+        };
+        self.send(&Answer::Signalled { unit, outcome })
+    }
+
+    /// Tells of every unit that has ended.
+    fn tell_exits(&mut self) -> Result<(), HostError> {
+        while let Some(exit) = self.shim.next_exit() {
+            self.records.remove(exit.unit);
+            if self.units.remove(&exit.unit) {
+                self.send(&Answer::Exited { unit: exit.unit, status: exit.status })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, answer: &Answer<'_>) -> Result<(), HostError> {
+        let packet = answer.encode(&mut self.sending).map_err(HostError::Message)?;
+        match self.channel.send(packet, &[]) {
+            // It is gone; the next receive says so, and there is nobody to tell.
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            result => result.map_err(HostError::Channel),
+        }
+    }
+}
+
+fn list_bridges<'n>(shim: &mut impl Shim, names: &'n mut [u8]) -> Result<Texts<'n>, OsError> {
+    let mut writer = TextsWriter::new(names);
+    shim.bridges(&mut |name| {
+        if Bridge::new(name).is_ok() {
+            // What does not fit is not listed, nor what no policy can name.
+            let _ = writer.push(name);
+        }
+    })?;
+    Ok(writer.finish())
+}

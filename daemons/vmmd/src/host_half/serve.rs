@@ -1,0 +1,107 @@
+//! The loop of the host half: it sleeps until there is a request, an exit or a signal.
+
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use fulmar_core::limits::CHANNEL_BYTES_MAX;
+use fulmar_host::shim::Shim;
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{HostError, HostHalf};
+
+/// How long the control half may take to end when it was asked to, milliseconds.
+const END_MS_MAX: u16 = 10_000;
+
+/// Why the loop ended without an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// The control half closed the channel though nobody asked it to.
+    ControlGone,
+    /// The same, after it was asked.
+    Asked,
+    /// It was asked and did not.
+    Late,
+}
+
+/// The signals that ask `vmmd` to end, as a fd that becomes readable.
+#[derive(Debug)]
+pub(crate) struct Signals(UnixStream);
+
+impl Signals {
+    /// Catches SIGTERM, SIGINT and SIGHUP from now on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let (readable, writable) = UnixStream::pair()?;
+        readable.set_nonblocking(true)?;
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            signal_hook::low_level::pipe::register(signal, writable.try_clone()?)?;
+        }
+        Ok(Self(readable))
+    }
+
+    /// Catches nothing; the signal comes from the other end.
+    #[cfg(test)]
+    pub(super) fn pretended() -> (Self, UnixStream) {
+        let (readable, writable) = UnixStream::pair().unwrap();
+        readable.set_nonblocking(true).unwrap();
+        (Self(readable), writable)
+    }
+
+    fn drain(&mut self) {
+        while matches!(self.0.read(&mut [0; 16]), Ok(1..)) {}
+    }
+}
+
+/// Serves until the control half is gone. `ask_control_to_end` is called for the first signal.
+///
+/// # Errors
+/// [`HostError`]; unikernels keep running.
+pub(crate) fn serve<S: Shim>(
+    half: &mut HostHalf<S>,
+    signals: &mut Signals,
+    ask_control_to_end: &mut dyn FnMut(),
+) -> Result<Ending, HostError> {
+    let mut buffer = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
+    let mut asked = false;
+    loop {
+        let timeout = if asked { PollTimeout::from(END_MS_MAX) } else { PollTimeout::NONE };
+        // Nobody hears of exits before having heard what runs.
+        let exits = if half.survivors.is_none() { PollFlags::POLLIN } else { PollFlags::empty() };
+        let mut fds = [
+            PollFd::new(half.channel.as_fd(), PollFlags::POLLIN),
+            PollFd::new(half.shim.exit_fd(), exits),
+            PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, timeout) {
+            Ok(0) => return Ok(Ending::Late),
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(HostError::Wait(error.into())),
+        }
+        let [request, exit, signal] = fds.map(|fd| fd.any().unwrap_or(true));
+        if signal {
+            signals.drain();
+            if !asked {
+                asked = true;
+                ask_control_to_end();
+            }
+        }
+        if exit && half.survivors.is_none() {
+            half.tell_exits()?;
+        }
+        if request {
+            match half.serve_request(&mut buffer) {
+                Ok(true) => {}
+                Ok(false) if asked => return Ok(Ending::Asked),
+                Ok(false) => return Ok(Ending::ControlGone),
+                Err(HostError::Channel(error)) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The host half behind a real channel, with a host that has no kernel behind it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use fulmar_core::halves::Status;
+use fulmar_core::policy::CpuSet;
+use fulmar_host::shim::fake::FakeShim;
+
+use super::*;
+
+/// A folder of its own for one test, gone with it.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("fulmar-vmmd-test-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The control half's end of the channel.
+struct Control {
+    channel: Channel,
+    buffer: Vec<u8>,
+}
+
+impl Control {
+    fn ask(&mut self, request: &Request<'_>, fds: &[BorrowedFd<'_>]) {
+        let mut packet = vec![0; CHANNEL_BYTES_MAX];
+        self.channel.send(request.encode(&mut packet).unwrap(), fds).unwrap();
+    }
+
+    fn hear(&mut self) -> Answer<'_> {
+        let packet = self.channel.receive(&mut self.buffer, &mut ReceivedFds::default()).unwrap();
+        Answer::decode(packet.expect("an answer")).unwrap()
+    }
+
+    fn launch(&mut self, plan: &LaunchPlan<'_>) -> Answer<'_> {
+        let null = fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+        self.ask(&Request::Launch(*plan), &[null.as_fd(), null.as_fd()]);
+        self.hear()
+    }
+}
+
+/// Runs `test` against a host half on `shim`, and returns how that ended.
+fn against(shim: FakeShim, folder: &Folder, test: impl FnOnce(&mut Control)) -> Result<Ending, HostError> {
+    let (mine, theirs) = Channel::pair().unwrap();
+    let mut half = HostHalf::new(shim, mine, &folder.0)?;
+    std::thread::scope(|scope| {
+        let host = scope.spawn(move || {
+            let (mut signals, _other) = Signals::pretended();
+            serve(&mut half, &mut signals, &mut || {})
+        });
+        let mut control = Control { channel: theirs, buffer: vec![0; CHANNEL_BYTES_MAX] };
+        test(&mut control);
+        drop(control);
+        host.join().unwrap()
+    })
+}
+
+fn plan(unit: u64) -> LaunchPlan<'static> {
+    LaunchPlan {
+        unit: Unit(unit),
+        account: 1,
+        tender: Tender::Spt,
+        cpus: CpuSet::first(1),
+        memory_mb: 16,
+        networks: Texts::new(b"service\0br0\0").unwrap(),
+        argv: Texts::new(b"solo5-spt\0@3\0").unwrap(),
+    }
+}
+
+fn records_in(folder: &Folder) -> usize {
+    fs::read_dir(folder.0.join("units")).unwrap().count()
+}
+
+#[test]
+fn a_unit_is_launched_and_ended() {
+    let folder = Folder::new();
+    let ending = against(FakeShim::new().unwrap(), &folder, |control| {
+        control.ask(&Request::Survey, &[]);
+        let Answer::Host(host) = control.hear() else { panic!("no host") };
+        assert_eq!(host.bridges, Texts::new(b"service\0br0\0").unwrap());
+        assert_eq!(host.cpus, CpuSet::first(4));
+        let (mut console, theirs) = UnixStream::pair().unwrap();
+        control.ask(&Request::Launch(plan(7)), &[theirs.as_fd(), theirs.as_fd()]);
+        drop(theirs);
+        let Answer::Launched { unit: Unit(7), taps, .. } = control.hear() else { panic!("not launched") };
+        assert_eq!(taps, Texts::new(b"vmmtap0\0vmmtap1\0").unwrap());
+        let mut greeting = String::new();
+        console.read_to_string(&mut greeting).unwrap();
+        assert!(greeting.contains("greets"), "and nobody else holds the console: {greeting}");
+        assert_eq!(records_in(&folder), 1);
+        assert_eq!(control.launch(&plan(7)), Answer::LaunchFailed { unit: Unit(7), error: LaunchError::UnitInUse });
+        control.ask(&Request::Signal { unit: Unit(7), signal: Signal::Kill }, &[]);
+        assert_eq!(control.hear(), Answer::Signalled { unit: Unit(7), outcome: SignalOutcome::Sent });
+        assert_eq!(control.hear(), Answer::Exited { unit: Unit(7), status: Status::Signal(9) });
+        assert_eq!(records_in(&folder), 0);
+        control.ask(&Request::Signal { unit: Unit(7), signal: Signal::Kill }, &[]);
+        assert_eq!(control.hear(), Answer::Signalled { unit: Unit(7), outcome: SignalOutcome::Gone });
+    });
+    assert!(matches!(ending, Ok(Ending::ControlGone)));
+}
+
+#[test]
+fn what_may_not_be_is_refused_and_leaves_nothing() {
+    let folder = Folder::new();
+    let mut shim = FakeShim::new().unwrap();
+    shim.capacity.abilities.kvm = false;
+    against(shim, &folder, |control| {
+        let nowhere = Texts::new(b"service\0nowhere\0").unwrap();
+        let cases = [
+            (LaunchPlan { networks: nowhere, ..plan(1) }, LaunchError::NoSuchBridge(Bridge::new(b"nowhere").unwrap())),
+            (LaunchPlan { cpus: CpuSet::first(5), ..plan(1) }, LaunchError::NoCpu),
+            (LaunchPlan { tender: Tender::Hvt, ..plan(1) }, LaunchError::NoKvm),
+            (LaunchPlan { memory_mb: 0, ..plan(1) }, LaunchError::NoMemory),
+        ];
+        for (plan, error) in cases {
+            assert_eq!(control.launch(&plan), Answer::LaunchFailed { unit: Unit(1), error });
+        }
+        control.ask(&Request::Launch(plan(1)), &[]);
+        assert_eq!(control.hear(), Answer::LaunchFailed { unit: Unit(1), error: LaunchError::Fds });
+        assert_eq!(records_in(&folder), 0);
+    })
+    .unwrap();
+}
+
+#[test]
+fn every_call_of_a_launch_may_fail() {
+    for calls in 0.. {
+        let folder = Folder::new();
+        let mut shim = FakeShim::new().unwrap();
+        // Capacity and sweep come first.
+        shim.fail_after(2 + calls);
+        let mut launched = false;
+        against(shim, &folder, |control| match control.launch(&plan(1)) {
+            Answer::Launched { .. } => launched = true,
+            Answer::LaunchFailed { error: LaunchError::Os(_), .. } => {
+                assert_eq!(records_in(&folder), 0);
+                assert!(matches!(control.launch(&plan(1)), Answer::Launched { .. }), "the next try succeeds");
+            }
+            other => panic!("{other:?}"),
+        })
+        .unwrap();
+        if launched {
+            assert_eq!(calls, 4, "two taps, fork, execute");
+            break;
+        }
+    }
+}
+
+#[test]
+fn survivors_are_told_first_and_the_dead_are_forgotten() {
+    let folder = Folder::new();
+    let mut shim = FakeShim::new().unwrap();
+    let records = Records::open(&folder.0.join("units")).unwrap();
+    for unit in [3, 5, 8] {
+        let process = match unit {
+            8 => Process { pid: 1, started: 0 },
+            _ => shim.survivor(Unit(unit)),
+        };
+        records.write(&Record { unit: Unit(unit), process, account: 40, taps: b"vmmtap2\0".to_vec() }).unwrap();
+    }
+    against(shim, &folder, |control| {
+        assert_eq!(records_in(&folder), 2);
+        control.ask(&Request::Survey, &[]);
+        for expected in [Unit(3), Unit(5)] {
+            let Answer::Adopted { unit, account: 40, taps, .. } = control.hear() else { panic!("not adopted") };
+            assert_eq!((unit, taps), (expected, Texts::new(b"vmmtap2\0").unwrap()));
+        }
+        assert!(matches!(control.hear(), Answer::Host(_)));
+        control.ask(&Request::Signal { unit: Unit(3), signal: Signal::Terminate }, &[]);
+        assert_eq!(control.hear(), Answer::Signalled { unit: Unit(3), outcome: SignalOutcome::Sent });
+        assert_eq!(control.hear(), Answer::Exited { unit: Unit(3), status: Status::Signal(15) });
+    })
+    .unwrap();
+    assert_eq!(records_in(&folder), 1, "the other one runs on");
+}
+
+#[test]
+fn nonsense_ends_the_host_half() {
+    let folder = Folder::new();
+    let ending = against(FakeShim::new().unwrap(), &folder, |control| {
+        control.channel.send(b"\xff\xff\xff", &[]).unwrap();
+        assert!(control.channel.receive(&mut control.buffer, &mut ReceivedFds::default()).unwrap().is_none());
+    });
+    assert!(matches!(ending, Err(HostError::Message(MessageError::Malformed))));
+}
+
+#[test]
+fn a_signal_asks_the_control_half_once() {
+    let folder = Folder::new();
+    let (mine, theirs) = Channel::pair().unwrap();
+    let mut half = HostHalf::new(FakeShim::new().unwrap(), mine, &folder.0).unwrap();
+    let (mut signals, mut sender) = Signals::pretended();
+    let (mut asked, mut theirs) = (0, Some(theirs));
+    sender.write_all(&[1, 1, 1]).unwrap();
+    let ending = serve(&mut half, &mut signals, &mut || {
+        asked += 1;
+        theirs.take();
+    });
+    assert!(matches!(ending, Ok(Ending::Asked)));
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn thousands_of_units_run_at_once() {
+    let folder = Folder::new();
+    against(FakeShim::new().unwrap(), &folder, |control| {
+        let count = UNITS_MAX as u64;
+        for unit in 0..count {
+            let plan = LaunchPlan { networks: Texts::default(), ..plan(unit) };
+            assert!(matches!(control.launch(&plan), Answer::Launched { .. }));
+        }
+        assert_eq!(
+            control.launch(&plan(count)),
+            Answer::LaunchFailed { unit: Unit(count), error: LaunchError::HostFull }
+        );
+    })
+    .unwrap();
+    assert_eq!(records_in(&folder), UNITS_MAX);
+}

@@ -1,0 +1,198 @@
+//! How `vmmd` comes up: its folders, its lock, and the two halves, of which the deciding one gives up its privileges first.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use fulmar_host::channel::Channel;
+use fulmar_host::privilege::{self, Identity};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::control::ControlOptions;
+use crate::options::{CONTROL_HALF, Options};
+
+/// How often to look whether a dying predecessor has let go of the lock, and how long to wait in between.
+const LOCK_TRIES: u32 = 40;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
+
+/// Why `vmmd` did not come up.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// A folder could not be made, or given to the control half.
+    Folder(PathBuf, io::Error),
+    /// Another `vmmd` uses the run folder.
+    InUse(PathBuf, String),
+    /// The lock could not be used.
+    Lock(PathBuf, io::Error),
+    /// The channel between the halves could not be made or found.
+    Channel(io::Error),
+    /// The host could not be used.
+    Shim(io::Error),
+    /// The control half could not be started.
+    Control(io::Error),
+    /// The control half could not give up its privileges.
+    Privileges(Identity, Errno),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path, error) => {
+                write!(f, "could not use the folder {}: {error}; see --run and --state", path.display())
+            }
+            Self::InUse(path, holder) => write!(
+                f,
+                "another vmmd, process {holder}, uses the run folder {}: end that one or give another --run",
+                path.display()
+            ),
+            Self::Lock(path, error) => write!(f, "could not lock {}: {error}", path.display()),
+            Self::Channel(error) => write!(f, "could not set up the channel between the halves: {error}"),
+            Self::Shim(error) => write!(f, "could not set up the watch over processes: {error}"),
+            Self::Control(error) => write!(f, "could not start the control half: {error}"),
+            Self::Privileges(user, errno) => {
+                write!(f, "could not become user {user}: {}; see --user", errno.desc())
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Whether the control half can run as `user`, or else has to stay who we are.
+pub(crate) fn attainable(user: Identity) -> Identity {
+    let same = user == Identity::current();
+    if same || privilege::can_become(user.uid.as_raw(), user.gid.as_raw(), 1) { user } else { Identity::current() }
+}
+
+/// Makes the folders. Those that the control half writes to belong to `user`.
+pub(crate) fn make_folders(options: &Options, user: Identity) -> Result<(), StartError> {
+    make_folder(&options.run, 0o755, None)?;
+    make_folder(&options.run.join("util"), 0o755, Some(user))?;
+    make_folder(&options.run.join("fifo"), 0o750, Some(user))?;
+    make_folder(&options.state, 0o750, Some(user))
+}
+
+fn make_folder(path: &Path, mode: u32, owner: Option<Identity>) -> Result<(), StartError> {
+    let made = fs::DirBuilder::new().mode(mode).recursive(true).create(path).and_then(|()| {
+        let found = fs::metadata(path)?;
+        match owner {
+            Some(owner) if (found.uid(), found.gid()) != (owner.uid.as_raw(), owner.gid.as_raw()) => {
+                chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))
+            }
+            _ => Ok(()),
+        }
+    });
+    made.map_err(|error| StartError::Folder(path.to_owned(), error))
+}
+
+/// Takes the run folder for this `vmmd`. The lock is held as long as either half lives: two control halves never write
+/// one journal.
+pub(crate) fn lock(run: &Path) -> Result<Flock<File>, StartError> {
+    let path = run.join("vmmd.lock");
+    let fail = |error| StartError::Lock(path.clone(), error);
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(&path)
+        .map_err(fail)?;
+    for tries in 1.. {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut locked) => {
+                let pid = std::process::id();
+                locked
+                    .set_len(0)
+                    .and_then(|()| locked.rewind())
+                    .and_then(|()| write!(locked, "{pid}"))
+                    .map_err(fail)?;
+                return Ok(locked);
+            }
+            Err((unlocked, Errno::EWOULDBLOCK)) if tries < LOCK_TRIES => file = unlocked,
+            Err((mut held, Errno::EWOULDBLOCK)) => {
+                let mut holder = String::new();
+                held.read_to_string(&mut holder).map_err(fail)?;
+                return Err(StartError::InUse(run.to_owned(), holder));
+            }
+            Err((_, errno)) => return Err(fail(errno.into())),
+        }
+        sleep(LOCK_WAIT);
+    }
+    unreachable!("the loop ends by returning")
+}
+
+/// Starts this program again as the control half. The channel is its standard input and the lock its standard output, so
+/// that no other fd has to be left open for it.
+pub(crate) fn start_control(
+    options: &Options,
+    user: Identity,
+    channel: Channel,
+    lock: &Flock<File>,
+) -> Result<Child, StartError> {
+    let lock = lock.try_clone().map_err(StartError::Control)?;
+    Command::new(own_program().map_err(StartError::Control)?)
+        .arg(CONTROL_HALF)
+        .arg("--run")
+        .arg(&options.run)
+        .arg("--state")
+        .arg(&options.state)
+        .arg("--user")
+        .arg(format!("{}:{}", user.uid, user.gid))
+        .stdin(Stdio::from(OwnedFd::from(channel)))
+        .stdout(Stdio::from(lock))
+        .spawn()
+        .map_err(StartError::Control)
+}
+
+/// The file of this program, also where it has been replaced since it started.
+fn own_program() -> io::Result<PathBuf> {
+    let link = Path::new("/proc/self/exe");
+    if link.exists() { Ok(link.to_owned()) } else { std::env::current_exe() }
+}
+
+/// What the control half does first: it takes what was passed, and gives up its privileges.
+pub(crate) fn become_control(options: Options) -> Result<(ControlOptions, Channel), StartError> {
+    let channel = nix::unistd::dup(io::stdin()).map_err(|errno| StartError::Channel(errno.into()))?;
+    let lock = nix::unistd::dup(io::stdout()).map_err(|errno| StartError::Channel(errno.into()))?;
+    let hide = || -> io::Result<()> {
+        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        nix::unistd::dup2_stdin(&null)?;
+        nix::unistd::dup2_stdout(&null)?;
+        for fd in [&channel, &lock] {
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+        }
+        Ok(())
+    };
+    hide().map_err(StartError::Channel)?;
+    let fail = |errno| StartError::Privileges(options.user, errno);
+    if options.user != Identity::current() {
+        options.user.assume().map_err(fail)?;
+    }
+    privilege::forbid_new_privileges().map_err(fail)?;
+    let Options { run, state, .. } = options;
+    Ok((ControlOptions { run, state, lock }, Channel::from(channel)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host_half::tests::Folder;
+
+    #[test]
+    fn a_second_vmmd_is_told_who_is_the_first() {
+        let folder = Folder::new();
+        let first = lock(&folder.0).unwrap();
+        let error = lock(&folder.0).unwrap_err();
+        assert!(error.to_string().contains(&format!("process {},", std::process::id())), "{error}");
+        drop(first);
+        lock(&folder.0).unwrap();
+    }
+}

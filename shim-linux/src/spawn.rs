@@ -1,0 +1,208 @@
+//! Starting a tender: one fork, a list of steps in the new process, one exec.
+//!
+//! Everything is prepared before the fork. Between fork and exec nothing allocates, locks or panics. The two processes share
+//! a socket: over it the new one says which step failed (its closing by exec says that none did), and over it it waits
+//! for the word that it has been recorded. If vmmd dies before that, the new process ends without becoming the tender.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use fulmar_core::halves::{Attempt, IMAGE_FD, LaunchPlan, OsError, TAP_FD_FIRST, Tender};
+use fulmar_core::limits::DEVICES_MAX;
+use fulmar_host::shim::Start;
+use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::prctl::set_no_new_privs;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
+
+use crate::failed;
+use crate::limit::limits;
+use crate::sys::{self, Pointers};
+
+/// Standard fds, the image, the taps, `/dev/kvm`.
+const FDS_MAX: usize = TAP_FD_FIRST as usize + DEVICES_MAX + 1;
+
+/// The whole environment of a tender.
+const ENVIRONMENT: [&[u8]; 1] = [b"PATH=/usr/bin:/bin\0"];
+
+/// The steps of the new process, in the order in which they are taken.
+const STEPS: [Attempt; 7] = [
+    Attempt::NewSession,
+    Attempt::PlaceFds,
+    Attempt::PinCpus,
+    Attempt::SetLimits,
+    Attempt::ChangeUser,
+    Attempt::NoNewPrivileges,
+    Attempt::Execute,
+];
+
+/// What the host gives to every tender.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    /// The tender program.
+    pub(crate) program: BorrowedFd<'a>,
+    /// `/dev/null`.
+    pub(crate) null: BorrowedFd<'a>,
+    /// `/dev/kvm`, where there is one.
+    pub(crate) kvm: Option<BorrowedFd<'a>>,
+    /// The user id of account 0; none where users cannot be changed.
+    pub(crate) uid_base: Option<u32>,
+}
+
+/// A process that waits for [`Held::release`] before it becomes the tender.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Its id. It has not been waited for, so the id is its own.
+    pub(crate) pid: Pid,
+    line: OwnedFd,
+}
+
+/// All that the new process needs, ready before it exists.
+struct Prepared<'a> {
+    fds: [Option<BorrowedFd<'a>>; FDS_MAX],
+    fds_len: usize,
+    cpus: CpuSet,
+    limits: [Option<(Resource, u64)>; 4],
+    user: Option<u32>,
+    program: BorrowedFd<'a>,
+    line: BorrowedFd<'a>,
+    arguments: Pointers<'a>,
+    environment: Pointers<'a>,
+}
+
+/// Forks. The new process takes its steps at once and then waits.
+pub(crate) fn spawn(ground: Ground<'_>, start: &Start<'_>) -> Result<Held, OsError> {
+    let prepare = failed(Attempt::PrepareProcess);
+    let (mine, theirs) =
+        socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).map_err(&prepare)?;
+    let prepared = prepare_fds(ground, start)
+        .and_then(|(fds, fds_len)| {
+            let Start { plan, .. } = start;
+            Ok(Prepared {
+                fds,
+                fds_len,
+                cpus: cpus_of(plan)?,
+                limits: limits(plan, fds_len as u64, ground.uid_base.is_some()),
+                user: ground.uid_base.map(|base| base.saturating_add(u32::from(plan.account))),
+                program: ground.program,
+                line: theirs.as_fd(),
+                arguments: Pointers::new(plan.argv.with_nul()),
+                environment: Pointers::new(ENVIRONMENT.into_iter()),
+            })
+        })
+        .map_err(prepare)?;
+    let pid = sys::fork_into(|| prepared.run()).map_err(failed(Attempt::Fork))?;
+    Ok(Held { pid, line: mine })
+}
+
+impl Held {
+    /// Lets the process become the tender, and waits until it has.
+    pub(crate) fn release(self) -> Result<(), OsError> {
+        // A process that failed is gone and does not hear it; its report does not get lost.
+        let _ = send(self.line.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL);
+        let mut report = [0; 5];
+        loop {
+            return match recv(self.line.as_raw_fd(), &mut report, MsgFlags::MSG_WAITALL) {
+                Err(Errno::EINTR) => continue,
+                // The executed program does not have the fd any more.
+                Ok(0) => Ok(()),
+                Ok(_) => Err(read_report(report)),
+                Err(errno) => Err(failed(Attempt::Execute)(errno)),
+            };
+        }
+    }
+}
+
+fn read_report([step, errno @ ..]: [u8; 5]) -> OsError {
+    let attempt = STEPS.get(usize::from(step)).copied().unwrap_or(Attempt::Execute);
+    OsError { attempt, errno: i32::from_ne_bytes(errno) }
+}
+
+/// Which fd goes where: the index is the number that the tender finds it at.
+fn prepare_fds<'a>(ground: Ground<'a>, start: &Start<'a>) -> Result<([Option<BorrowedFd<'a>>; FDS_MAX], usize), Errno> {
+    let Start { plan, console, image, taps } = *start;
+    let mut fds = [None; FDS_MAX];
+    let kvm = if plan.tender == Tender::Hvt { Some(ground.kvm.ok_or(Errno::ENODEV)?) } else { None };
+    let given =
+        [ground.null, console, console, image].into_iter().chain(taps.iter().map(|tap| tap.fd.as_fd())).chain(kvm);
+    let mut len = 0;
+    for fd in given {
+        *fds.get_mut(len).ok_or(Errno::E2BIG)? = Some(fd);
+        len += 1;
+    }
+    Ok((fds, len))
+}
+
+const _: () = assert!(IMAGE_FD == 3 && TAP_FD_FIRST == 4, "the order in `prepare_fds`");
+
+fn cpus_of(plan: &LaunchPlan<'_>) -> Result<CpuSet, Errno> {
+    let mut cpus = CpuSet::new();
+    for cpu in plan.cpus.iter() {
+        cpus.set(usize::try_from(cpu).map_err(|_| Errno::EINVAL)?)?;
+    }
+    Ok(cpus)
+}
+
+/// What happens in the new process. Nothing here may allocate, lock or panic.
+impl Prepared<'_> {
+    fn run(&self) {
+        let Err((step, errno)) = self.take_steps();
+        let [a, b, c, d] = (errno as i32).to_ne_bytes();
+        // If nobody hears it any more, there is nobody to tell.
+        let _ = send(self.line.as_raw_fd(), &[step, a, b, c, d], MsgFlags::MSG_NOSIGNAL);
+    }
+
+    /// Each error is the number of its step in [`STEPS`].
+    fn take_steps(&self) -> Result<std::convert::Infallible, (u8, Errno)> {
+        let at = |step: u8| move |errno: Errno| (step, errno);
+        // Signals to vmmd's group, such as those of a terminal, are not for unikernels.
+        setsid().map_err(at(0))?;
+        sys::reset_signals().map_err(at(0))?;
+        nix::unistd::chdir("/").map_err(at(0))?;
+        let (line, program) = self.place_fds().map_err(at(1))?;
+        sched_setaffinity(Pid::from_raw(0), &self.cpus).map_err(at(2))?;
+        for (resource, value) in self.limits.iter().flatten() {
+            setrlimit(*resource, *value, *value).map_err(at(3))?;
+        }
+        if let Some(id) = self.user {
+            change_user(id).map_err(at(4))?;
+        }
+        set_no_new_privs().map_err(at(5))?;
+        wait_for_release(line).map_err(at(6))?;
+        Err((6, sys::execute(program, &self.arguments, &self.environment)))
+    }
+
+    /// Puts the fds in their places and lets exec close all others. Returns where the line and the program are now.
+    fn place_fds(&self) -> Result<(RawFd, RawFd), Errno> {
+        let least = RawFd::try_from(self.fds_len).map_err(|_| Errno::EINVAL)?;
+        // First all out of the way, since one's place may be where another is now.
+        let mut moved = [0; FDS_MAX];
+        for (moved, fd) in moved.iter_mut().zip(self.fds.iter().flatten()) {
+            *moved = sys::duplicate_above(*fd, least)?;
+        }
+        let line = sys::duplicate_above(self.line, least)?;
+        let program = sys::duplicate_above(self.program, least)?;
+        for (place, moved) in (0..least).zip(moved) {
+            sys::place(moved, place)?;
+        }
+        sys::close_on_exec_from(least)?;
+        Ok((line, program))
+    }
+}
+
+fn change_user(id: u32) -> Result<(), Errno> {
+    setgroups(&[])?;
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)
+}
+
+fn wait_for_release(line: RawFd) -> Result<(), Errno> {
+    let mut word = [0];
+    match recv(line, &mut word, MsgFlags::empty()) {
+        Ok(1) => Ok(()),
+        Ok(_) => Err(Errno::ECANCELED),
+        Err(errno) => Err(errno),
+    }
+}

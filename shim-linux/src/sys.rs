@@ -1,0 +1,128 @@
+//! The unsafe corner of the Linux shim: system calls that nix does not have, and the few calls between fork and exec.
+#![allow(unsafe_code, reason = "ioctl on taps, pidfd_open, fork, execveat: each a few lines with its reason")]
+
+use std::ffi::{c_char, c_int, c_uint};
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::unistd::{ForkResult, Pid, fork};
+
+/// Bytes of an interface's name with its NUL.
+const INTERFACE_NAME_SIZE: usize = libc::IFNAMSIZ;
+
+/// Makes the open `/dev/net/tun` a tap of this name, in which `%d` becomes the lowest free number. Returns the name that it
+/// got. Without `%d` an existing tap that nobody holds is taken over.
+pub(crate) fn attach_tap(tun: BorrowedFd<'_>, name: &str) -> Result<String, Errno> {
+    // SAFETY: `ifreq` is plain numbers and unions of them; zeros are an empty request.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    if name.len() >= INTERFACE_NAME_SIZE {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    for (place, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *place = byte.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which lives here.
+    Errno::result(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    let name = request.ifr_name.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+    String::from_utf8(name).map_err(|_| Errno::EILSEQ)
+}
+
+/// Lets a tap vanish when its fd is closed.
+pub(crate) fn forget_tap(tap: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: TUNSETPERSIST takes a number and no pointer.
+    Errno::result(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETPERSIST, 0) }).map(drop)
+}
+
+/// A fd that becomes readable when the process ends. Close-on-exec.
+pub(crate) fn open_pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes two numbers.
+    let raw = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: a new fd (they fit their type), and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+}
+
+/// Sends a signal to exactly the process of this pidfd.
+pub(crate) fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: without `siginfo` the call takes numbers only.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as c_int, no_info, 0) };
+    Errno::result(sent).map(drop)
+}
+
+/// Forks and runs `child` in the new process, which ends when that returns. The memory of the new process is a copy of
+/// one thread's view of a program that may have others, so `child` must not allocate, lock or panic.
+pub(crate) fn fork_into(child: impl FnOnce()) -> Result<Pid, Errno> {
+    // SAFETY: the new process runs only `child`, which keeps to what is allowed there, and `_exit`.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            child();
+            // SAFETY: ends this process at once, without the exit handlers that belong to the other.
+            unsafe { libc::_exit(127) }
+        }
+    }
+}
+
+/// Takes back what the parent changed about signals and a program inherits.
+pub(crate) fn reset_signals() -> Result<(), Errno> {
+    // SAFETY: no handler is installed, the default takes the place of "ignored".
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    SigSet::empty().thread_set_mask()
+}
+
+/// Duplicates a fd to a number of at least `least`, close-on-exec. The original stays.
+pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> Result<RawFd, Errno> {
+    // SAFETY: `F_DUPFD_CLOEXEC` takes numbers.
+    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })
+}
+
+/// Puts the fd `from` also at `to`, where it stays open over exec. Only for a process that is about to execute: what was
+/// at `to` is closed whoever owned it.
+pub(crate) fn place(from: RawFd, to: RawFd) -> Result<(), Errno> {
+    // SAFETY: the new process owns none of its inherited fds, it only passes them on.
+    Errno::result(unsafe { libc::dup2(from, to) }).map(drop)
+}
+
+/// Makes all fds from `first` on close when a program is executed.
+pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
+    const CLOSE_RANGE_CLOEXEC: c_uint = 4;
+    // SAFETY: the call takes three numbers; nothing is closed now.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first.cast_unsigned(), c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    Errno::result(done).map(drop)
+}
+
+/// Pointers to texts, ended by a null, as exec wants them.
+pub(crate) struct Pointers<'a> {
+    pointers: Vec<*const c_char>,
+    texts: std::marker::PhantomData<&'a [u8]>,
+}
+
+impl<'a> Pointers<'a> {
+    /// Of texts that each end with a NUL; others are left out.
+    pub(crate) fn new(texts: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut pointers: Vec<_> =
+            texts.filter(|text| text.last() == Some(&0)).map(|text| text.as_ptr().cast()).collect();
+        pointers.push(std::ptr::null());
+        Self { pointers, texts: std::marker::PhantomData }
+    }
+}
+
+/// Becomes the program behind `program`. Returns only when that fails.
+pub(crate) fn execute(program: RawFd, arguments: &Pointers<'_>, environment: &Pointers<'_>) -> Errno {
+    // SAFETY: both arrays end with a null, their texts end with NULs and are borrowed for as long as the arrays.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program,
+            c"".as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
+}
