@@ -4,12 +4,18 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::device::Entry;
+
 pub(crate) const NAME: &str = "hvt";
 pub(crate) const ABI_TARGET: u32 = 1;
 
 const WALLTIME: u16 = 1;
 const PUTS: u16 = 2;
 const POLL: u16 = 3;
+const BLOCK_WRITE: u16 = 4;
+const BLOCK_READ: u16 = 5;
+const NET_WRITE: u16 = 6;
+const NET_READ: u16 = 7;
 const HALT: u16 = 8;
 
 /// Boot information as the tender lays it out; what we do not read is left off its end.
@@ -19,7 +25,7 @@ pub(crate) struct BootInfo {
     _image_end: u64,
     tsc_hz: u64,
     pub(crate) command_line: u64,
-    _manifest: u64,
+    pub(crate) manifest: u64,
 }
 
 #[repr(C)]
@@ -41,6 +47,23 @@ struct Poll {
 }
 
 #[repr(C)]
+struct BlockTransfer {
+    handle: u64,
+    offset: u64,
+    data: u64,
+    len: u64,
+    result: i32,
+}
+
+#[repr(C)]
+struct NetTransfer {
+    handle: u64,
+    data: u64,
+    len: u64,
+    result: i32,
+}
+
+#[repr(C)]
 struct Halt {
     cookie: u64,
     status: i32,
@@ -54,13 +77,13 @@ pub(crate) fn begin(info: &BootInfo) {
 }
 
 fn hypercall<T>(number: u16, argument: &mut T) {
-    let address = (&raw mut *argument).addr() as u32;
+    let address = (&raw mut *argument).expose_provenance() as u32;
     // SAFETY: all guest memory is below 4 GiB, and each caller passes the structure of its number.
     unsafe { asm!("out dx, eax", in("dx") 0x500 + number, in("eax") address, options(nostack, preserves_flags)) }
 }
 
 pub(crate) fn write(bytes: &[u8]) {
-    hypercall(PUTS, &mut Puts { data: bytes.as_ptr().addr() as u64, len: bytes.len() as u64 });
+    hypercall(PUTS, &mut Puts { data: bytes.as_ptr().expose_provenance() as u64, len: bytes.len() as u64 });
 }
 
 pub(crate) fn monotonic_ns() -> u64 {
@@ -80,6 +103,34 @@ pub(crate) fn wait_until(deadline_ns: u64) -> u64 {
     let mut argument = Poll { timeout_ns, ready: 0, count: 0 };
     hypercall(POLL, &mut argument);
     if argument.count > 0 { argument.ready } else { 0 }
+}
+
+pub(crate) fn net_read(handle: u64, _: &Entry, frame: &mut [u8]) -> Option<usize> {
+    let data = frame.as_mut_ptr().expose_provenance() as u64;
+    let mut argument = NetTransfer { handle, data, len: frame.len() as u64, result: -1 };
+    hypercall(NET_READ, &mut argument);
+    (argument.result == 0).then_some(argument.len as usize)
+}
+
+pub(crate) fn net_write(handle: u64, _: &Entry, frame: &[u8]) -> bool {
+    let data = frame.as_ptr().expose_provenance() as u64;
+    let mut argument = NetTransfer { handle, data, len: frame.len() as u64, result: -1 };
+    hypercall(NET_WRITE, &mut argument);
+    argument.result == 0
+}
+
+pub(crate) fn block_read(handle: u64, _: &Entry, offset: u64, sector: &mut [u8]) -> bool {
+    block(BLOCK_READ, handle, offset, sector.as_mut_ptr().expose_provenance(), sector.len())
+}
+
+pub(crate) fn block_write(handle: u64, _: &Entry, offset: u64, sector: &[u8]) -> bool {
+    block(BLOCK_WRITE, handle, offset, sector.as_ptr().expose_provenance(), sector.len())
+}
+
+fn block(number: u16, handle: u64, offset: u64, data: usize, len: usize) -> bool {
+    let mut argument = BlockTransfer { handle, offset, data: data as u64, len: len as u64, result: -1 };
+    hypercall(number, &mut argument);
+    argument.result == 0
 }
 
 pub(crate) fn exit(status: i32) -> ! {

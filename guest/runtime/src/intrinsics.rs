@@ -53,9 +53,9 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i3
     let mut index = 0;
     while index < len {
         // SAFETY: the caller gives two ranges of `len` bytes. Volatile, or this loop would become a call of itself.
-        let a = unsafe { left.add(index).read_volatile() };
+        let a = unsafe { left.wrapping_add(index).read_volatile() };
         // SAFETY: as above.
-        let b = unsafe { right.add(index).read_volatile() };
+        let b = unsafe { right.wrapping_add(index).read_volatile() };
         if a != b {
             return i32::from(a) - i32::from(b);
         }
@@ -78,7 +78,7 @@ unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, len: usize) -> i32 
 unsafe extern "C" fn strlen(text: *const u8) -> usize {
     let mut len = 0;
     // SAFETY: the caller gives a string that ends with NUL.
-    while unsafe { text.add(len).read_volatile() } != 0 {
+    while unsafe { text.wrapping_add(len).read_volatile() } != 0 {
         len += 1;
     }
     len

@@ -6,6 +6,7 @@
 //! | [`Guest`] | what the tender told us at the start |
 //! | [`say!`] | one line on the console |
 //! | [`clock`] | the two clocks, in nanoseconds |
+//! | [`Net`], [`Block`] | the devices that the image has declared |
 //! | [`wait_until`], [`exit`] | the only call that blocks, and the last one |
 #![no_std]
 
@@ -14,6 +15,7 @@ compile_error!("a unikernel is built with `--config hvt.toml` or `--config spt.t
 
 pub mod clock;
 pub mod console;
+mod device;
 mod intrinsics;
 mod note;
 mod start;
@@ -26,6 +28,7 @@ mod tender;
 #[path = "spt.rs"]
 mod tender;
 
+pub use device::{Block, Net};
 pub use note::{AbiNote, DeviceEntry, ManifestNote, block, net, reserved};
 pub use start::Guest;
 pub use text::{Piece, Text};

@@ -4,10 +4,15 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::device::Entry;
+
 pub(crate) const NAME: &str = "spt";
 pub(crate) const ABI_TARGET: u32 = 2;
 
+const READ: u64 = 0;
 const WRITE: u64 = 1;
+const PREAD: u64 = 17;
+const PWRITE: u64 = 18;
 const CLOCK_GETTIME: u64 = 228;
 const EXIT_GROUP: u64 = 231;
 const EPOLL_PWAIT: u64 = 281;
@@ -28,7 +33,7 @@ pub(crate) struct BootInfo {
     pub(crate) memory_bytes: u64,
     _image_end: u64,
     pub(crate) command_line: u64,
-    _manifest: u64,
+    pub(crate) manifest: u64,
     epoll_fd: u32,
     timer_fd: u32,
 }
@@ -75,13 +80,13 @@ unsafe fn call(number: u64, arguments: [u64; 6]) -> i64 {
 
 pub(crate) fn write(bytes: &[u8]) {
     // SAFETY: the kernel reads `bytes`.
-    unsafe { call(WRITE, [1, bytes.as_ptr().addr() as u64, bytes.len() as u64, 0, 0, 0]) };
+    unsafe { call(WRITE, [1, bytes.as_ptr().expose_provenance() as u64, bytes.len() as u64, 0, 0, 0]) };
 }
 
 fn clock(id: u64) -> u64 {
     let mut now = TimeSpec { s: 0, ns: 0 };
     // SAFETY: the kernel writes `now`.
-    unsafe { call(CLOCK_GETTIME, [id, (&raw mut now).addr() as u64, 0, 0, 0, 0]) };
+    unsafe { call(CLOCK_GETTIME, [id, (&raw mut now).expose_provenance() as u64, 0, 0, 0, 0]) };
     now.s * 1_000_000_000 + now.ns
 }
 
@@ -95,14 +100,14 @@ pub(crate) fn wall_ns() -> u64 {
 
 pub(crate) fn wait_until(deadline_ns: u64) -> u64 {
     // A value of zero would disarm the timer.
-    let value = TimeSpec { s: deadline_ns / 1_000_000_000, ns: deadline_ns % 1_000_000_000 | 1 };
+    let value = TimeSpec { s: deadline_ns / 1_000_000_000, ns: (deadline_ns % 1_000_000_000) | 1 };
     let timer = TimerSpec { interval: TimeSpec { s: 0, ns: 0 }, value };
-    let address = (&raw const timer).addr() as u64;
+    let address = (&raw const timer).expose_provenance() as u64;
     // SAFETY: the kernel reads `timer`.
     unsafe { call(TIMERFD_SETTIME, [TIMER_FD.load(Relaxed), ABSOLUTE, address, 0, 0, 0]) };
     let mut events = [const { Event { events: 0, data: 0 } }; EVENTS_MAX];
     let count = loop {
-        let address = events.as_mut_ptr().addr() as u64;
+        let address = events.as_mut_ptr().expose_provenance() as u64;
         let forever = -1i64 as u64;
         // SAFETY: the kernel writes at most as many events as there is room for.
         let count = unsafe { call(EPOLL_PWAIT, [EPOLL_FD.load(Relaxed), address, EVENTS_MAX as u64, forever, 0, 0]) };
@@ -112,6 +117,34 @@ pub(crate) fn wait_until(deadline_ns: u64) -> u64 {
     };
     let ready = events.iter().take(count).map(|event| event.data).filter(|data| *data != TIMER);
     ready.fold(0, |set, handle| set | 1 << (handle & 63))
+}
+
+pub(crate) fn net_read(_: u64, entry: &Entry, frame: &mut [u8]) -> Option<usize> {
+    let data = frame.as_mut_ptr().expose_provenance() as u64;
+    // SAFETY: the kernel writes at most the frame's length to it.
+    let len = unsafe { call(READ, [entry.fd as u64, data, frame.len() as u64, 0, 0, 0]) };
+    usize::try_from(len).ok().filter(|len| *len > 0)
+}
+
+pub(crate) fn net_write(_: u64, entry: &Entry, frame: &[u8]) -> bool {
+    let data = frame.as_ptr().expose_provenance() as u64;
+    // SAFETY: the kernel reads the frame.
+    let len = unsafe { call(WRITE, [entry.fd as u64, data, frame.len() as u64, 0, 0, 0]) };
+    len == frame.len() as i64
+}
+
+pub(crate) fn block_read(_: u64, entry: &Entry, offset: u64, sector: &mut [u8]) -> bool {
+    let data = sector.as_mut_ptr().expose_provenance() as u64;
+    // SAFETY: the kernel writes at most the sector's length to it.
+    let len = unsafe { call(PREAD, [entry.fd as u64, data, sector.len() as u64, offset, 0, 0]) };
+    len == sector.len() as i64
+}
+
+pub(crate) fn block_write(_: u64, entry: &Entry, offset: u64, sector: &[u8]) -> bool {
+    let data = sector.as_ptr().expose_provenance() as u64;
+    // SAFETY: the kernel reads the sector.
+    let len = unsafe { call(PWRITE, [entry.fd as u64, data, sector.len() as u64, offset, 0, 0]) };
+    len == sector.len() as i64
 }
 
 pub(crate) fn exit(status: i32) -> ! {

@@ -38,6 +38,11 @@ impl Guest {
         self.info.memory_bytes
     }
 
+    /// Where the tender has put the manifest.
+    pub(crate) fn manifest(&self) -> u64 {
+        self.info.manifest
+    }
+
     /// Address of the first byte behind the image. From here to the end of memory all is free, the stack at the very end.
     #[must_use]
     pub fn heap_start(&self) -> u64 {

@@ -1,0 +1,79 @@
+//! A network and a disk, without privileges: one end of a pair of datagram sockets, and a file.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use crate::guest::Kind;
+use crate::tender::{await_console, end, image, kinds, tender, wait};
+
+const SECTORS: usize = 8;
+const SECTOR_BYTES: usize = 4096;
+
+/// A disk that is gone with the test.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(test: &str, bytes: &[u8]) -> Disk {
+        let path = std::env::temp_dir().join(format!("fulmar-tender-{test}-{}", std::process::id()));
+        fs::write(&path, bytes).unwrap();
+        Disk(path)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A test that fails says so already.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_guest_copies_a_sector_and_answers_a_frame() {
+    for kind in kinds("devices") {
+        let mut content = vec![0; SECTORS * SECTOR_BYTES];
+        content[..SECTOR_BYTES].fill(b'F');
+        let disk = Disk::new(&format!("copy-{}", kind.name()), &content);
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+
+        let mut command = tender(kind);
+        command.arg("--mem=2").arg(format!("--net:service=@{}", theirs.as_raw_fd()));
+        command.arg("--net-mac:service=02:00:00:00:00:07").arg(format!("--block:storage={}", disk.0.display()));
+        command.arg(format!("--block-sector-size:storage={SECTOR_BYTES}")).arg(image(kind, "devices"));
+        let mut child = command.spawn().unwrap();
+        drop(theirs);
+        let said = await_console(&mut child, "waiting for a frame\n");
+        assert!(said.contains("network: address 2..7, mtu 1500\n"), "{said}");
+        assert!(said.contains("disk: 32768 bytes in sectors of 4096\n"), "{said}");
+        ours.send(b"aaaaaabbbbbbrest of it").unwrap();
+        let mut frame = [0; 64];
+        let len = ours.recv(&mut frame).unwrap();
+        assert_eq!(&frame[..len], b"bbbbbbaaaaaarest of it");
+        let end = wait(child);
+        assert_eq!((end.code(), end.stderr.as_str()), (Some(0), ""), "{end:?}");
+
+        content[(SECTORS - 1) * SECTOR_BYTES..].fill(b'F');
+        assert!(fs::read(&disk.0).unwrap() == content);
+    }
+}
+
+#[test]
+fn a_disk_that_does_not_fit_is_refused() {
+    for (bytes, wanted) in [(0, "has 0 bytes"), (511, "has 511 bytes"), (513, "has 513 bytes")] {
+        let disk = Disk::new(&format!("size-{bytes}"), &vec![0; bytes]);
+        let (_ours, theirs) = UnixDatagram::pair().unwrap();
+        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let mut command = tender(Kind::Spt);
+        command.arg(format!("--net:service=@{}", theirs.as_raw_fd()));
+        command.arg(format!("--block:storage={}", disk.0.display())).arg(image(Kind::Spt, "devices"));
+        let end = end(&mut command);
+        assert_eq!(end.code(), Some(1));
+        assert!(end.stderr.contains("storage: Backing storage must be") && end.stderr.contains(wanted), "{end:?}");
+    }
+}

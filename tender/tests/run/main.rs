@@ -1,0 +1,12 @@
+//! The real tender on real unikernels, built from `guest/` by the same code as everywhere else. What needs `/dev/kvm` is
+//! skipped loudly where that does not open.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod command_line;
+mod devices;
+#[allow(unreachable_pub, dead_code, missing_docs, reason = "it belongs to xtask, whose other users need all of it")]
+#[path = "../../../xtask/src/guest.rs"]
+mod guest;
+mod images;
+mod life;
+mod tender;
