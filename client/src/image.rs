@@ -149,6 +149,7 @@ pub struct NewFile {
     path: PathBuf,
     file: File,
     bytes: u64,
+    bytes_max: u64,
     inflater: Option<Inflater>,
     complete: bool,
 }
@@ -166,14 +167,14 @@ impl std::fmt::Debug for Inflater {
 }
 
 impl NewFile {
-    /// Makes the file, readable by its owner alone: images hold secrets.
+    /// Makes the file for an image of up to `bytes_max` bytes, readable by its owner alone: images hold secrets.
     ///
     /// # Errors
     /// [`Failure::Output`], also when it is there already.
-    pub fn create(path: &Path) -> Result<Self, Failure> {
+    pub fn create(path: &Path, bytes_max: u64) -> Result<Self, Failure> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let file = file.map_err(|error| Failure::Output { file: path.to_owned(), error })?;
-        Ok(Self { path: path.to_owned(), file, bytes: 0, inflater: None, complete: false })
+        Ok(Self { path: path.to_owned(), file, bytes: 0, bytes_max, inflater: None, complete: false })
     }
 
     /// What comes from now on is a zlib stream.
@@ -210,7 +211,7 @@ impl NewFile {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.bytes += bytes.len() as u64;
-        if self.bytes > IMAGE_BYTES_MAX {
+        if self.bytes > self.bytes_max {
             return Err(corrupt("it is larger than an image can be"));
         }
         self.file.write_all(bytes).map_err(|error| Failure::Output { file: self.path.clone(), error })

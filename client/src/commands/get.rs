@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use fulmar_core::limits::IMAGE_BYTES_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, UnikernelCommand};
 use serde_json::json;
@@ -44,7 +45,7 @@ impl Get {
         let mut connection = context.door.open(Daemon::Vmmd)?;
         let level = i64::from(self.compression_level);
         connection.send(self.name, Command::Unikernel(UnikernelCommand::Get { level }))?;
-        let bytes = connection.receive_image(self.name, || NewFile::create(&file))?.finish()?;
+        let bytes = connection.receive_image(self.name, || NewFile::create(&file, IMAGE_BYTES_MAX))?.finish()?;
         let place = file.display().to_string();
         if context.json {
             return context.print_json(&json!({ "name": self.name.as_str(), "file": place, "bytes": bytes }));

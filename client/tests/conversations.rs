@@ -1,0 +1,252 @@
+//! Recorded conversations with the reference: our client sends the same bytes for the same command line, and tells people
+//! and programs what the answers say.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{FakeDaemon, capture, frame};
+use fulmar_core::name::Name;
+use fulmar_core::wire::{
+    Data, FailBehaviour, Info, InfoBlock, InfoBridge, Kind, List, NamedInfo, NamedPolicy, Payload, Policy, Success,
+    Text,
+};
+
+const VMMD: &str = "vmmd.sock";
+const CONSOLE: &str = "console.sock";
+
+/// Recording, socket, command line, exit code, standard output, standard error.
+type Conversation = (&'static str, &'static str, &'static [&'static str], u8, &'static str, &'static str);
+
+const CONVERSATIONS: &[Conversation] = &[
+    ("destroy-net", VMMD, &["destroy", "foo:net1"], 0, "foo:net1: destroyed unikernel\n", ""),
+    ("destroy-unknown", VMMD, &["destroy", "foo:nosuch"], 117, "", "vmmc_local: foo:nosuch: destroy: not found\n"),
+    (
+        "info-two",
+        VMMD,
+        &["info"],
+        0,
+        "NAME       UPTIME   MEMORY  CPUS  RESTART  NETWORK  BLOCK  IMAGE\n\
+         foo:idle1  38m 13s   32 MB  0     on 3     -        -      d53c310eb7ab\n",
+        "",
+    ),
+    (
+        "policy-info",
+        VMMD,
+        &["policy"],
+        0,
+        "PATH  UNIKERNELS    MEMORY  CPUS      BLOCK  BRIDGES\n\
+         :      unlimited  24105 MB  0,1   258019 MB  peerbr0\n\
+         foo:           5    256 MB  0,1           -  -\n",
+        "",
+    ),
+    (
+        "policy-info-path",
+        VMMD,
+        &["policy", "-p", "foo"],
+        0,
+        "PATH  UNIKERNELS  MEMORY  CPUS  BLOCK  BRIDGES\n\
+         foo:           5  256 MB  0,1   20 MB  peerbr0\n",
+        "",
+    ),
+    (
+        "policy-add-toobig",
+        VMMD,
+        &["add-policy", "foo:bar", "50", "--mem", "256", "--cpu", "0"],
+        117,
+        "",
+        "note: this policy allows no network; add --bridge BRIDGE if it should\n\
+         vmmc_local: foo:bar:: policy above allows 5 unikernels, which is fewer than 50\n",
+    ),
+    ("policy-remove", VMMD, &["remove-policy", "-p", "foo"], 0, "foo:: removed policy\n", ""),
+    ("policy-remove-notfound", VMMD, &["remove-policy", "nosuch:"], 117, "", "vmmc_local: nosuch:: unknown policy\n"),
+    ("inactive-consoles", CONSOLE, &["inactive-consoles"], 0, ":net1\n:hello\n", ""),
+    ("console-unknown", CONSOLE, &["console", "nosuch"], 0, "", ":nosuch: nothing yet, waiting for it to start\n"),
+];
+
+#[test]
+fn the_same_command_line_sends_the_same_bytes() {
+    for (recording, socket, words, code, out, errors) in CONVERSATIONS {
+        let mut daemon = FakeDaemon::answering(socket, capture(&format!("{recording}.0.s2c.bin")));
+        let ran = daemon.client(words);
+        assert_eq!((ran.out.as_str(), ran.errors.as_str(), ran.code), (*out, *errors, *code), "{recording}");
+        assert_eq!(daemon.heard(), capture(&format!("{recording}.0.c2s.bin")), "{recording}");
+    }
+}
+
+#[test]
+fn a_recorded_console_is_shown_to_its_end() {
+    let words = ["console", "hello", "--since=2026-11-21T00:00:00Z"];
+    let mut daemon = FakeDaemon::answering(CONSOLE, capture("console-since.0.s2c.bin"));
+    let ran = daemon.client(&words);
+    assert_eq!((ran.code, ran.errors.as_str()), (0, ""));
+    assert_eq!(daemon.heard(), capture("console-since.0.c2s.bin"));
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert!(
+        lines[0].starts_with("2026-11-21T03:21:33.") && lines[0].ends_with("Z             |      ___|"),
+        "{}",
+        lines[0]
+    );
+    assert!(lines.iter().any(|line| line.ends_with("Solo5: Bindings version v0.12.1-7-g469c1a8")));
+
+    let daemon = FakeDaemon::answering(CONSOLE, capture("console-since.0.s2c.bin"));
+    let ran = daemon.client(&[&["--json"], words.as_slice()].concat());
+    assert_eq!(ran.out.lines().count(), lines.len(), "one document a line");
+    for (text, json) in lines.iter().zip(ran.out.lines()) {
+        let value: serde_json::Value = serde_json::from_str(json).unwrap();
+        let (time, line) = (value["time"].as_str().unwrap(), value["line"].as_str().unwrap());
+        assert_eq!(*text, format!("{time} {line}"));
+    }
+}
+
+#[test]
+fn a_console_line_cannot_move_the_cursor() {
+    let line = |line: &'static [u8]| frame(":x", Payload::Data(Data::Console { unix_ms: 0, line: Text(line) }));
+    let subscribed = frame(":x", Payload::Success(Success::Text(Text(b"subscribed"))));
+    let stream = [subscribed, line(b"\x1b]0;x\x07\xff"), line(b"ends with CR\r"), line(b"")].concat();
+    let ran = FakeDaemon::answering(CONSOLE, stream).client(&["console", "x", "--count", "3"]);
+    assert_eq!(
+        ran.out,
+        "1970-01-01T00:00:00Z \\u{1b}]0;x\\u{7}\\xff\n1970-01-01T00:00:00Z ends with CR\n1970-01-01T00:00:00Z \n"
+    );
+}
+
+/// A unikernel with something in every field.
+fn with_full_info(use_it: impl FnOnce(&NamedInfo<'_>)) {
+    let digest = [0xab; 32];
+    let blocks = [InfoBlock { device: Text(b"data"), host: Text(b"disk1"), sector_size: 512, size: 20 }];
+    let nets = [
+        InfoBridge { device: Text(b"service"), host: Text(b"br0"), mac: [0, 0x80, 0x41, 1, 2, 3] },
+        InfoBridge { device: Text(b"mgmt"), host: Text(b"mgmt"), mac: [0, 0x80, 0x41, 4, 5, 6] },
+    ];
+    let argv = [Text(b"--port=80"), Text(b"--greeting=good day")];
+    let info = Info {
+        kind: Kind::Solo5,
+        startup: Some(10),
+        fail_behaviour: FailBehaviour::Restart(List::EMPTY),
+        cpuids: List::Items(&[0, 1, 2, 5]),
+        memory: 64,
+        digest: &digest,
+        block_devices: List::Items(&blocks),
+        bridges: List::Items(&nets),
+        argv: Some(List::Items(&argv)),
+        started: Some(common::NOW_UNIX_MS - 90_000),
+        numcpus: 1,
+        linux_boot: None,
+    };
+    use_it(&NamedInfo { name: Name::parse("shop:web").unwrap(), info });
+}
+
+#[test]
+fn one_unikernel_is_shown_in_full() {
+    with_full_info(|info| {
+        let reply = frame("shop:web", Payload::Success(Success::Infos(List::Items(&[*info]))));
+        let ran = FakeDaemon::answering(VMMD, reply).client(&["info", "shop:web"]);
+        let expected = "\
+name       shop:web
+started    2026-11-21T03:58:30Z (1m 30s ago)
+memory     64 MB
+CPUs       0-2,5
+restart    on failure
+startup    10
+network    mgmt on bridge mgmt, MAC 00:80:41:04:05:06
+network    service on bridge br0, MAC 00:80:41:01:02:03
+block      data is disk1, 20 MB, sectors of 512 bytes
+arguments  --port=80 '--greeting=good day'
+image      abababababababababababababababababababababababababababababababab
+";
+        assert_eq!((ran.out.as_str(), ran.errors.as_str(), ran.code), (expected, "", 0));
+    });
+}
+
+#[test]
+fn names_below_a_path_are_shown_in_full() {
+    with_full_info(|info| {
+        let relative = NamedInfo { name: Name::parse(":web").unwrap(), ..*info };
+        let reply = frame("shop:", Payload::Success(Success::Infos(List::Items(&[relative]))));
+        let ran = FakeDaemon::answering(VMMD, reply).client(&["info", "shop:"]);
+        let expected = "\
+NAME      UPTIME  MEMORY  CPUS   RESTART     NETWORK           BLOCK       IMAGE
+shop:web  1m 30s   64 MB  0-2,5  on failure  mgmt,service:br0  data:disk1  abababababab
+";
+        assert_eq!((ran.out.as_str(), ran.errors.as_str(), ran.code), (expected, "", 0));
+    });
+}
+
+#[test]
+fn the_fields_of_a_unikernel_in_json_are_a_promise() {
+    with_full_info(|info| {
+        let reply = frame("shop:web", Payload::Success(Success::Infos(List::Items(&[*info]))));
+        let ran = FakeDaemon::answering(VMMD, reply).client(&["info", "shop:web", "--json"]);
+        let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        let expected = serde_json::json!({ "unikernels": [{
+            "name": "shop:web", "type": "solo5", "started": "2026-11-21T03:58:30Z", "startup": 10, "restart": true,
+            "cpus": [0, 1, 2, 5], "memory_mb": 64, "digest": "ab".repeat(32),
+            "networks": [
+                { "device": "mgmt", "bridge": "mgmt", "mac": "00:80:41:04:05:06" },
+                { "device": "service", "bridge": "br0", "mac": "00:80:41:01:02:03" },
+            ],
+            "blocks": [{ "device": "data", "host_device": "disk1", "sector_bytes": 512, "size_mb": 20 }],
+            "arguments": ["--port=80", "--greeting=good day"],
+        }]});
+        assert_eq!(value, expected);
+    });
+}
+
+#[test]
+fn other_documents_in_json_are_promises_too() {
+    let policy = |unikernels, block| Policy {
+        cpuids: List::Items(&[0]),
+        unikernels,
+        memory: 256,
+        block,
+        bridges: List::Items(&["br0"]),
+    };
+    let policies = [
+        NamedPolicy { name: Name::ROOT, policy: policy(fulmar_core::limits::WIRE_INT_MAX, Some(9)) },
+        NamedPolicy { name: Name::parse("a:").unwrap(), policy: policy(3, None) },
+    ];
+    let consoles = [Name::parse(":b").unwrap(), Name::parse("x:a").unwrap()];
+    let rest = |path: &str, unikernels, block| {
+        serde_json::json!({
+            "path": path, "unikernels": unikernels, "cpus": [0], "memory_mb": 256, "block_mb": block, "bridges": ["br0"],
+        })
+    };
+    let (none, three, nine) = (None::<i64>, Some(3), Some(9));
+    for (socket, words, success, expected) in [
+        (
+            VMMD,
+            ["policy", "--json"].as_slice(),
+            Success::Policies(List::Items(&policies)),
+            serde_json::json!({ "policies": [rest(":", none, nine), rest("a:", three, none)] }),
+        ),
+        (VMMD, &["info", "--json"], Success::Infos(List::EMPTY), serde_json::json!({ "unikernels": [] })),
+        (
+            CONSOLE,
+            &["inactive-consoles", "--json"],
+            Success::Consoles(List::Items(&consoles)),
+            serde_json::json!({ "consoles": [":b", "x:a"] }),
+        ),
+        (
+            VMMD,
+            &["destroy", "x", "--json"],
+            Success::Text(Text(b"destroyed unikernel")),
+            serde_json::json!({ "name": ":x", "result": "destroyed unikernel" }),
+        ),
+    ] {
+        let ran = FakeDaemon::answering(socket, frame(":", Payload::Success(success))).client(words);
+        assert_eq!((serde_json::from_str::<serde_json::Value>(&ran.out).unwrap(), ran.code), (expected, 0));
+    }
+}
+
+#[test]
+fn nothing_there_is_said_and_is_no_failure() {
+    for (socket, words, success) in [
+        (VMMD, ["info"].as_slice(), Success::Infos(List::EMPTY)),
+        (VMMD, &["policy"], Success::Policies(List::EMPTY)),
+        (CONSOLE, &["inactive-consoles"], Success::Consoles(List::EMPTY)),
+    ] {
+        let ran = FakeDaemon::answering(socket, frame(":", Payload::Success(success))).client(words);
+        assert_eq!((ran.out.as_str(), ran.code), ("", 0));
+        assert!(ran.errors.starts_with("no "), "{}", ran.errors);
+    }
+}

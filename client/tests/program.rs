@@ -1,0 +1,67 @@
+//! The program itself: its exit code, its environment, and whoever reads its output and stops.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{FakeDaemon, Folder, frame, read_frame};
+use fulmar_core::wire::{Data, Payload, Success, Text};
+
+/// How long anything may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_vmmc_local"))
+}
+
+#[test]
+fn the_folder_can_come_from_the_environment() {
+    let folder = Folder::new();
+    let output = program().arg("info").env("FULMAR_RUN", &folder.0).output().unwrap();
+    assert_eq!(output.status.code(), Some(122));
+    assert!(String::from_utf8(output.stderr).unwrap().contains(folder.0.to_str().unwrap()));
+}
+
+#[test]
+fn help_into_a_closed_pipe_is_no_crash() {
+    let mut child = program().args(["create", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+}
+
+#[test]
+fn whoever_reads_a_console_can_stop() {
+    let daemon = FakeDaemon::new("console.sock", |mut stream| {
+        read_frame(&mut stream);
+        let line = frame(":x", Payload::Data(Data::Console { unix_ms: 0, line: Text(b"line") }));
+        stream.write_all(&frame(":x", Payload::Success(Success::Text(Text(b"subscribed"))))).unwrap();
+        stream.write_all(&line).unwrap();
+        // No further line will ever come: the client must notice by itself that nobody reads it.
+        let _ = stream.read(&mut [0]);
+        Vec::new()
+    });
+    let mut child = program()
+        .args(["--run", daemon.folder.0.to_str().unwrap(), "console", "x"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert_eq!(line, "1970-01-01T00:00:00Z line\n");
+    drop(reader);
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "still there");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(status.code(), Some(0));
+}
