@@ -43,15 +43,16 @@ fn refuses(disk: &Block) -> bool {
 
 fn answers(net: &Net) -> bool {
     let mut room = [0; FRAME_BYTES];
-    if net.read(&mut room).is_some() {
-        say!("a frame came before anybody sent one");
-        return false;
+    let mut len = net.read(&mut room);
+    if len.is_none() {
+        say!("waiting for a frame");
+        let ready = wait_until(clock::monotonic_ns() + PATIENCE_NS);
+        if ready & 1 << net.handle() == 0 {
+            return false;
+        }
+        len = net.read(&mut room);
     }
-    say!("waiting for a frame");
-    if wait_until(clock::monotonic_ns() + PATIENCE_NS) & 1 << net.handle() == 0 {
-        return false;
-    }
-    let Some(frame) = net.read(&mut room).and_then(|len| room.get_mut(..len)) else { return false };
+    let Some(frame) = len.and_then(|len| room.get_mut(..len)) else { return false };
     if let Some((to, rest)) = frame.split_at_mut_checked(6)
         && let Some((from, _)) = rest.split_at_mut_checked(6)
     {

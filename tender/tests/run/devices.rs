@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -60,6 +61,31 @@ fn a_guest_copies_a_sector_and_answers_a_frame() {
 
         content[(SECTORS - 1) * SECTOR_BYTES..].fill(b'F');
         assert!(fs::read(&disk.0).unwrap() == content);
+    }
+}
+
+/// In a network namespace of its own, where the kernel greets the guest's tap as soon as that comes up.
+#[test]
+fn a_guest_takes_an_existing_tap() {
+    for kind in kinds("tap") {
+        let disk = Disk::new(&format!("tap-{}", kind.name()), &[0; 1024]);
+        let tap = "ip tuntap add dev guest0 mode tap && ip link set guest0 mtu 1400 up && \
+                   grep -q 0 /proc/sys/net/ipv6/conf/guest0/disable_ipv6";
+        if !Command::new("unshare")
+            .args(["--net", "sh", "-c", tap])
+            .output()
+            .is_ok_and(|output| output.status.success())
+        {
+            eprintln!("SKIPPED: tap ({}): no right to make a network namespace and a tap, or no IPv6", kind.name());
+            continue;
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c"]).arg(format!("{tap} && exec \"$@\"")).arg("sh");
+        command.arg(env!("CARGO_BIN_EXE_fulmar-tender")).args(["--mem=2", "--net:service=guest0"]);
+        command.arg(format!("--block:storage={}", disk.0.display())).arg(image(kind, "devices"));
+        let end = end(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        assert_eq!((end.code(), end.stderr.as_str()), (Some(0), ""), "{end:?}");
+        assert!(end.stdout.contains("mtu 1400\n"), "{end:?}");
     }
 }
 
