@@ -164,7 +164,7 @@ fn inspect_needs_no_daemon() {
         assert!(ran.out.contains(line), "{line}: {}", ran.out);
     }
     assert!(
-        ran.out.contains(&format!("create NAME {file} --net=service:BRIDGE --block=data:HOSTDEVICE\n")),
+        ran.out.contains(&format!("vmmc_local create NAME {file} --net=service:BRIDGE --block=data:HOSTDEVICE\n")),
         "{}",
         ran.out
     );

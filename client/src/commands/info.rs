@@ -13,7 +13,7 @@ use crate::error::Failure;
 use crate::options;
 use crate::output::json;
 use crate::output::table::{Align, Table, write_pairs};
-use crate::output::text::{ago, hex, mac, megabytes, plain, ranges, timestamp};
+use crate::output::text::{ago, hex, mac, megabytes, plain, ranges, shell_word, timestamp};
 
 /// Hexadecimal digits of a digest that tell images apart in a table.
 const DIGEST_DIGITS: usize = 12;
@@ -87,7 +87,8 @@ impl Info {
 fn write_one(context: &mut Context<'_>, entry: &NamedInfo<'_>) -> Result<(), Failure> {
     let info: &wire::Info<'_> = &entry.info;
     let started = |started| format!("{} ({} ago)", timestamp(started), ago(started, context.now_unix_ms));
-    let arguments = info.argv.map(|argv| argv.iter().map(|argument| quoted(&plain(argument.0))).collect::<Vec<_>>());
+    let arguments =
+        info.argv.map(|argv| argv.iter().map(|argument| shell_word(&plain(argument.0))).collect::<Vec<_>>());
     let mut pairs = vec![
         ("name", entry.name.to_string()),
         ("started", info.started.map(started).unwrap_or_default()),
@@ -130,13 +131,4 @@ fn mapping(device: &[u8], host: &[u8]) -> String {
 
 fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(",")
-}
-
-/// With quotation marks where it would look like two.
-fn quoted(argument: &str) -> String {
-    if argument.is_empty() || argument.contains([' ', '\t', '\'']) {
-        format!("'{}'", argument.replace('\'', "'\\''"))
-    } else {
-        argument.to_owned()
-    }
 }

@@ -10,7 +10,7 @@ use crate::error::Failure;
 use crate::image::ImageFile;
 use crate::output::json;
 use crate::output::table::write_pairs;
-use crate::output::text::{plain, size};
+use crate::output::text::{plain, shell_word, size};
 
 /// The command line of `inspect`.
 #[derive(Args, Debug)]
@@ -44,7 +44,7 @@ impl Inspect {
             ("ABI version", facts.abi.version.to_string()),
             ("networks", devices(DeviceKind::Net)),
             ("blocks", devices(DeviceKind::Block)),
-            ("memory", format!("at least {} MB, its own end at {:#x}", memory_mib_min(&facts), facts.memory_end)),
+            ("memory", format!("at least {} MB, its segments end at {:#x}", memory_mib_min(&facts), facts.memory_end)),
             ("entry", format!("{:#x}", facts.entry)),
             ("to run it", example(&file, &facts)),
         ];
@@ -67,7 +67,7 @@ pub fn memory_mib_min(facts: &ImageFacts) -> u64 {
 
 /// The command that creates a unikernel from the image.
 fn example(file: &str, facts: &ImageFacts) -> String {
-    let mut text = format!("create NAME {}", plain(file.as_bytes()));
+    let mut text = format!("vmmc_local create NAME {}", shell_word(&plain(file.as_bytes())));
     for device in facts.manifest.devices() {
         text.push_str(&match device.kind {
             DeviceKind::Net => format!(" --net={}:BRIDGE", device.name),

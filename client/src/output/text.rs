@@ -102,6 +102,16 @@ pub fn ranges(numbers: impl Iterator<Item = i64>) -> String {
     texts.collect::<Vec<_>>().join(",")
 }
 
+/// A word as a shell wants it: in quotation marks where it would not stay one word.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@+%".contains(&byte);
+    if !word.is_empty() && word.bytes().all(harmless) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 /// Bytes as hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
@@ -168,6 +178,15 @@ mod tests {
             (&[-1, 0, 1, i64::MAX], "-1-1,9223372036854775807"),
         ] {
             assert_eq!(ranges(numbers.iter().copied()), text);
+        }
+    }
+
+    #[test]
+    fn words_stay_words() {
+        for (word, text) in
+            [("a-b=1", "a-b=1"), ("", "''"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'"), ("~", "'~'")]
+        {
+            assert_eq!(shell_word(word), text);
         }
     }
 
