@@ -1,7 +1,7 @@
 //! What a certificate of this system carries: the value of its extension, a version and the command that it allows.
 
 use crate::der::{Full, Malformed, Reader, Reason, Writer, tag};
-use crate::wire::{Command, VERSION};
+use crate::wire::{Command, UnikernelCommand, VERSION};
 
 /// The extension's object identifier, 1.3.6.1.4.1.49836.42, as the content of a DER OBJECT IDENTIFIER.
 pub const OBJECT_IDENTIFIER: [u8; 9] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0x85, 0x2c, 0x2a];
@@ -12,13 +12,15 @@ pub const OBJECT_IDENTIFIER: [u8; 9] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0x85
 /// [`Malformed`], as it says; another version than ours is [`Reason::Version`].
 pub fn decode(value: &[u8]) -> Result<Command<'_>, Malformed> {
     let mut reader = Reader::new(value);
-    let command = reader.within(tag::SEQUENCE, |reader| {
-        let start = *reader;
-        match reader.integer()? {
-            VERSION => Command::read(reader),
-            version => Err(start.error(Reason::Version(version))),
-        }
-    })?;
+    let mut inner = reader.open(tag::SEQUENCE)?;
+    let start = inner;
+    let version = inner.integer()?;
+    if version != VERSION {
+        return Err(start.error(Reason::Version(version)));
+    }
+    let mut command = Command::Unikernel(UnikernelCommand::Info);
+    Command::read(&mut inner, |read| command = read)?;
+    inner.finish()?;
     reader.finish()?;
     Ok(command)
 }

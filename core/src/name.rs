@@ -84,6 +84,44 @@ impl Name {
     /// # Errors
     /// [`NameError`], as the name says.
     pub fn parse_bytes(input: &[u8]) -> Result<Self, NameError> {
+        let mut name = Self::ROOT;
+        name.assign(input)?;
+        Ok(name)
+    }
+
+    /// Becomes the name of this text form. What an error leaves behind is still a name, but no particular one.
+    ///
+    /// # Errors
+    /// As [`Name::parse_bytes`].
+    #[inline]
+    pub fn assign(&mut self, input: &[u8]) -> Result<(), NameError> {
+        let rest = input.strip_prefix(b":").unwrap_or(input);
+        match plain(rest) {
+            Some(has_path) => self.assign_plain(rest, has_path),
+            None => self.assign_slowly(input),
+        }
+    }
+
+    /// Copies a text of which nothing must be changed.
+    fn assign_plain(&mut self, rest: &[u8], has_path: bool) -> Result<(), NameError> {
+        let place = if has_path { 0..rest.len() } else { 1..rest.len().saturating_add(1) };
+        let len = u8::try_from(place.end).map_err(|_| NameError::TooLong)?;
+        let text = self.text.get_mut(place).ok_or(NameError::TooLong)?;
+        text.copy_from_slice(rest);
+        if let (Some(first), false) = (self.text.first_mut(), has_path) {
+            *first = b':';
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    #[cold]
+    fn assign_slowly(&mut self, input: &[u8]) -> Result<(), NameError> {
+        *self = Self::parse_slowly(input)?;
+        Ok(())
+    }
+
+    fn parse_slowly(input: &[u8]) -> Result<Self, NameError> {
         if input.is_empty() {
             return Err(NameError::Empty);
         }
@@ -243,6 +281,29 @@ impl Name {
         }
         name
     }
+}
+
+/// Whether this is a name as it is written here, but for a leading colon; and then, whether it has a path.
+#[inline]
+fn plain(rest: &[u8]) -> Option<bool> {
+    let (mut label_len, mut has_path) = (0_usize, false);
+    for byte in rest {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'.' => {}
+            b'-' if label_len > 0 => {}
+            b':' if label_len > 0 => {
+                has_path = true;
+                label_len = 0;
+                continue;
+            }
+            _ => return None,
+        }
+        label_len = label_len.wrapping_add(1);
+        if label_len > LABEL_BYTES_MAX {
+            return None;
+        }
+    }
+    (label_len > 0 || has_path).then_some(has_path)
 }
 
 /// Whether this is a label: 1 to [`LABEL_BYTES_MAX`] letters, digits, `.` and `-`, the first not `-`.

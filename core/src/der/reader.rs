@@ -276,6 +276,16 @@ impl<'a> Reader<'a> {
         Name::parse_bytes(self.text()?).map_err(|error| start.error(Reason::Name(error)))
     }
 
+    /// A name, as [`Reader::name`], without a copy.
+    ///
+    /// # Errors
+    /// As [`Reader::name`].
+    #[inline]
+    pub fn assign_name(&mut self, name: &mut Name) -> Result<(), Malformed> {
+        let start = *self;
+        name.assign(self.text()?).map_err(|error| start.error(Reason::Name(error)))
+    }
+
     /// An OCTET STRING, held here or taken out.
     ///
     /// # Errors

@@ -50,17 +50,18 @@ impl Header {
         Self { version: VERSION, sequence, name }
     }
 
+    /// Reads into `self`: a name is large, so that handing it up from function to function would cost more than all else.
     #[inline]
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), Malformed> {
         let mut inner = reader.open(tag::SEQUENCE)?;
         let start = inner;
-        let version = inner.integer()?;
-        if version != VERSION {
-            return Err(start.error(Reason::Version(version)));
+        self.version = inner.integer()?;
+        if self.version != VERSION {
+            return Err(start.error(Reason::Version(self.version)));
         }
-        let header = Self { version, sequence: inner.number()?.cast_unsigned(), name: inner.name()? };
-        inner.finish()?;
-        Ok(header)
+        self.sequence = inner.number()?.cast_unsigned();
+        inner.assign_name(&mut self.name)?;
+        inner.finish()
     }
 
     #[inline]
@@ -113,16 +114,19 @@ pub enum Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// Reads the next element, whatever its tag.
-    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+    /// Reads the next element and hands it to `put`.
+    #[inline]
+    pub(crate) fn read(reader: &mut Reader<'a>, put: impl FnOnce(Self)) -> Result<(), Malformed> {
         let Some(choice) = reader.peek() else { return Err(reader.error(Reason::Truncated)) };
         match choice {
-            0xa0 => reader.within(choice, ConsoleCommand::read).map(Self::Console),
-            0xa1 => reader.within(choice, StatsCommand::read).map(Self::Stats),
-            0xa2 => reader.within(choice, Window::read).map(Self::Log),
-            0xa3 => reader.within(choice, UnikernelCommand::read).map(Self::Unikernel),
-            0xa4 => reader.within(choice, PolicyCommand::read).map(Self::Policy),
-            0xa5 => reader.within(choice, BlockCommand::read).map(Self::Block),
+            0xa0 => reader.within(choice, ConsoleCommand::read).map(|command| put(Self::Console(command))),
+            0xa1 => reader.within(choice, StatsCommand::read).map(|command| put(Self::Stats(command))),
+            0xa2 => reader.within(choice, Window::read).map(|window| put(Self::Log(window))),
+            0xa3 => {
+                reader.within(choice, |reader| UnikernelCommand::read(reader, |command| put(Self::Unikernel(command))))
+            }
+            0xa4 => reader.within(choice, PolicyCommand::read).map(|command| put(Self::Policy(command))),
+            0xa5 => reader.within(choice, BlockCommand::read).map(|command| put(Self::Block(command))),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -140,14 +144,15 @@ impl<'a> Command<'a> {
 }
 
 impl<'a> Payload<'a> {
+    /// Reads the next element and hands it to `put`.
     #[inline]
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'a>, put: impl FnOnce(Self)) -> Result<(), Malformed> {
         let Some(choice) = reader.peek() else { return Err(reader.error(Reason::Truncated)) };
         match choice {
-            0xa0 => reader.within(choice, Command::read).map(Self::Command),
-            0xa1 => reader.within(choice, Success::read).map(Self::Success),
-            0xa2 => reader.within(choice, Reader::text).map(|text| Self::Failure(Text(text))),
-            0xa3 => reader.within(choice, Data::read).map(Self::Data),
+            0xa0 => reader.within(choice, |reader| Command::read(reader, |command| put(Self::Command(command)))),
+            0xa1 => reader.within(choice, Success::read).map(|success| put(Self::Success(success))),
+            0xa2 => reader.within(choice, Reader::text).map(|text| put(Self::Failure(Text(text)))),
+            0xa3 => reader.within(choice, Data::read).map(|data| put(Self::Data(data))),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -168,12 +173,26 @@ impl<'a> Payload<'a> {
 /// # Errors
 /// [`Malformed`] where it is not one of version 5; [`peek_header`] may still tell what to answer to.
 pub fn decode(frame: Frame<'_>) -> Result<Message<'_>, Malformed> {
-    let mut reader = Reader::with_cut(frame.head, frame.cut);
-    let mut inner = reader.open(tag::SEQUENCE)?;
-    let message = Message { header: Header::read(&mut inner)?, payload: Payload::read(&mut inner)? };
-    inner.finish()?;
-    reader.finish()?;
-    Ok(message)
+    // A message is large, by its name and its largest command: it is made where the caller wants it and never moved.
+    let mut message = Ok(Message { header: Header::new(0, Name::ROOT), payload: Payload::Failure(Text(&[])) });
+    if let Ok(place) = &mut message
+        && let Err(error) = place.read(frame)
+    {
+        message = Err(error);
+    }
+    message
+}
+
+impl<'a> Message<'a> {
+    #[inline]
+    fn read(&mut self, frame: Frame<'a>) -> Result<(), Malformed> {
+        let mut reader = Reader::with_cut(frame.head, frame.cut);
+        let mut inner = reader.open(tag::SEQUENCE)?;
+        self.header.read(&mut inner)?;
+        Payload::read(&mut inner, |payload| self.payload = payload)?;
+        inner.finish()?;
+        reader.finish()
+    }
 }
 
 /// Reads the header of a message whose rest may be wrong, missing or too long: for the refusal.
@@ -182,7 +201,9 @@ pub fn peek_header(head: &[u8]) -> Option<Header> {
     let rest = head.strip_prefix(&[tag::SEQUENCE])?;
     let (first, rest) = rest.split_first()?;
     let digits = if *first < 0x80 { 0 } else { usize::from(*first & 0x7f) };
-    Header::read(&mut Reader::new(rest.get(digits..)?)).ok()
+    let mut header = Header::new(0, Name::ROOT);
+    header.read(&mut Reader::new(rest.get(digits..)?)).ok()?;
+    Some(header)
 }
 
 /// Writes a message to the end of `buffer`, without the length that goes before it.

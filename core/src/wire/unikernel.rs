@@ -28,24 +28,35 @@ pub enum UnikernelCommand<'a> {
 }
 
 impl<'a> UnikernelCommand<'a> {
-    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+    /// Reads the next element and hands it to `put`: so a small command is not moved as if it were the largest.
+    #[inline]
+    pub(crate) fn read(reader: &mut Reader<'a>, put: impl FnOnce(Self)) -> Result<(), Malformed> {
         let Some(choice) = reader.peek() else { return Err(reader.error(Reason::Truncated)) };
-        let null = |reader: &mut Reader<'a>, command: Self| reader.within(choice, Reader::null).map(|()| command);
-        match choice {
-            0xb3 => null(reader, Self::Info),
-            0xb2 => null(reader, Self::OldInfo5),
-            0xaf => null(reader, Self::OldInfo4),
-            0xa3 => null(reader, Self::Destroy),
-            0xab => reader.within(choice, Reader::integer).map(|level| Self::Get { level }),
-            0xa9 => reader.within(choice, |reader| Config::read(reader, Era::V3)).map(Self::Create),
-            0xaa => reader.within(choice, |reader| Config::read(reader, Era::V3)).map(Self::ForceCreate),
-            0xb0 => reader.within(choice, |reader| Config::read(reader, Era::V4)).map(Self::Create),
-            0xb1 => reader.within(choice, |reader| Config::read(reader, Era::V4)).map(Self::ForceCreate),
-            0xb4 => reader.within(choice, |reader| Config::read(reader, Era::Current)).map(Self::Create),
-            0xb5 => reader.within(choice, |reader| Config::read(reader, Era::Current)).map(Self::ForceCreate),
-            0xae => reader.within(choice, read_restart).map(Self::Restart),
-            _ => Err(reader.error(Reason::Choice)),
-        }
+        let command = match choice {
+            0xb3 => Self::Info,
+            0xb2 => Self::OldInfo5,
+            0xaf => Self::OldInfo4,
+            0xa3 => Self::Destroy,
+            0xab => return reader.within(choice, Reader::integer).map(|level| put(Self::Get { level })),
+            0xae => return reader.within(choice, read_restart).map(|arguments| put(Self::Restart(arguments))),
+            _ => {
+                let (era, force) = match choice {
+                    0xa9 => (Era::V3, false),
+                    0xaa => (Era::V3, true),
+                    0xb0 => (Era::V4, false),
+                    0xb1 => (Era::V4, true),
+                    0xb4 => (Era::Current, false),
+                    0xb5 => (Era::Current, true),
+                    _ => return Err(reader.error(Reason::Choice)),
+                };
+                let config = reader.within(choice, |reader| Config::read(reader, era))?;
+                put(if force { Self::ForceCreate(config) } else { Self::Create(config) });
+                return Ok(());
+            }
+        };
+        reader.within(choice, Reader::null)?;
+        put(command);
+        Ok(())
     }
 
     pub(crate) fn write(&self, writer: &mut Writer<'_>) {
