@@ -10,6 +10,7 @@
 //! | `boot` | what the guest is told at the start |
 //! | `seccomp` | the filter as a table of (system call, argument rules, why) |
 //! | `spt`, `hvt` | the two kinds |
+#![cfg_attr(all(target_os = "linux", target_arch = "x86_64", not(test)), no_main)]
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod arguments;
@@ -38,9 +39,19 @@ mod sys;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tap;
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn main() -> std::process::ExitCode {
+/// The program's start, called by the C library. The Rust runtime's own start is left out: it would put handlers on the
+/// signals of faults, and an spt guest that faults must die of the signal itself.
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(test)))]
+#[allow(unsafe_code, reason = "the C library knows the program's start by its bare name")]
+#[unsafe(no_mangle)]
+extern "C" fn main(_count: std::ffi::c_int, _words: *const *const std::ffi::c_char) -> std::ffi::c_int {
     start::main()
+}
+
+/// The same where the test harness needs a start of its own.
+#[cfg(all(target_os = "linux", target_arch = "x86_64", test))]
+fn main() {
+    std::process::exit(start::main())
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::ExitCode;
 
 use fulmar_core::solo5::{Elf, Target, manifest, note};
 
@@ -11,10 +10,11 @@ use crate::arguments::{self, Request, RunArguments};
 use crate::device::Devices;
 use crate::image::ImageFile;
 use crate::refusal::Refusal;
-use crate::{hvt, report, spt};
+use crate::{hvt, report, spt, sys};
 
 /// Runs what the command line asks for. Exit codes: the guest's status; 1 for whatever kept it from running.
-pub(crate) fn main() -> ExitCode {
+pub(crate) fn main() -> i32 {
+    sys::prepare_process();
     let mut words = std::env::args_os();
     let program = words.next().map_or_else(|| String::from("fulmar-tender"), |path| base_name(&path));
     report::set_program(&program);
@@ -23,27 +23,27 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code,
         Err(refusal) => {
             report::say(format_args!("{refusal}"));
-            ExitCode::from(1)
+            1
         }
     }
 }
 
-fn run(program: &str, words: Vec<OsString>) -> Result<ExitCode, Refusal> {
+fn run(program: &str, words: Vec<OsString>) -> Result<i32, Refusal> {
     let wanted = wanted_by_name(program);
     match arguments::parse(words)? {
         Request::Help => {
             eprint!("{}", arguments::usage(program));
-            Ok(ExitCode::from(1))
+            Ok(1)
         }
         Request::Version => {
             eprintln!("{program} tender, version {}\nABI version 2", env!("CARGO_PKG_VERSION"));
-            Ok(ExitCode::SUCCESS)
+            Ok(0)
         }
         Request::Run(arguments) => start(wanted, &arguments),
     }
 }
 
-fn start(wanted: Option<Target>, arguments: &RunArguments) -> Result<ExitCode, Refusal> {
+fn start(wanted: Option<Target>, arguments: &RunArguments) -> Result<i32, Refusal> {
     let image = ImageFile::open(&arguments.kernel)?;
     let wrong = |error| Refusal::Image { name: image.name().to_owned(), error };
     let elf = Elf::read(&image).map_err(wrong)?;

@@ -39,6 +39,21 @@ impl fmt::Display for Errno {
     }
 }
 
+/// What a program's start has to see to: descriptors 0, 1 and 2 are open, lest a disk become the console, and writing to a
+/// console that is gone is an error and not a death.
+pub(crate) fn prepare_process() {
+    for fd in 0..=2 {
+        // SAFETY: it only asks about a number.
+        let is_open = unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+        // SAFETY: the path is a string that ends with NUL. The lowest free number is this one.
+        if !is_open && unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } != fd {
+            exit_now(1);
+        }
+    }
+    // SAFETY: to ignore a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// The number in `@NN`, if that is what this is.
 pub(crate) fn fd_number(text: &[u8]) -> Option<RawFd> {
     let digits = std::str::from_utf8(text.strip_prefix(b"@")?).ok()?;

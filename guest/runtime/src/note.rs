@@ -86,20 +86,21 @@ const _: () = assert!(size_of::<ManifestNote<1>>() == 32 + 104);
 macro_rules! unikernel {
     ($main:path, [$($kind:ident($name:literal)),* $(,)?]) => {
         const _: () = {
-            #[used]
+            // Kept by the linker script. `#[used]` would mark the image as one with GNU extensions.
+            #[unsafe(no_mangle)]
             #[unsafe(link_section = ".note.solo5.abi")]
-            static ABI: $crate::AbiNote = $crate::AbiNote::new();
+            static FULMAR_GUEST_ABI: $crate::AbiNote = $crate::AbiNote::new();
 
             const COUNT: usize = [$($name,)* ""].len();
-            #[used]
+            #[unsafe(no_mangle)]
             #[unsafe(link_section = ".note.solo5.manifest")]
-            static MANIFEST: $crate::ManifestNote<COUNT> =
+            static FULMAR_GUEST_MANIFEST: $crate::ManifestNote<COUNT> =
                 $crate::ManifestNote::new([$crate::reserved(), $($crate::$kind($name)),*]);
 
             /// Makes Linux refuse to run the image as a program.
-            #[used]
+            #[unsafe(no_mangle)]
             #[unsafe(link_section = ".interp")]
-            static INTERPRETER: [u8; 24] = *b"/nonexistent/solo5/\0\0\0\0\0";
+            static FULMAR_GUEST_INTERPRETER: [u8; 24] = *b"/nonexistent/solo5/\0\0\0\0\0";
 
             #[unsafe(no_mangle)]
             extern "C" fn fulmar_guest_main(guest: &$crate::Guest) -> i32 {

@@ -17,6 +17,7 @@ fn our_images_are_what_the_abi_wants() {
             let facts = inspect(&bytes[..]).unwrap();
             assert_eq!((facts.abi.target, facts.abi.version), (target, 2));
             assert_eq!(facts.section_fault, None, "{name}");
+            assert_eq!(bytes[7..16], [0; 9], "{name}: the identification is that of a plain image");
             assert!(facts.memory_end <= 0x10_8000, "{name} needs memory up to {:#x}", facts.memory_end);
             assert!(bytes.len() < 32 * 1024, "{name} has {} bytes", bytes.len());
         }
