@@ -128,6 +128,7 @@ impl fmt::Display for PolicyRefused {
 
 /// A change of a policy that is not yet durable.
 #[derive(Clone, PartialEq, Eq, Hash)]
+#[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`
 #[expect(clippy::large_enum_variant, reason = "it lives in its account's slot; boxes need alloc")]
 pub enum Pending {
     /// No change.

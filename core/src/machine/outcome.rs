@@ -92,6 +92,7 @@ impl fmt::Display for Exit {
 
 /// Why a unikernel does not run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`
 pub enum Trouble {
     /// No reason yet.
     None,

@@ -19,6 +19,7 @@ const REFUSAL_BYTES_MAX: usize = 320;
 
 /// What a client is told.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`
 pub enum Reply {
     /// Nothing yet.
     None,

@@ -16,6 +16,7 @@ pub type Digest = [u8; 32];
 
 /// How far the wish has come.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`
 pub enum Stage {
     /// The slot is free.
     Free,
