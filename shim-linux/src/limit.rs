@@ -12,8 +12,9 @@ const OWN_BYTES_MAX: u64 = 64 * MIB;
 /// What a tender opens itself: KVM's virtual machine and CPU, a timer, an epoll, an event.
 const OWN_FDS_MAX: u64 = 16;
 
-/// A tender forks nothing; an hvt tender may have a thread for each ring.
-const THREADS_MAX: u64 = 8;
+/// A tender forks nothing; an hvt tender may have a thread for each ring. What ran under the account before counts until
+/// it is reaped, and an adopted one is reaped by init in its own time.
+const THREADS_MAX: u64 = 32;
 
 /// The limits for one plan whose fds end before `fds`. `own_account` tells whether no other process has its user id.
 pub(crate) fn limits(plan: &LaunchPlan<'_>, fds: u64, own_account: bool) -> [Option<(Resource, u64)>; 4] {

@@ -80,6 +80,17 @@ impl Netlink {
         self.exchange(message, &mut |_| {})
     }
 
+    /// Makes a bridge, up.
+    #[cfg(test)]
+    pub(crate) fn add_bridge(&mut self, name: &[u8]) -> Result<(), Errno> {
+        let mut message = Message::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_ACK, 1);
+        message.name(name);
+        let mut nested = Vec::new();
+        push_attribute(&mut nested, libc::IFLA_INFO_KIND, b"bridge");
+        message.attribute(libc::IFLA_LINKINFO, &nested);
+        self.exchange(message, &mut |_| {})
+    }
+
     /// Sends a request, and calls `each` with every link of the answer.
     fn exchange(&mut self, message: Message, each: &mut dyn FnMut(&Link<'_>)) -> Result<(), Errno> {
         self.sequence = self.sequence.wrapping_add(1);

@@ -31,10 +31,10 @@ pub(crate) fn attach_tap(tun: BorrowedFd<'_>, name: &str) -> Result<String, Errn
     String::from_utf8(name).map_err(|_| Errno::EILSEQ)
 }
 
-/// Lets a tap vanish when its fd is closed.
-pub(crate) fn forget_tap(tap: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Whether a tap stays when its fd is closed.
+pub(crate) fn keep_tap(tap: BorrowedFd<'_>, keep: bool) -> Result<(), Errno> {
     // SAFETY: TUNSETPERSIST takes a number and no pointer.
-    Errno::result(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETPERSIST, 0) }).map(drop)
+    Errno::result(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETPERSIST, c_int::from(keep)) }).map(drop)
 }
 
 /// A fd that becomes readable when the process ends. Close-on-exec.

@@ -41,7 +41,7 @@ pub(crate) fn sweep(netlink: &mut Netlink) -> Result<u32, OsError> {
     for name in names {
         let taken = open_tun().and_then(|tun| {
             sys::attach_tap(tun.as_fd(), &name)?;
-            sys::forget_tap(tun.as_fd())
+            sys::keep_tap(tun.as_fd(), false)
         });
         match taken {
             Ok(()) => count += 1,
@@ -72,14 +72,4 @@ fn open_tun() -> Result<File, Errno> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_our_names_are_swept() {
-        assert!(is_ours("vmmtap0") && is_ours("vmmtap4095"));
-        for name in ["vmmtap", "vmmtap1a", "tap0", "vmmtap-1", ""] {
-            assert!(!is_ours(name), "{name}");
-        }
-    }
-}
+mod tests;

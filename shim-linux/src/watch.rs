@@ -89,8 +89,9 @@ impl Watch {
             }
             let [event] = events;
             let unit = Unit(event.data());
-            // Closing the only copy of a pidfd takes it out of the epoll.
             if let Some(pidfd) = self.processes.remove(&unit) {
+                // Closing it would not do while a new process, before its exec, has a copy of it. It is in there.
+                let _ = self.epoll.delete(&pidfd);
                 return Some(Exit { unit, status: reap(pidfd.as_fd()) });
             }
         }
