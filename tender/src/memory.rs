@@ -155,3 +155,55 @@ impl Memory {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! The door opens for what is the guest's, and for nothing else.
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn addresses_beyond_memory_are_outside() {
+        let memory = Memory::anywhere(4 * MIB).unwrap();
+        for (address, bytes) in [
+            (4 * MIB, 1),
+            (4 * MIB - 8, 9),
+            (0, 4 * MIB + 1),
+            (8, u64::MAX),
+            (u64::MAX, 1),
+            (u64::MAX - 7, 8),
+            (u64::MAX, u64::MAX),
+        ] {
+            assert_eq!(memory.bytes(address, bytes), Err(Outside { address, bytes }));
+        }
+        assert_eq!(memory.bytes(4 * MIB - 8, 8).unwrap(), [0; 8]);
+        assert_eq!(memory.bytes(4 * MIB, 0).unwrap(), [0; 0]);
+    }
+
+    #[test]
+    fn nobody_writes_below_the_image_or_what_is_read_only() {
+        let mut memory = Memory::anywhere(4 * MIB).unwrap();
+        memory.read_only.push(2 * MIB..2 * MIB + 4096);
+        for (address, bytes) in
+            [(0, 1), (MIB - 1, 8), (2 * MIB, 1), (2 * MIB - 1, 2), (2 * MIB + 4095, 1), (MIB, 3 * MIB), (MIB, u64::MAX)]
+        {
+            assert!(memory.bytes_mut(address, bytes).is_err(), "{address:#x} {bytes:#x}");
+        }
+        memory.bytes_mut(2 * MIB + 4096, 2).unwrap().copy_from_slice(b"ok");
+        assert_eq!(memory.bytes(2 * MIB + 4096, 2).unwrap(), b"ok");
+        assert!(memory.bytes_mut(2 * MIB - 2, 2).is_ok());
+    }
+
+    #[test]
+    fn memory_at_its_own_addresses_replaces_nothing() {
+        let (start, end) = (0x6000_0000, 0x6000_0000 + 16 * 4096);
+        let memory = Memory::identical(start, end, false).unwrap();
+        assert_eq!(memory.host_address(), start);
+        assert!(memory.bytes(start - 1, 1).is_err());
+        assert!(matches!(
+            Memory::identical(start, end, false),
+            Err(Refusal::Memory { errno: Errno(libc::EEXIST), .. })
+        ));
+    }
+}
