@@ -4,7 +4,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 /// Who a process runs as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,11 +60,11 @@ impl Identity {
         }
     }
 
-    /// The user of this name and its primary group.
+    /// The user of this name and its primary group, of those in `/etc/passwd`. A service's user is a local one, and the
+    /// C library's lookup would load modules of who knows whom into a process that is root.
     #[must_use]
     pub fn of_user(name: &str) -> Option<Self> {
-        let user = User::from_name(name).ok().flatten()?;
-        Some(Self { uid: user.uid, gid: user.gid })
+        in_passwd(&std::fs::read_to_string("/etc/passwd").ok()?, name)
     }
 
     /// Becomes this user for good, without any other group. Done already where this process is that user, and not root.
@@ -83,6 +83,16 @@ impl Identity {
             return Err(Errno::EPERM);
         }
         Ok(())
+    }
+}
+
+/// The user of this name in a text of passwd(5): `name:password:uid:gid:...`.
+fn in_passwd(passwd: &str, name: &str) -> Option<Identity> {
+    let entry = passwd.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let mut fields = entry.split(':').skip(1).map(str::parse);
+    match (fields.next()?, fields.next()?) {
+        (Ok(uid), Ok(gid)) => Some(Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid) }),
+        _ => None,
     }
 }
 
@@ -138,6 +148,17 @@ pub fn raise_files_limit() -> Result<u64, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_found_by_their_whole_name() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\nfulmar-old:x:7:7::/:/bin/false\nfulmar:x:8:9::/:/bin/false\nodd:x:a:1::\n";
+        let found = |name| in_passwd(passwd, name).map(|identity| (identity.uid.as_raw(), identity.gid.as_raw()));
+        assert_eq!(found("fulmar"), Some((8, 9)));
+        assert_eq!(found("fulm"), None);
+        assert_eq!(found("odd"), None);
+        assert_eq!(found("nobody"), None);
+    }
 
     #[test]
     fn a_user_is_a_name_or_numbers() {
