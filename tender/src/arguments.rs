@@ -28,6 +28,8 @@ pub(crate) struct RunArguments {
     pub(crate) memory_bytes: u64,
     /// spt: heap and stack may be executed.
     pub(crate) exec_heap: bool,
+    /// hvt: an open `/dev/kvm`, for a tender whose user may not open it.
+    pub(crate) kvm: Option<i32>,
     pub(crate) options: Vec<DeviceOption>,
     pub(crate) kernel: OsString,
     /// The guest's arguments, joined by spaces.
@@ -76,7 +78,8 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Request, Refusal> {
         return Err(Refusal::CommandLineLong);
     }
     let memory_bytes = MEMORY_MIB << 20;
-    let mut arguments = RunArguments { memory_bytes, exec_heap: false, options: Vec::new(), kernel, command_line };
+    let mut arguments =
+        RunArguments { memory_bytes, exec_heap: false, kvm: None, options: Vec::new(), kernel, command_line };
     for option in options {
         let text = option.to_string_lossy().into_owned();
         arguments.take_option(&text, &option).map_err(|fault| Refusal::Option { option: text, fault })?;
@@ -94,6 +97,11 @@ impl RunArguments {
         }
         if bytes == b"--x-exec-heap" {
             self.exec_heap = true;
+            return Ok(());
+        }
+        if let Some(value) = bytes.strip_prefix(b"--kvm=") {
+            let form = OptionFault::Form { wanted: "--kvm=@FD" };
+            self.kvm = Some(sys::fd_number(value).ok_or(form)?);
             return Ok(());
         }
         let (name, value) = if let Some(rest) = bytes.strip_prefix(b"--net:") {
@@ -162,6 +170,7 @@ KERNEL is the filename of the unikernel to run, or @FD for one that is open alre
 ARGS are optional arguments passed to the unikernel.
 Core options:
   [ --mem=512 ] (guest memory in MB)
+  [ --kvm=@NN ] (hvt: use the open /dev/kvm of file descriptor @NN)
   [ --x-exec-heap ] (spt: heap and stack may be executed)
   --help (display this help)
   --version (display version information)

@@ -52,6 +52,8 @@ pub(crate) enum OptionFault {
     Undeclared { name: String, kind: DeviceKind, declared: String },
     /// Not for hvt.
     SptOnly,
+    /// Not for spt.
+    HvtOnly,
     /// Given twice.
     Twice { name: String },
     /// The tap could not be had.
@@ -120,6 +122,7 @@ impl fmt::Display for OptionFault {
                 "Resource not declared in manifest: '{name}' (no {kind} device of that name); the image declares {declared}"
             ),
             OptionFault::SptOnly => f.write_str("only spt has it: under hvt all memory of the guest can be executed"),
+            OptionFault::HvtOnly => f.write_str("only hvt has it: spt runs without virtualization"),
             OptionFault::Twice { name } => write!(f, "'{name}' was given before; give each device once"),
             OptionFault::Interface { interface, errno } => write!(
                 f,

@@ -12,7 +12,7 @@ use crate::boot;
 use crate::device::{Attachment, Devices};
 use crate::image::ImageFile;
 use crate::memory::{Memory, Protection};
-use crate::refusal::Refusal;
+use crate::refusal::{OptionFault, Refusal};
 use crate::report;
 use crate::seccomp::{Argument, Filter, Row};
 use crate::sys::{self, TIMER};
@@ -60,6 +60,9 @@ impl Prepared {
         if sys::reads_imply_exec() {
             let what = "Cannot run with personality READ_IMPLIES_EXEC: start it without `setarch -X`".into();
             return Err(Refusal::Host { what });
+        }
+        if arguments.kvm.is_some() {
+            return Err(Refusal::Option { option: "--kvm".into(), fault: OptionFault::HvtOnly });
         }
         if arguments.memory_bytes > MEMORY_BYTES_MAX {
             return Err(Refusal::MemoryLarge { bytes: arguments.memory_bytes, bytes_max: MEMORY_BYTES_MAX });

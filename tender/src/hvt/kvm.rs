@@ -159,10 +159,15 @@ pub(super) enum Exit {
 }
 
 impl Machine {
-    /// Makes a machine with this memory at address 0.
-    pub(super) fn new(memory: &Memory) -> Result<Machine, Refusal> {
-        let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-        let kvm = OwnedFd::from(opened.map_err(|error| kvm_step("Could not open: /dev/kvm")(error.into()))?);
+    /// Makes a machine with this memory at address 0, by `given` where `/dev/kvm` is open already.
+    pub(super) fn new(memory: &Memory, given: Option<RawFd>) -> Result<Machine, Refusal> {
+        let kvm = match given {
+            Some(number) => sys::take_fd(number).map_err(kvm_step("Could not use the fd of --kvm"))?,
+            None => {
+                let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+                OwnedFd::from(opened.map_err(|error| kvm_step("Could not open: /dev/kvm")(error.into()))?)
+            }
+        };
         let version =
             sys::ioctl(kvm.as_raw_fd(), GET_API_VERSION, 0).map_err(kvm_step("KVM: ioctl (GET_API_VERSION) failed"))?;
         if version != API_VERSION {

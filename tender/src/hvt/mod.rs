@@ -73,7 +73,7 @@ impl Prepared {
         let step = |what| move |errno| Refusal::Step { what, errno, remedy: "see `ulimit -a` for what is exhausted" };
         sys::on_termination(terminate).map_err(step("Could not handle signals"))?;
         let mut memory = Memory::anywhere(memory_bytes(arguments.memory_bytes)?)?;
-        let machine = Machine::new(&memory)?;
+        let machine = Machine::new(&memory, arguments.kvm)?;
         let image_end = memory.load(image, elf, Protection::NeverExecutable)?;
         let no_room = |_| Refusal::Host { what: "No room for the boot information: give it more memory".into() };
         cpu::write_tables(&mut memory).map_err(no_room)?;

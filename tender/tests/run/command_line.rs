@@ -29,6 +29,7 @@ const WRONG: &[Wrong] = &[
     ),
     (&[], Some("devices"), "'service' of type NET_BASIC declared but not attached", "--net:service=TAP"),
     (&[], Some("devices"), "'storage' of type BLOCK_BASIC declared but not attached", "--block:storage=PATH"),
+    (&["--kvm=@3"], Some("hello"), "--kvm", "only hvt has it"),
     (&["--block-sector-size:storage=500"], Some("devices"), "Block size must be", "a power of two"),
     (&["--net-mac:service=xx"], Some("devices"), "--net-mac:service=xx", "six hexadecimal bytes"),
 ];
@@ -51,9 +52,12 @@ fn each_wrong_line_is_refused_in_one_line() {
 
 #[test]
 fn hvt_has_its_own_limits() {
-    for (options, wanted) in
-        [("--mem=4100", "exceeds the max size 4294967296 bytes"), ("--x-exec-heap", "only spt has it")]
-    {
+    for (options, wanted) in [
+        ("--mem=4100", "exceeds the max size 4294967296 bytes"),
+        ("--x-exec-heap", "only spt has it"),
+        ("--kvm=@77", "fd of --kvm: Bad file descriptor"),
+        ("--kvm=77", "--kvm=@FD"),
+    ] {
         let end = end(tender(Kind::Hvt).arg(options).arg(image(Kind::Hvt, "hello")));
         assert_eq!(end.code(), Some(1));
         assert!(end.stderr.contains(wanted), "{end:?}");

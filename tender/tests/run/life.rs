@@ -142,6 +142,17 @@ fn the_image_can_come_as_an_open_file() {
 }
 
 #[test]
+fn kvm_can_come_as_an_open_device() {
+    if kinds("kvm by descriptor").contains(&Kind::Hvt) {
+        let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm").unwrap();
+        fcntl(&kvm, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let option = format!("--kvm=@{}", kvm.as_raw_fd());
+        let end = end(tender(Kind::Hvt).args(["--mem=2", &option]).arg(image(Kind::Hvt, "hello")).arg("--ticks=0"));
+        assert_eq!((end.code(), end.stderr.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
 fn under_its_own_name_it_runs_either_kind() {
     for kind in kinds("own name") {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fulmar-tender"));
