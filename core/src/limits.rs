@@ -102,6 +102,30 @@ pub const POLICIES_MAX: usize = 4096;
 /// Connections that `vmmd` serves at once.
 pub const CONNECTIONS_MAX: usize = 256;
 
+/// Connections of one user at once, unless it is root or the user that `vmmd` runs as. The rest stays for others.
+pub const CONNECTIONS_PER_USER_MAX: usize = 64;
+
+/// Time in which a message that has begun must make progress, and a reply must be read, milliseconds.
+pub const PROGRESS_MS_MAX: u64 = 10_000;
+
+/// Time that a connection may stay open with nothing asked, milliseconds.
+pub const IDLE_MS_MAX: u64 = 60_000;
+
+/// Bytes of the longest reply that is held: 4,096 usual unikernels take 1 MB.
+pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Replies that are too long for a connection's own buffer and are held at once; further ones wait.
+pub const LONG_REPLIES_MAX: usize = 4;
+
+/// Time in which such a reply must be read wholly, milliseconds.
+pub const LONG_REPLY_MS_MAX: u64 = 60_000;
+
+/// Bytes of all images that arrive or are handed out compressed at once.
+pub const SPOOL_BYTES_MAX: u64 = 4 * IMAGE_BYTES_MAX;
+
+/// Fifos whose writing end `vmmd` holds until the console daemon reads them. Beyond, the first output may be lost.
+pub const FIFOS_HELD_MAX: usize = 64;
+
 /// Bytes of all unikernels' arguments together: usual ones take 100 to 300.
 pub const ARENA_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -138,3 +162,5 @@ const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
 const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);
 const _: () =
     assert!(CONSOLE_PUSH_BYTES_MAX < CONSOLE_LINES_MAX && CONSOLES_MAX * CONSOLE_LINE_BYTES_MAX < CONSOLES_BYTES_MAX);
+const _: () = assert!(CONNECTIONS_PER_USER_MAX < CONNECTIONS_MAX && CONNECTIONS_MAX <= u16::MAX as usize);
+const _: () = assert!(FRAME_HEAD_BYTES_MAX < REPLY_BYTES_MAX);

@@ -63,6 +63,39 @@ pub trait Folder: Send + Sync {
     fn names(&self) -> io::Result<Vec<String>>;
 }
 
+/// A shared folder is a folder.
+impl<F: Folder> Folder for std::sync::Arc<F> {
+    type File = F::File;
+
+    fn open(&self, name: &str) -> io::Result<F::File> {
+        (**self).open(name)
+    }
+
+    fn open_read_only(&self, name: &str) -> io::Result<F::File> {
+        (**self).open_read_only(name)
+    }
+
+    fn create(&self, name: &str) -> io::Result<F::File> {
+        (**self).create(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        (**self).rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        (**self).remove(name)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        (**self).sync()
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        (**self).names()
+    }
+}
+
 /// The bytes of an open file. Offsets and lengths are in bytes.
 pub trait Content: Send {
     /// Writes all of `bytes` at `offset`.

@@ -10,7 +10,7 @@ use heapless::String;
 use crate::disk::{Content, Folder, is_full};
 
 /// How the names of spool files begin.
-pub(crate) const PREFIX: &str = "tmp-";
+const PREFIX: &str = "tmp-";
 
 /// Why bytes were not taken. The spool is of no use any more.
 #[derive(Debug)]
@@ -63,6 +63,20 @@ impl<F: Folder> Spools<F> {
     /// Spools in `folder`, of at most `bytes_max` bytes together.
     pub fn new(folder: F, bytes_max: u64) -> Self {
         Self { shared: Arc::new(Shared { folder, next: AtomicU64::new(0), bytes: AtomicU64::new(0), bytes_max }) }
+    }
+
+    /// Removes the spools of a predecessor: at the start only, it cannot tell them from ours. Returns how many went.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn clear(&self) -> Result<usize, SpoolError> {
+        let names = self.folder().names().map_err(|error| SpoolError::Io("list the spool files", error))?;
+        let mut count = 0;
+        for name in names.iter().filter(|name| name.starts_with(PREFIX)) {
+            self.folder().remove(name).map_err(|error| SpoolError::Io("remove a spool file", error))?;
+            count += 1;
+        }
+        Ok(count)
     }
 
     pub(crate) fn folder(&self) -> &F {

@@ -12,7 +12,7 @@ use heapless::String;
 use sha2::{Digest as _, Sha256};
 
 use crate::disk::{Content, Folder};
-use crate::spool::{PREFIX, Spool, SpoolError, Spools};
+use crate::spool::{Spool, SpoolError, Spools};
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -142,23 +142,19 @@ impl<F: Folder> Store<F> {
         }
     }
 
-    /// At the start: removes every spool and every image that `is_wanted` does not want. Returns how many files went. Files of
-    /// other names are left alone.
+    /// Removes every image that `is_wanted` does not want. Returns how many files went. Files of other names are left alone.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn sweep(&self, mut is_wanted: impl FnMut(&Digest) -> bool) -> Result<usize, StoreError> {
         let folder = self.spools.folder();
         let names = folder.names().map_err(|error| StoreError::Io("list the images", error))?;
-        let left_over = |name: &&std::string::String| match digest_of(name) {
-            Some(digest) => !is_wanted(&digest),
-            None => name.starts_with(PREFIX),
-        };
-        let left_over: Vec<_> = names.iter().filter(left_over).collect();
-        for name in &left_over {
+        let unwanted = |name: &&std::string::String| digest_of(name).is_some_and(|digest| !is_wanted(&digest));
+        let unwanted: Vec<_> = names.iter().filter(unwanted).collect();
+        for name in &unwanted {
             folder.remove(name).map_err(|error| StoreError::Io("remove an unused image", error))?;
         }
-        Ok(left_over.len())
+        Ok(unwanted.len())
     }
 
     /// An image as a zlib stream of this level (1 to 9), in a spool.

@@ -1,7 +1,7 @@
 //! `vmmd` runs the unikernels of a host. This file starts its two halves and does nothing else: one process decides and has
-//! no privileges (`control`), the other acts and reads nothing but the first one's requests (`host_half`).
+//! no privileges (`decide`), the other acts and reads nothing but the first one's requests (`host_half`).
 
-mod control;
+mod decide;
 mod host_half;
 mod options;
 mod start;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Ok(Command::Control(options)) => match start::become_control(options) {
-            Ok((options, channel)) => control::run(options, channel),
+            Ok((options, channel)) => decide::run(options, channel),
             Err(error) => {
                 log::line("vmmd[control]", format_args!("{error}"));
                 ExitCode::FAILURE

@@ -15,7 +15,7 @@ use fulmar_host::privilege::{self, Identity};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::control::ControlOptions;
+use crate::decide::ControlOptions;
 use crate::options::{CONTROL_HALF, Options};
 
 /// How often to look whether a dying predecessor has let go of the lock, and how long to wait in between.

@@ -1,0 +1,340 @@
+//! Clients: accepting them, reading their messages, handing commands to the machine. Whatever a client sends or fails to send, it costs a
+//! bounded amount of memory and time, and is answered in words where its header could be read.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+
+use fulmar_core::limits::{CONNECTIONS_PER_USER_MAX, IDLE_MS_MAX, IMAGE_BYTES_MAX, PROGRESS_MS_MAX};
+use fulmar_core::machine::{Input, Spooled};
+use fulmar_core::name::Name;
+use fulmar_core::scan::{Event, ScanError};
+use fulmar_core::wire::{self, Command, Config, Cut, Frame, Header, Image, Message, Payload, UnikernelCommand};
+use fulmar_host::socket::peer_uid;
+use fulmar_host::spool::SpoolError;
+use mio::Interest;
+use mio::net::UnixStream;
+
+use super::replies::Written;
+use super::slots::Stage;
+use super::turn::token_of;
+use super::{Control, log};
+
+/// Connections that are accepted before others have their turn.
+const ACCEPTS_MAX: usize = 64;
+
+/// Bytes of a refusal that we word ourselves.
+const REFUSAL_BYTES_MAX: usize = 1024;
+
+/// How reading went.
+enum Reading {
+    /// Nothing more has come.
+    Blocked,
+    /// The conversation is over.
+    Over,
+    /// Something was done about a message.
+    Acted,
+}
+
+impl Control<'_> {
+    /// Accepts those who wait, and serves each at once: most have their question ready and their answer fits.
+    pub(super) fn accept(&mut self) {
+        for _ in 0..ACCEPTS_MAX {
+            match self.listener.accept() {
+                Ok((stream, _)) => match self.slots.take(stream, self.now.ms + IDLE_MS_MAX) {
+                    Ok(index) => self.serve(index),
+                    Err(stream) => self.turn_away(stream),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.accepting = false;
+                    return;
+                }
+                // The client may be gone already, which is its own business.
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                }
+                Err(error) => {
+                    log!("could not accept a connection: {error}");
+                    self.accepting = false;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// All slots are taken: says so, without waiting.
+    fn turn_away(&mut self, mut stream: UnixStream) {
+        log!("connection refused: all are in use");
+        let read = stream.read(&mut self.slots.input).unwrap_or(0);
+        let header = self.slots.input.get(4..read).and_then(wire::peek_header);
+        let header = header.unwrap_or_else(|| Header::new(0, Name::ROOT));
+        let payload = Payload::Failure("too many connections, try again".into());
+        if let Ok(frame) = wire::encode_frame(&Message { header, payload }, &mut self.slots.reply) {
+            let _ = stream.write(frame);
+        }
+    }
+
+    /// Goes on with a connection until it has to wait.
+    pub(super) fn serve(&mut self, index: u16) {
+        self.serving = Some(index);
+        while self.step(index) {}
+        self.serving = None;
+    }
+
+    /// One step of a connection; `false` when it has to wait or is gone.
+    fn step(&mut self, index: u16) -> bool {
+        let slot = self.slots.get(index);
+        if slot.stream.is_none() {
+            return false;
+        }
+        match slot.stage {
+            Stage::Reading => match self.read(index) {
+                Reading::Acted => return true,
+                Reading::Blocked => self.watch(index),
+                Reading::Over => self.close(index),
+            },
+            Stage::Lingering => match self.discard(index) {
+                Reading::Acted => return true,
+                Reading::Blocked => self.watch(index),
+                Reading::Over => self.close(index),
+            },
+            Stage::Waiting => self.watch(index),
+            Stage::Deferred => {
+                self.send_reply(index);
+                if self.slots.get(index).stage != Stage::Deferred {
+                    // It may not have needed the buffer in the end.
+                    self.slots.wake_deferred();
+                    return true;
+                }
+                self.watch(index);
+            }
+            Stage::Writing => match self.write(index) {
+                Written::Blocked => self.watch(index),
+                Written::Failed => self.close(index),
+                Written::All => {
+                    let deadline_ms = self.now.ms + IDLE_MS_MAX;
+                    let slot = self.slots.get(index);
+                    if slot.linger {
+                        slot.stage = Stage::Lingering;
+                        if let Some(stream) = &slot.stream {
+                            let _ = stream.shutdown(Shutdown::Write);
+                        }
+                    } else if slot.keep {
+                        slot.listen();
+                        self.slots.set_deadline(index, deadline_ms);
+                    } else {
+                        self.close(index);
+                        return false;
+                    }
+                    return true;
+                }
+            },
+        }
+        false
+    }
+
+    /// Lets the event loop watch a connection that has to wait, unless its user has too many.
+    fn watch(&mut self, index: u16) {
+        let slot = self.slots.get(index);
+        let Some(stream) = slot.stream.as_mut().filter(|_| !slot.watched) else { return };
+        let uid = peer_uid(stream).unwrap_or(u32::MAX);
+        slot.watched = true;
+        slot.uid = uid;
+        let watched = self.poll.registry().register(stream, token_of(index), Interest::READABLE | Interest::WRITABLE);
+        if let Err(error) = watched {
+            log!("could not watch a connection: {error}");
+            return self.close(index);
+        }
+        let trusted = uid == 0 || uid == self.uid;
+        if !trusted && self.slots.count_of(uid) > CONNECTIONS_PER_USER_MAX {
+            log!("connection refused: user {uid} has {CONNECTIONS_PER_USER_MAX} already");
+            if self.slots.get(index).stage == Stage::Reading {
+                let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
+                self.refuse(index, &header, "too many connections of this user, try again");
+            }
+            self.close(index);
+        }
+    }
+
+    /// Ends a connection. What it asked for goes on.
+    pub(super) fn close(&mut self, index: u16) {
+        let was_waiting = self.slots.get(index).stage == Stage::Waiting;
+        self.slots.free(index);
+        if was_waiting {
+            self.handle(Input::HangUp { connection: index });
+        }
+    }
+
+    fn read(&mut self, index: u16) -> Reading {
+        loop {
+            let read = match self.receive(index) {
+                Ok(0) => {
+                    if !self.slots.get(index).scanner.is_between_frames() {
+                        log!("a connection ended within a message");
+                    }
+                    return Reading::Over;
+                }
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Reading::Blocked,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return Reading::Over,
+            };
+            if let Some(acted) = self.scan(index, read) {
+                return acted;
+            }
+            self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+        }
+    }
+
+    /// Fills the input: with what came early, or with what has come now.
+    fn receive(&mut self, index: u16) -> io::Result<usize> {
+        let mut input = std::mem::take(&mut self.slots.input);
+        let (slot, _, own) = self.slots.parts(index);
+        let received = match std::mem::take(&mut slot.early_bytes) {
+            0 => slot.stream.as_mut().map_or(Ok(0), |stream| stream.read(&mut input)),
+            early => {
+                input[..early].copy_from_slice(&own[..early]);
+                Ok(early)
+            }
+        };
+        self.slots.input = input;
+        received
+    }
+
+    /// Scans so many bytes of the input. Nothing while the message goes on.
+    fn scan(&mut self, index: u16, read: usize) -> Option<Reading> {
+        let input = std::mem::take(&mut self.slots.input);
+        let mut rest = &input[..read];
+        let scanned = loop {
+            let (slot, head, own) = self.slots.parts(index);
+            match slot.scanner.next(head, &mut rest) {
+                Ok(Event::More) => break None,
+                Ok(Event::DivertBegin { .. }) => match self.spools.create(IMAGE_BYTES_MAX) {
+                    Ok(spool) => slot.spool = Some(spool),
+                    Err(error) => break Some(Err(error)),
+                },
+                Ok(Event::Diverted(piece)) => {
+                    if let Some(Err(error)) = slot.spool.as_mut().map(|spool| spool.append(piece)) {
+                        break Some(Err(error));
+                    }
+                }
+                Ok(Event::Frame { head_len, cut }) => {
+                    own[..rest.len()].copy_from_slice(rest);
+                    slot.early_bytes = rest.len();
+                    break Some(Ok(Ok((head_len, cut))));
+                }
+                Err(error) => break Some(Ok(Err(error))),
+            }
+        };
+        self.slots.input = input;
+        Some(match scanned? {
+            Ok(Ok((head_len, cut))) => {
+                self.dispatch(index, head_len, cut);
+                Reading::Acted
+            }
+            Ok(Err(error)) => self.refuse_stream(index, read, error),
+            Err(error) => self.refuse_spool(index, &error),
+        })
+    }
+
+    /// The header of the message that is coming, as far as it has come.
+    fn header_so_far(&mut self, index: u16) -> Option<Header> {
+        let (slot, head, _) = self.slots.parts(index);
+        wire::peek_header(&head[..slot.scanner.head_len().min(head.len())])
+    }
+
+    fn refuse_stream(&mut self, index: u16, read: usize, error: ScanError) -> Reading {
+        log!("malformed message: {error}");
+        let so_far = self.header_so_far(index);
+        // A frame whose length is refused has no head yet: what follows the length may still tell.
+        let header = so_far.or_else(|| wire::peek_header(self.slots.input.get(4..read)?));
+        let Some(header) = header else { return Reading::Over };
+        self.refuse_and_linger(index, &header, format_args!("{error}"))
+    }
+
+    fn refuse_spool(&mut self, index: u16, error: &SpoolError) -> Reading {
+        let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
+        log!("{}: image refused: {error}", header.name);
+        self.refuse_and_linger(index, &header, format_args!("{error}"))
+    }
+
+    /// Refuses while the client may still be sending: it gets to read the reason only if it can send on for a while.
+    fn refuse_and_linger(&mut self, index: u16, header: &Header, text: std::fmt::Arguments<'_>) -> Reading {
+        self.slots.get(index).spool = None;
+        let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
+        let _ = std::fmt::write(&mut words, text);
+        self.refuse(index, header, &words);
+        self.slots.get(index).linger = true;
+        self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+        Reading::Acted
+    }
+
+    /// Reads and forgets what a refused client still sends, until it has read the reason and closes, or its time is over.
+    fn discard(&mut self, index: u16) -> Reading {
+        let mut input = std::mem::take(&mut self.slots.input);
+        let slot = self.slots.get(index);
+        slot.early_bytes = 0;
+        let read = slot.stream.as_mut().map_or(Ok(0), |stream| stream.read(&mut input));
+        self.slots.input = input;
+        match read {
+            Ok(0) => Reading::Over,
+            Ok(_) => Reading::Acted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Reading::Blocked,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Reading::Acted,
+            Err(_) => Reading::Over,
+        }
+    }
+
+    /// Does something about a whole message.
+    fn dispatch(&mut self, index: u16, head_len: usize, cut: Option<Cut>) {
+        let now = self.now;
+        let (slot, head, _) = self.slots.parts(index);
+        let message = match wire::decode(Frame { head: &head[..head_len], cut }) {
+            Ok(message) => message,
+            Err(error) => {
+                let header = wire::peek_header(&head[..head_len]);
+                log!("malformed message: {error}");
+                let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
+                let _ = std::fmt::write(&mut words, format_args!("{error}"));
+                return match header {
+                    Some(header) => self.refuse(index, &header, &words),
+                    None => self.give_up(index),
+                };
+            }
+        };
+        let Message { header, payload } = message;
+        let Payload::Command(command) = payload else {
+            return self.refuse(index, &header, "unknown command");
+        };
+        if let Command::Unikernel(UnikernelCommand::Create(config) | UnikernelCommand::ForceCreate(config)) = &command {
+            slot.compressed = config.compressed;
+            if let Err(error) = spool_inline(config, &self.spools, &mut slot.spool) {
+                log!("{}: image refused: {error}", header.name);
+                let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
+                let _ = std::fmt::write(&mut words, format_args!("{error}"));
+                return self.refuse(index, &header, &words);
+            }
+        }
+        slot.stage = Stage::Waiting;
+        slot.deadline_ms = u64::MAX;
+        let image = slot.spool.as_ref().map(|_| Spooled { spool: u32::from(index) });
+        self.machine.handle(now, Input::Command { connection: index, header: &header, command: &command, image });
+        self.drain();
+        // A create that was admitted has taken it.
+        self.slots.get(index).spool = None;
+    }
+}
+
+/// An image that is small enough to be held goes the way of the others.
+fn spool_inline(
+    config: &Config<'_>,
+    spools: &super::ImageSpools,
+    spool: &mut Option<super::ImageSpool>,
+) -> Result<(), SpoolError> {
+    if let Image::Inline(bytes) = config.image
+        && !bytes.is_empty()
+    {
+        let mut small = spools.create(IMAGE_BYTES_MAX)?;
+        small.append(bytes)?;
+        *spool = Some(small);
+    }
+    Ok(())
+}

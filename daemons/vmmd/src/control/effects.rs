@@ -1,0 +1,153 @@
+//! What the machine wants done, and what comes of it. Nothing here has an opinion.
+
+use fulmar_core::halves::{Attempt, LaunchError, OsError, Request, Signal, Unit};
+use fulmar_core::machine::{Change, Digest, Effect, Input, StoredImage};
+use fulmar_host::store;
+use std::io;
+use std::os::fd::AsFd;
+
+use super::host::Asking;
+use super::worker::{Job, Outcome, errno};
+use super::{Control, log};
+
+impl Control<'_> {
+    /// Tells the machine and does what it says.
+    pub(super) fn handle(&mut self, input: Input<'_>) {
+        self.machine.handle(self.now, input);
+        self.drain();
+    }
+
+    /// Does what the machine says.
+    pub(super) fn drain(&mut self) {
+        loop {
+            while let Some(effect) = self.machine.next_effect() {
+                self.act(effect);
+            }
+            let Some((unit, error)) = self.stillborn.pop_front() else { return };
+            self.machine.handle(self.now, Input::Launched { unit, outcome: Err(error) });
+        }
+    }
+
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Reply { connection } => self.reply(connection),
+            Effect::Store { slot } => self.store(slot),
+            Effect::Release { digest } => self.worker.push(Job::Release(digest)),
+            Effect::Collect => {
+                let mut wanted: Vec<Digest> =
+                    self.machine.unikernels().filter_map(|(_, unikernel)| unikernel.digest().copied()).collect();
+                wanted.sort_unstable();
+                self.worker.push(Job::Collect(wanted));
+            }
+            Effect::Launch { slot } => self.ask(Asking::Launch(slot)),
+            Effect::Append(change) => self.append(change),
+            Effect::Signal { unit, kill } => {
+                self.ask(Asking::Signal(unit, if kill { Signal::Kill } else { Signal::Terminate }));
+            }
+            Effect::Rest { slot } => {
+                if let Some(unikernel) = self.machine.unikernel(slot) {
+                    log!("{} does not run and is tried again later: {}", unikernel.name(), unikernel.trouble());
+                }
+            }
+        }
+    }
+
+    fn store(&mut self, slot: u16) {
+        let Some(unikernel) = self.machine.unikernel(slot) else { return };
+        let connection = u16::try_from(unikernel.spool()).unwrap_or(u16::MAX);
+        let client = self.slots.get(connection);
+        // The machine was given it by this connection in the input that it now answers.
+        if let Some(spool) = client.spool.take() {
+            let compressed = client.compressed;
+            self.worker.push(Job::Store { slot, spool, compressed });
+        }
+    }
+
+    fn append(&mut self, change: Change) {
+        let Some(record) = self.machine.record(change, &mut self.appends.policy) else {
+            return log!("a change without a record: {change:?}");
+        };
+        match self.appends.filling.push(&record) {
+            Ok(()) => self.appends.changes.push(change),
+            Err(error) => log!("{error}"),
+        }
+    }
+
+    /// Sends the records of this turn to the disk, all at once, unless others are still under way.
+    pub(super) fn commit(&mut self) {
+        if self.appends.filling.is_empty() {
+            return;
+        }
+        if let Some(spare) = self.appends.spare.take() {
+            let batch = std::mem::replace(&mut self.appends.filling, spare);
+            std::mem::swap(&mut self.appends.changes, &mut self.appends.under_way);
+            self.worker.push(Job::Append(batch));
+        }
+    }
+
+    /// Takes in what the disk's thread has done.
+    pub(super) fn collect_outcomes(&mut self) {
+        while let Some(outcome) = self.worker.next_outcome() {
+            match outcome {
+                Outcome::Appended(batch, outcome) => {
+                    self.appends.spare = Some(batch);
+                    let mut changes = std::mem::take(&mut self.appends.under_way);
+                    for change in changes.drain(..) {
+                        self.handle(Input::Appended { change, outcome });
+                    }
+                    self.appends.under_way = changes;
+                }
+                Outcome::Stored(slot, Ok(stored)) => {
+                    let image = StoredImage { digest: stored.digest, bytes: stored.bytes, facts: &stored.facts };
+                    self.handle(Input::Stored { slot, outcome: Ok(image) });
+                }
+                Outcome::Stored(slot, Err(error)) => self.handle(Input::Stored { slot, outcome: Err(error) }),
+                Outcome::Compressed(connection, serial, compressed) => self.compressed(connection, serial, compressed),
+            }
+        }
+    }
+
+    /// Asks for the launch of this slot. `false` when the channel is full: to be called again.
+    pub(super) fn launch(&mut self, slot: u16) -> bool {
+        let Some(unikernel) = self.machine.unikernel(slot) else { return true };
+        let (unit, name) = (Unit(unikernel.unit()), *unikernel.name());
+        let image = match unikernel
+            .digest()
+            .ok_or(store::StoreError::Missing)
+            .and_then(|it| store::open(&*self.images, it))
+        {
+            Ok(image) => image,
+            Err(error) => {
+                log!("{name}: {error}");
+                let missing = nix::errno::Errno::ENOENT as i32;
+                self.stillborn(unit, if let store::StoreError::Io(_, error) = error { errno(&error) } else { missing });
+                return true;
+            }
+        };
+        let console = match self.console.make_fifo(&name) {
+            Ok(fifo) => fifo,
+            Err(error) => {
+                log!("{name}: could not make its fifo: {error}");
+                self.stillborn(unit, errno(&error));
+                return true;
+            }
+        };
+        let Some(plan) = self.machine.launch_plan(slot, &mut self.plan) else { return true };
+        let Ok(packet) = Request::Launch(plan).encode(&mut self.host.packet) else {
+            self.stillborn.push_back((unit, LaunchError::Arguments));
+            return true;
+        };
+        match self.host.channel.send(packet, &[console.as_fd(), image.as_fd()]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            // When the host half is gone that is seen when it is read from.
+            _ => {
+                self.add_console(unit, &name, console);
+                true
+            }
+        }
+    }
+
+    fn stillborn(&mut self, unit: Unit, errno: i32) {
+        self.stillborn.push_back((unit, LaunchError::Os(OsError { attempt: Attempt::PrepareProcess, errno })));
+    }
+}

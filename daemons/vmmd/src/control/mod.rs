@@ -1,0 +1,156 @@
+//! The control half of `vmmd`: unprivileged, one thread, one machine. It moves bytes between the clients, the console daemon, the
+//! host half and the disk, and carries out what the machine says. It must never decide about a unikernel or a policy itself, never wait for anybody but the
+//! kernel, and never answer before the machine does.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `start` | recovery: the journal, what the host has, what still runs |
+//! | `turn` | one turn of the event loop, deadlines |
+//! | `effects` | what the machine wants done |
+//! | `clients` | accepting, reading, dispatching |
+//! | `replies` | writing, long replies, images |
+//! | `slots` | the memory of connections |
+//! | `host` | the channel to the host half |
+//! | `console` | the link to the console daemon, and fifos |
+//! | `worker` | the thread that waits for the disk |
+
+mod clients;
+mod console;
+mod effects;
+mod host;
+mod replies;
+mod slots;
+mod start;
+mod turn;
+mod worker;
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use fulmar_core::halves::{LaunchError, Unit};
+use fulmar_core::machine::{Change, Now, POLICY_BYTES_MAX, PlanBuffers, Product, Tenders};
+use fulmar_core::policy::Policy;
+use fulmar_host::channel::Channel;
+use fulmar_host::disk::{FolderLock, HostFolder};
+use fulmar_host::journal::Batch;
+use fulmar_host::spool::{Spool, Spools};
+use mio::{Events, Poll};
+
+use console::Console;
+use host::HostLink;
+use slots::Slots;
+use worker::Worker;
+
+/// Writes a line of the log.
+macro_rules! log {
+    ($($text:tt)*) => { fulmar_host::log::line("vmmd", format_args!($($text)*)) };
+}
+use log;
+
+/// Where the control half works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The run folder: `util/*.sock`, `fifo/`.
+    pub run: PathBuf,
+    /// The state folder: the journal, `images/`.
+    pub state: PathBuf,
+    /// The mode of the listening socket.
+    pub socket_mode: u32,
+}
+
+impl Settings {
+    /// These folders, and a socket for the owner and its group.
+    #[must_use]
+    pub fn new(run: PathBuf, state: PathBuf) -> Self {
+        Self { run, state, socket_mode: 0o660 }
+    }
+}
+
+pub use start::StartError;
+
+/// Where images arrive.
+type ImageSpools = Spools<Arc<HostFolder>>;
+type ImageSpool = Spool<Arc<HostFolder>>;
+
+/// A clock that never goes back, and the one for people.
+#[derive(Debug)]
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn now(&self) -> Now {
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { ms: milliseconds(self.start.elapsed()), wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }
+    }
+}
+
+/// The control half.
+pub struct Control<'m> {
+    machine: &'m mut Product,
+    clock: Clock,
+    now: Now,
+    poll: Poll,
+    listener: mio::net::UnixListener,
+    /// Whether connections may be waiting to be accepted: edges are told once.
+    accepting: bool,
+    slots: Slots,
+    /// The connection that is being served now: it needs no wake-up.
+    serving: Option<u16>,
+    /// Who we are.
+    uid: u32,
+    /// The state folder is ours alone.
+    _lock: FolderLock,
+    host: HostLink,
+    console: Console,
+    worker: Worker,
+    images: Arc<HostFolder>,
+    spools: ImageSpools,
+    plan: Box<PlanBuffers>,
+    /// The root policy, with the bridges that were there when last asked.
+    root: Policy,
+    tenders: Tenders,
+    bridges_at_ms: u64,
+    appends: Appends,
+    /// Launches that failed before the host half was asked.
+    stillborn: VecDeque<(Unit, LaunchError)>,
+}
+
+/// Records on their way to the disk: one batch is being made durable, the next one is being filled.
+struct Appends {
+    filling: Batch,
+    changes: Vec<Change>,
+    under_way: Vec<Change>,
+    /// The memory of the other batch; nothing while the worker has it.
+    spare: Option<Batch>,
+    policy: Box<[u8; POLICY_BYTES_MAX]>,
+}
+
+impl<'m> Control<'m> {
+    /// Recovers what was desired, asks the host half what there is, and listens. Survivors are adopted and what is desired is launched in
+    /// the first turns.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing may be served.
+    pub fn start(settings: &Settings, channel: Channel, machine: &'m mut Product) -> Result<Self, StartError> {
+        start::start(settings, channel, machine)
+    }
+
+    /// Serves until the host half is gone.
+    ///
+    /// # Errors
+    /// What the event loop died of.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        while self.turn(&mut events, None)? {}
+        log!("the host half is gone: the control half ends too, unikernels go on");
+        Ok(())
+    }
+}
+
+/// What a listening socket is called in the run folder.
+const SOCKET: &str = "util/vmmd.sock";

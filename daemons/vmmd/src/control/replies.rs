@@ -1,0 +1,248 @@
+//! Replies: made in one buffer, sent at once where the client can take them, else kept where a slow reader hurts only itself.
+
+use std::io::{self, Write};
+
+use fulmar_core::limits::{LONG_REPLY_MS_MAX, PROGRESS_MS_MAX};
+use fulmar_core::machine::{Digest, Done, Reply};
+use fulmar_core::wire::{self, Header, Message, Payload};
+use fulmar_host::store;
+
+use super::slots::{Octets, PIECE_BYTES, Rest, Sending, Slots, Stage};
+use super::worker::Job;
+use super::{Control, ImageSpool, log};
+
+/// How writing went.
+pub(super) enum Written {
+    All,
+    Blocked,
+    Failed,
+}
+
+impl Control<'_> {
+    /// The machine has the reply to this connection.
+    pub(super) fn reply(&mut self, index: u16) {
+        let Some(header) = self.machine.reply_header(index) else { return };
+        match self.machine.reply(index) {
+            Reply::None => return,
+            Reply::Image { digest, bytes, level: 0 } => self.send_stored(index, &header, &digest, bytes),
+            Reply::Image { digest, level, .. } => {
+                let serial = self.slots.get(index).serial;
+                self.worker.push(Job::Compress { connection: index, serial, digest, level });
+                return;
+            }
+            Reply::Refused(refusal) => {
+                log!("{}: refused: {refusal}", header.name);
+                self.send_reply(index);
+            }
+            Reply::Done(done) => {
+                if done != Done::PolicyUnchanged {
+                    log!("{}: {}", header.name, done.as_str());
+                }
+                self.send_reply(index);
+            }
+            Reply::Infos | Reply::Policies => self.send_reply(index),
+        }
+        if self.serving != Some(index) {
+            self.slots.wake(index);
+        }
+    }
+
+    /// Makes and sends the reply that the machine has for this connection.
+    pub(super) fn send_reply(&mut self, index: u16) {
+        let buffer_bytes = self.slots.reply.len();
+        match self.machine.encode_reply(index, &mut self.slots.reply) {
+            Ok(frame) => {
+                let begin = buffer_bytes - frame.len();
+                self.slots.get(index).keep = self.machine.keeps_open(index);
+                self.send(index, begin);
+            }
+            Err(_) => {
+                if let Some(header) = self.machine.reply_header(index) {
+                    self.refuse(index, &header, "the listing is too long for one reply: ask for a path further down");
+                }
+            }
+        }
+    }
+
+    /// Sends a refusal; the connection ends after it.
+    pub(super) fn refuse(&mut self, index: u16, header: &Header, text: &str) {
+        let payload = Payload::Failure(text.into());
+        let buffer_bytes = self.slots.reply.len();
+        self.slots.get(index).keep = false;
+        match wire::encode_frame(&Message { header: *header, payload }, &mut self.slots.reply) {
+            Ok(frame) => {
+                let begin = buffer_bytes - frame.len();
+                self.send(index, begin);
+            }
+            Err(_) => self.give_up(index),
+        }
+    }
+
+    /// Ends a connection in its next step.
+    pub(super) fn give_up(&mut self, index: u16) {
+        let slot = self.slots.get(index);
+        slot.stage = Stage::Writing;
+        slot.keep = false;
+        slot.linger = false;
+    }
+
+    /// Sends the reply buffer from `begin` on, as far as it goes, and keeps the rest.
+    fn send(&mut self, index: u16, begin: usize) {
+        let bytes = self.slots.reply.len() - begin;
+        let fits = bytes <= PIECE_BYTES && self.slots.get(index).early_bytes == 0;
+        if !fits && self.slots.long_taken.iter().all(|taken| *taken) {
+            let slot = self.slots.get(index);
+            slot.stage = Stage::Deferred;
+            // It waits for others, who have their deadlines.
+            slot.deadline_ms = u64::MAX;
+            return;
+        }
+        let Slots { all, reply, .. } = &mut self.slots;
+        let slot = &mut all[usize::from(index)];
+        slot.stage = Stage::Writing;
+        slot.rest = Rest::Nothing;
+        let Some(stream) = &mut slot.stream else { return };
+        let mut at = begin;
+        while at < reply.len() {
+            match stream.write(&reply[at..]) {
+                Ok(written) => at += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.keep(index, at);
+                }
+                Err(_) => return self.give_up(index),
+            }
+        }
+    }
+
+    /// Keeps the reply buffer from `at` on where only this connection needs it.
+    fn keep(&mut self, index: u16, at: usize) {
+        let reply = std::mem::take(&mut self.slots.reply);
+        let rest = &reply[at..];
+        let (slot, _, own) = self.slots.parts(index);
+        if rest.len() <= own.len() && slot.early_bytes == 0 {
+            own[..rest.len()].copy_from_slice(rest);
+            slot.rest = Rest::Own { begin: 0, end: rest.len() };
+            self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+        } else if let Some(buffer) = self.slots.take_long() {
+            self.slots.long[buffer][at..].copy_from_slice(rest);
+            self.slots.get(index).rest = Rest::Long { buffer, begin: at };
+            self.slots.set_deadline(index, self.now.ms + LONG_REPLY_MS_MAX);
+        } else {
+            self.give_up(index);
+        }
+        self.slots.reply = reply;
+    }
+
+    /// Sends on what is kept, then the octets that follow.
+    pub(super) fn write(&mut self, index: u16) -> Written {
+        loop {
+            let Slots { all, long, .. } = &mut self.slots;
+            let rest = all[usize::from(index)].rest;
+            let sent = match rest {
+                Rest::Nothing => match self.refill(index) {
+                    Some(true) => continue,
+                    Some(false) => return Written::All,
+                    None => return Written::Failed,
+                },
+                Rest::Long { buffer, begin } => {
+                    let stream = all[usize::from(index)].stream.as_mut();
+                    stream.map_or(Ok(0), |stream| stream.write(&long[buffer][begin..]))
+                }
+                Rest::Own { begin, end } => {
+                    let (slot, _, own) = self.slots.parts(index);
+                    slot.stream.as_mut().map_or(Ok(0), |stream| stream.write(&own[begin..end]))
+                }
+            };
+            match sent {
+                Ok(0) => return Written::Failed,
+                Ok(sent) => self.sent(index, rest, sent),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Written::Blocked,
+                Err(_) => return Written::Failed,
+            }
+        }
+    }
+
+    fn sent(&mut self, index: u16, rest: Rest, sent: usize) {
+        let left = match rest {
+            Rest::Own { begin, end } if begin + sent < end => Rest::Own { begin: begin + sent, end },
+            Rest::Long { buffer, begin } if begin + sent < self.slots.long[buffer].len() => {
+                Rest::Long { buffer, begin: begin + sent }
+            }
+            _ => Rest::Nothing,
+        };
+        self.slots.get(index).rest = left;
+        if left == Rest::Nothing {
+            self.slots.release(rest);
+        }
+        // Others may wait for a long buffer: a little progress does not keep it.
+        if !matches!(left, Rest::Long { .. }) {
+            self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+        }
+    }
+
+    /// Reads the next octets of an image into the connection's own memory. Nothing when they cannot be read.
+    fn refill(&mut self, index: u16) -> Option<bool> {
+        let (slot, _, own) = self.slots.parts(index);
+        let Some(sending) = &mut slot.sending else { return Some(false) };
+        if sending.offset == sending.bytes {
+            slot.sending = None;
+            return Some(false);
+        }
+        let left = usize::try_from(sending.bytes - sending.offset).unwrap_or(usize::MAX);
+        let piece = &mut own[..left.min(PIECE_BYTES)];
+        let read = sending.octets.read_at(piece, sending.offset).filter(|read| *read > 0)?;
+        sending.offset += read as u64;
+        slot.rest = Rest::Own { begin: 0, end: read };
+        Some(true)
+    }
+
+    fn send_stored(&mut self, index: u16, header: &Header, digest: &Digest, bytes: u64) {
+        match store::open(&*self.images, digest) {
+            Ok(file) => {
+                self.send_image(index, header, false, Sending { octets: Octets::Stored(file), offset: 0, bytes })
+            }
+            Err(error) => self.refuse_image(index, header, &error),
+        }
+    }
+
+    /// The image that this connection asked for has been compressed.
+    pub(super) fn compressed(&mut self, index: u16, serial: u32, compressed: Result<ImageSpool, store::StoreError>) {
+        let slot = self.slots.get(index);
+        if slot.serial != serial || slot.stream.is_none() {
+            return;
+        }
+        let Some(header) = self.machine.reply_header(index) else { return };
+        match compressed {
+            Ok(spool) => {
+                let bytes = spool.bytes();
+                self.send_image(index, &header, true, Sending { octets: Octets::Compressed(spool), offset: 0, bytes });
+            }
+            Err(error) => self.refuse_image(index, &header, &error),
+        }
+        self.slots.wake(index);
+    }
+
+    fn refuse_image(&mut self, index: u16, header: &Header, error: &store::StoreError) {
+        log!("{}: {error}", header.name);
+        let mut text = heapless::String::<512>::new();
+        let _ = std::fmt::write(&mut text, format_args!("{error}"));
+        self.refuse(index, header, &text);
+    }
+
+    fn send_image(&mut self, index: u16, header: &Header, compressed: bool, sending: Sending) {
+        let buffer_bytes = self.slots.reply.len();
+        match wire::encode_image_head(header, compressed, sending.bytes, &mut self.slots.reply) {
+            Ok(head) => {
+                let begin = buffer_bytes - head.len();
+                let slot = self.slots.get(index);
+                slot.early_bytes = 0;
+                slot.keep = false;
+                slot.sending = Some(sending);
+                self.send(index, begin);
+            }
+            Err(_) => self.refuse(index, header, "the image is too large for one reply"),
+        }
+    }
+}

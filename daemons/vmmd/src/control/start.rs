@@ -1,0 +1,267 @@
+//! Coming up. First what is known (the journal), then what is there (the host half's survey), then what is to be done. A state that is not understood
+//! wholly ends the start: nothing may be dropped silently.
+
+use std::collections::VecDeque;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use std::{fmt, io};
+
+use fulmar_core::halves::{Answer, Host, MessageError, OsError, Request, Unit};
+use fulmar_core::limits::{CHANNEL_BYTES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
+use fulmar_core::machine::{Input, Now, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
+use fulmar_core::policy::Policy;
+use fulmar_host::channel::{Channel, ReceivedFds};
+use fulmar_host::disk::{FolderLock, HostFolder};
+use fulmar_host::journal::{Batch, Journal, OpenError};
+use fulmar_host::socket::listen;
+use fulmar_host::spool::{SpoolError, Spools};
+use mio::{Interest, Poll, Waker};
+
+use super::console::Console;
+use super::host::{HostLink, collect_bridges};
+use super::slots::Slots;
+use super::turn::{HOST, LISTENER, WAKER};
+use super::worker::Worker;
+use super::{Appends, Clock, Control, SOCKET, Settings, log};
+
+/// Records that are written together without taking memory.
+const BATCH_RECORDS: usize = 32;
+
+/// Why the control half could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A folder or a socket could not be had.
+    Path(PathBuf, io::Error),
+    /// Another daemon uses the state folder.
+    Locked(PathBuf),
+    /// The journal cannot be used.
+    Journal(PathBuf, OpenError),
+    /// What a predecessor left in the image folder cannot be removed.
+    Images(SpoolError),
+    /// The journal has a record that cannot be restored; its generation.
+    Restore(u64, RestoreError),
+    /// The host half did not answer, or nonsense.
+    Channel(io::Error),
+    /// It answered what is not a message.
+    Message(MessageError),
+    /// It could not look at the host.
+    Survey(OsError),
+    /// The event loop or the thread could not be had.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "{}: another daemon serves this socket, stop it first", path.display())
+            }
+            Self::Path(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Locked(path) => write!(f, "{}: another vmmd uses this folder, stop it first", path.display()),
+            Self::Journal(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Images(error) => error.fmt(f),
+            Self::Restore(generation, error) => write!(f, "journal, generation {generation}: {error}"),
+            Self::Channel(error) => write!(f, "the host half of vmmd does not answer: {error}"),
+            Self::Message(error) => error.fmt(f),
+            Self::Survey(error) => write!(f, "the host could not be looked at: {error}"),
+            Self::System(error) => write!(f, "the event loop could not be started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+pub(super) fn start<'m>(
+    settings: &Settings,
+    channel: Channel,
+    machine: &'m mut Product,
+) -> Result<Control<'m>, StartError> {
+    let clock = Clock { start: Instant::now() };
+    for folder in ["", "util", "fifo"] {
+        make_folder(&settings.run.join(folder))?;
+    }
+    let state = Arc::new(open_folder(&settings.state)?);
+    let lock = FolderLock::take(&state).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => StartError::Locked(settings.state.clone()),
+        _ => StartError::Path(settings.state.join("lock"), error),
+    })?;
+    let images = Arc::new(open_folder(&settings.state.join("images"))?);
+    let journal = restore(settings, &state, machine)?;
+    let survey = Survey::ask(&channel)?;
+
+    let system = StartError::System;
+    let poll = Poll::new().map_err(system)?;
+    let waker = Waker::new(poll.registry(), WAKER).map_err(system)?;
+    let spools = Spools::new(Arc::clone(&images), SPOOL_BYTES_MAX);
+    spools.clear().map_err(StartError::Images)?;
+    let worker = Worker::start(journal, spools.clone(), waker).map_err(system)?;
+    channel.set_nonblocking(true).map_err(StartError::Channel)?;
+    let host = HostLink::new(channel);
+    host.register(poll.registry(), HOST).map_err(system)?;
+    let console = Console::new(&settings.run).map_err(|error| StartError::Path(settings.run.join("fifo"), error))?;
+    let socket = settings.run.join(SOCKET);
+    let listener = listen(&socket, settings.socket_mode).map_err(|error| StartError::Path(socket, error))?;
+    let mut listener = mio::net::UnixListener::from_std(listener);
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(system)?;
+
+    let batch = || Batch::with_room_for(BATCH_RECORDS);
+    let mut control = Control {
+        machine,
+        now: clock.now(),
+        clock,
+        _lock: lock,
+        poll,
+        listener,
+        accepting: true,
+        slots: Slots::new(),
+        serving: None,
+        uid: nix::unistd::geteuid().as_raw(),
+        host,
+        console,
+        worker,
+        images,
+        spools,
+        plan: Box::new(PlanBuffers::new()),
+        root: root_policy(&survey, settings),
+        tenders: survey.tenders,
+        bridges_at_ms: 0,
+        appends: Appends {
+            filling: batch(),
+            changes: Vec::with_capacity(BATCH_RECORDS),
+            under_way: Vec::with_capacity(BATCH_RECORDS),
+            spare: Some(batch()),
+            policy: Box::new([0; POLICY_BYTES_MAX]),
+        },
+        stillborn: VecDeque::with_capacity(BATCH_RECORDS),
+    };
+    control.take_over(&survey.adopted);
+    let fifos = settings.run.join("fifo");
+    control.clear_fifos(&settings.run).map_err(|error| StartError::Path(fifos, error))?;
+    control.handle(Input::Start);
+    Ok(control)
+}
+
+impl Control<'_> {
+    /// Tells the machine what there is.
+    fn take_over(&mut self, adopted: &[(Unit, u16)]) {
+        let (root, tenders, Now { wall_ms, .. }) = (self.root.clone(), self.tenders, self.now);
+        self.handle(Input::Host { root: &root, tenders });
+        for (unit, account) in adopted.iter().copied() {
+            match self.machine.find_unit(unit) {
+                Some((_, unikernel)) => log!("{} still runs", unikernel.name()),
+                None => log!("unit {} runs and nothing says that it should: ending it", unit.0),
+            }
+            self.handle(Input::Survivor { unit, account, started_wall_ms: wall_ms });
+        }
+    }
+}
+
+/// Reads the journal into the machine.
+fn restore(
+    settings: &Settings,
+    state: &Arc<HostFolder>,
+    machine: &mut Product,
+) -> Result<Journal<Arc<HostFolder>>, StartError> {
+    let mut failed = None;
+    let opened = Journal::open(Arc::clone(state), salt()?, |entry| {
+        if failed.is_none()
+            && let Err(error) = machine.restore(&entry.record)
+        {
+            failed = Some(StartError::Restore(entry.generation, error));
+        }
+    });
+    let (journal, opened) = opened.map_err(|error| StartError::Journal(settings.state.join("journal"), error))?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if opened.cut_bytes > 0 {
+        log!(
+            "cut {} bytes of an unfinished write off the journal, after generation {}",
+            opened.cut_bytes,
+            opened.generation
+        );
+    }
+    log!("journal: generation {}, {} unikernels desired", opened.generation, machine.unikernels().count());
+    Ok(journal)
+}
+
+/// What the host half found.
+struct Survey {
+    root: Policy,
+    tenders: Tenders,
+    adopted: Vec<(Unit, u16)>,
+}
+
+impl Survey {
+    fn ask(channel: &Channel) -> Result<Self, StartError> {
+        let (mut buffer, mut fds) = (vec![0; CHANNEL_BYTES_MAX], ReceivedFds::default());
+        let packet = Request::Survey.encode(&mut buffer).map_err(StartError::Message)?;
+        channel.send(packet, &[]).map_err(StartError::Channel)?;
+        let mut adopted = Vec::new();
+        loop {
+            let packet = match channel.receive(&mut buffer, &mut fds) {
+                Ok(Some(packet)) => packet,
+                Ok(None) => return Err(StartError::Channel(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(StartError::Channel(error)),
+            };
+            match Answer::decode(packet).map_err(StartError::Message)? {
+                Answer::Adopted { unit, account, .. } => adopted.push((unit, account)),
+                Answer::Host(host) => return Ok(Self::of(&host, adopted)),
+                Answer::SurveyFailed(error) => return Err(StartError::Survey(error)),
+                answer => log!("the host half answered what was not asked: {answer:?}"),
+            }
+        }
+    }
+
+    fn of(host: &Host<'_>, adopted: Vec<(Unit, u16)>) -> Self {
+        let abilities = host.abilities;
+        for (has, what) in [
+            (abilities.tender, "the tender program was not found: nothing can be launched"),
+            (abilities.kvm, "/dev/kvm cannot be opened: hvt images cannot run, spt images can"),
+            (abilities.taps, "taps cannot be made: unikernels with networks cannot run"),
+            (abilities.accounts, "no privilege to change users: all tenders run under one account"),
+        ] {
+            if !has {
+                log!("{what}");
+            }
+        }
+        let root = Policy {
+            unikernels: UNIKERNELS_MAX as u64,
+            cpus: host.cpus,
+            memory_mb: host.memory_mb,
+            block_mb: None,
+            bridges: collect_bridges(host.bridges.iter()),
+        };
+        let tenders = Tenders { hvt: abilities.kvm && abilities.tender, spt: abilities.tender };
+        Self { root, tenders, adopted }
+    }
+}
+
+/// What the host has, with the size of the file system of the state folder, as the peer counts it.
+fn root_policy(survey: &Survey, settings: &Settings) -> Policy {
+    let bytes = nix::sys::statvfs::statvfs(&settings.state).map(|it| it.blocks().saturating_mul(it.fragment_size()));
+    Policy { block_mb: Some(bytes.unwrap_or(0) >> 20), ..survey.root.clone() }
+}
+
+fn open_folder(path: &Path) -> Result<HostFolder, StartError> {
+    HostFolder::open(path).map_err(|error| StartError::Path(path.to_owned(), error))
+}
+
+fn make_folder(path: &Path) -> Result<(), StartError> {
+    match std::fs::DirBuilder::new().mode(0o750).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StartError::Path(path.to_owned(), error)),
+        _ => Ok(()),
+    }
+}
+
+/// Something that a stranger cannot guess.
+fn salt() -> Result<u32, StartError> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes));
+    read.map_err(|error| StartError::Path(path.to_owned(), error))?;
+    Ok(u32::from_le_bytes(bytes))
+}

@@ -1,0 +1,130 @@
+//! One turn of the event loop: what has happened, who can go on, whose time is over, and then one write for all records.
+
+use std::io;
+use std::time::Duration;
+
+use fulmar_core::limits::CONNECTIONS_MAX;
+use fulmar_core::machine::Input;
+use mio::event::Event;
+use mio::{Events, Token};
+
+use super::host::Asking;
+use super::slots::Stage;
+use super::{Control, log};
+
+pub(super) const LISTENER: Token = Token(0);
+pub(super) const WAKER: Token = Token(1);
+pub(super) const HOST: Token = Token(2);
+pub(super) const CONSOLE: Token = Token(3);
+const FIRST_SLOT: usize = 4;
+
+/// Time between two looks at the host's bridges, milliseconds: a new one can be used after this.
+const BRIDGES_MS: u64 = 2_000;
+
+/// The token of a connection.
+pub(super) fn token_of(index: u16) -> Token {
+    Token(FIRST_SLOT + usize::from(index))
+}
+
+impl Control<'_> {
+    /// Waits for something to happen, at most as long as `limit`, and does all about it. `false` when the host half is gone.
+    ///
+    /// # Errors
+    /// When the event loop or the channel to the host half fails.
+    pub fn turn(&mut self, events: &mut Events, limit: Option<Duration>) -> io::Result<bool> {
+        let timeout = self.timeout();
+        match self.poll.poll(events, Some(limit.map_or(timeout, |limit| limit.min(timeout)))) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            polled => polled?,
+        }
+        self.now = self.clock.now();
+        let mut alive = true;
+        for event in events.iter() {
+            match event.token() {
+                LISTENER => self.accepting = true,
+                WAKER => self.collect_outcomes(),
+                HOST => {
+                    alive = self.hear()?;
+                    self.ask_on();
+                    self.drain();
+                }
+                CONSOLE => self.serve_console(),
+                token => self.connection_event(token, event),
+            }
+        }
+        // After the events, so that none of them meets another connection in the same slot.
+        for _ in 0..self.slots.ready.len() {
+            if let Some(index) = self.slots.ready.pop_front() {
+                self.serve(index);
+            }
+        }
+        if self.accepting {
+            self.accept();
+        }
+        self.expire();
+        self.commit();
+        Ok(alive)
+    }
+
+    fn connection_event(&mut self, token: Token, event: &Event) {
+        let Some(index) = token.0.checked_sub(FIRST_SLOT).filter(|index| *index < CONNECTIONS_MAX) else { return };
+        let index = u16::try_from(index).unwrap_or(u16::MAX);
+        let slot = self.slots.get(index);
+        let waits = matches!(slot.stage, Stage::Waiting | Stage::Deferred);
+        if slot.stream.is_none() {
+            return;
+        }
+        if waits && (event.is_write_closed() || event.is_error()) {
+            return self.close(index);
+        }
+        self.serve(index);
+    }
+
+    fn timeout(&self) -> Duration {
+        if self.accepting || !self.slots.ready.is_empty() {
+            return Duration::ZERO;
+        }
+        let machine = self.machine.deadline().unwrap_or(u64::MAX);
+        let first = machine.min(self.slots.alarm_ms).min(self.console.alarm_ms()).min(self.bridges_at_ms);
+        // A millisecond more than the rest of the current one, so that it has passed when we wake.
+        Duration::from_millis(first.saturating_sub(self.clock.now().ms)).saturating_add(Duration::from_millis(1))
+    }
+
+    /// Ends what took too long, and does what is due.
+    fn expire(&mut self) {
+        let now_ms = self.now.ms;
+        if self.machine.deadline().is_some_and(|deadline| deadline <= now_ms) {
+            self.handle(Input::Tick);
+        }
+        if self.slots.alarm_ms <= now_ms {
+            self.slots.alarm_ms = u64::MAX;
+            for index in 0..u16::try_from(CONNECTIONS_MAX).unwrap_or(u16::MAX) {
+                let slot = self.slots.get(index);
+                let (stage, at_ms) = (slot.stage, slot.deadline_ms);
+                if slot.stream.is_none() {
+                    continue;
+                }
+                if at_ms > now_ms {
+                    self.slots.set_deadline(index, at_ms);
+                    continue;
+                }
+                if stage != Stage::Lingering && !(stage == Stage::Reading && slot.scanner.is_between_frames()) {
+                    log!(
+                        "connection closed: the client did not {}",
+                        match stage {
+                            Stage::Reading => "finish its message",
+                            _ => "read its reply",
+                        }
+                    );
+                }
+                self.close(index);
+            }
+        }
+        if self.bridges_at_ms <= now_ms {
+            self.bridges_at_ms = now_ms + BRIDGES_MS;
+            self.ask(Asking::Bridges);
+        }
+        self.call_console();
+        self.drain();
+    }
+}

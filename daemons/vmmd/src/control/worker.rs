@@ -1,0 +1,246 @@
+//! The thread that waits for the disk: the journal and the image store are its own. Jobs are done in their order, one at a time;
+//! that order is relied upon (an image is durable before the record that names it, and goes after the record that drops it).
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use fulmar_core::limits::IMAGE_BYTES_MAX;
+use fulmar_core::machine::{Digest, JournalError, StoreError};
+use fulmar_core::solo5::{ImageFacts, ReadAt, ReadFailed, inspect};
+use fulmar_host::disk::{Content, HostFolder, is_full};
+use fulmar_host::journal::{AppendError, Batch, Journal};
+use fulmar_host::spool::{Spool, SpoolError, Spools};
+use fulmar_host::store::{self, Store};
+
+use super::log;
+
+/// The folder of the images, shared with the thread.
+pub(super) type Images = Arc<HostFolder>;
+
+/// What the thread is asked for.
+pub(super) enum Job {
+    /// Make these records durable.
+    Append(Batch),
+    /// Check and store the image of a slot.
+    Store { slot: u16, spool: Spool<Images>, compressed: bool },
+    /// Remove an image.
+    Release(Digest),
+    /// Remove all images but these, which are sorted.
+    Collect(Vec<Digest>),
+    /// Compress an image for a client.
+    Compress { connection: u16, serial: u32, digest: Digest, level: u8 },
+    /// End.
+    Stop,
+}
+
+/// An image in the store and what it says.
+pub(super) struct Stored {
+    pub(super) digest: Digest,
+    pub(super) bytes: u64,
+    pub(super) facts: ImageFacts,
+}
+
+/// What came of it.
+#[expect(clippy::large_enum_variant, reason = "the queue's memory is taken once, a box would be taken each time")]
+pub(super) enum Outcome {
+    /// Of an append; the batch comes back for its memory.
+    Appended(Batch, Result<(), JournalError>),
+    /// Of a store.
+    Stored(u16, Result<Stored, StoreError>),
+    /// Of a compression.
+    Compressed(u16, u32, Result<Spool<Images>, store::StoreError>),
+}
+
+/// A queue between two threads. It grows rather than make either wait for the other.
+struct Queue<T> {
+    items: Mutex<VecDeque<T>>,
+    filled: Condvar,
+}
+
+/// Items for which a queue has room from the start.
+const QUEUE_ROOM: usize = 32;
+
+impl<T> Queue<T> {
+    fn new() -> Self {
+        Self { items: Mutex::new(VecDeque::with_capacity(QUEUE_ROOM)), filled: Condvar::new() }
+    }
+
+    fn push(&self, item: T) {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).push_back(item);
+        self.filled.notify_one();
+    }
+
+    fn try_pop(&self) -> Option<T> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn pop(&self) -> T {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(item) = items.pop_front() {
+                return item;
+            }
+            items = self.filled.wait(items).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// The thread, from outside.
+pub(super) struct Worker {
+    jobs: Arc<Queue<Job>>,
+    outcomes: Arc<Queue<Outcome>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the thread. It wakes the event loop when there is an outcome.
+    pub(super) fn start(
+        journal: Journal<Arc<HostFolder>>,
+        spools: Spools<Images>,
+        waker: mio::Waker,
+    ) -> io::Result<Self> {
+        let (jobs, outcomes) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
+        let desk = Desk { journal, store: Store::new(spools, IMAGE_BYTES_MAX) };
+        let (inbox, outbox) = (Arc::clone(&jobs), Arc::clone(&outcomes));
+        let thread =
+            std::thread::Builder::new().name("disk".to_owned()).spawn(move || desk.work(&inbox, &outbox, &waker))?;
+        Ok(Self { jobs, outcomes, thread: Some(thread) })
+    }
+
+    /// Asks for something.
+    pub(super) fn push(&self, job: Job) {
+        self.jobs.push(job);
+    }
+
+    /// What has come of something that was asked for.
+    pub(super) fn next_outcome(&self) -> Option<Outcome> {
+        self.outcomes.try_pop()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.jobs.push(Job::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic over there has been reported over there.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Desk {
+    journal: Journal<Arc<HostFolder>>,
+    store: Store<Images>,
+}
+
+impl Desk {
+    fn work(mut self, jobs: &Queue<Job>, outcomes: &Queue<Outcome>, waker: &mio::Waker) {
+        let tell = |outcome| {
+            outcomes.push(outcome);
+            if let Err(error) = waker.wake() {
+                log!("could not wake the event loop: {error}");
+            }
+        };
+        loop {
+            match jobs.pop() {
+                Job::Append(mut batch) => {
+                    let appended = self.append(&mut batch);
+                    tell(Outcome::Appended(batch, appended));
+                    self.compact_if_wanted();
+                }
+                Job::Store { slot, spool, compressed } => tell(Outcome::Stored(slot, self.store(spool, compressed))),
+                Job::Release(digest) => self.remove(&digest),
+                Job::Collect(wanted) => match self.store.sweep(|digest| wanted.binary_search(digest).is_ok()) {
+                    Ok(0) => {}
+                    Ok(count) => log!("removed {count} unused files of the image folder"),
+                    Err(error) => log!("{error}"),
+                },
+                Job::Compress { connection, serial, digest, level } => {
+                    let compressed = self.store.compress(&digest, u32::from(level));
+                    tell(Outcome::Compressed(connection, serial, compressed));
+                }
+                Job::Stop => return,
+            }
+        }
+    }
+
+    fn append(&mut self, batch: &mut Batch) -> Result<(), JournalError> {
+        if self.journal.is_closed() {
+            self.compact_if_wanted();
+        }
+        let appended = self.journal.append(batch);
+        batch.clear();
+        appended.map_err(|error| {
+            log!("{error}");
+            match error {
+                AppendError::NotWritten(error) | AppendError::Unknown(error) => journal_error(&error),
+                AppendError::Closed => JournalError::Disk(nix::errno::Errno::EIO as i32),
+            }
+        })
+    }
+
+    fn compact_if_wanted(&mut self) {
+        if self.journal.wants_compaction()
+            && let Err(error) = self.journal.compact()
+        {
+            log!("{error}");
+        }
+    }
+
+    fn store(&mut self, spool: Spool<Images>, compressed: bool) -> Result<Stored, StoreError> {
+        let placed = self.store.place(spool, compressed).map_err(|error| store_error(&error))?;
+        let inspected = inspect(&ImageFile(&placed.file)).map_err(StoreError::Image);
+        let settled = inspected.and_then(|facts| {
+            // It may have been left unsettled by a failure: settling it twice is cheap.
+            self.store.settle(&placed.file).map_err(|error| store_error(&error))?;
+            Ok(Stored { digest: placed.digest, bytes: placed.bytes, facts })
+        });
+        if settled.is_err() && !placed.was_there {
+            self.remove(&placed.digest);
+        }
+        settled
+    }
+
+    fn remove(&mut self, digest: &Digest) {
+        if let Err(error) = self.store.remove(digest) {
+            log!("{error}");
+        }
+    }
+}
+
+fn journal_error(error: &io::Error) -> JournalError {
+    if is_full(error) { JournalError::DiskFull } else { JournalError::Disk(errno(error)) }
+}
+
+/// What the machine calls it.
+pub(super) fn store_error(error: &store::StoreError) -> StoreError {
+    log!("{error}");
+    match error {
+        store::StoreError::NotCompressed | store::StoreError::Truncated => StoreError::Compression,
+        store::StoreError::Spool(SpoolError::TooLarge(_)) => StoreError::TooLarge,
+        store::StoreError::Spool(SpoolError::Quota) => StoreError::DiskFull,
+        store::StoreError::Spool(SpoolError::Io(_, error)) | store::StoreError::Io(_, error) if is_full(error) => {
+            StoreError::DiskFull
+        }
+        store::StoreError::Spool(SpoolError::Io(_, error)) | store::StoreError::Io(_, error) => {
+            StoreError::Disk(errno(error))
+        }
+        store::StoreError::Missing | store::StoreError::Damaged => StoreError::Disk(nix::errno::Errno::ENOENT as i32),
+    }
+}
+
+/// The system's number; 0 where there is none.
+pub(super) fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(0)
+}
+
+/// An image for the core to look into.
+struct ImageFile<'f>(&'f std::fs::File);
+
+impl ReadAt for ImageFile<'_> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, ReadFailed> {
+        Content::read_at(self.0, buffer, offset).map_err(|error| ReadFailed { errno: errno(&error) })
+    }
+}
