@@ -80,6 +80,21 @@ pub const CONSOLE_PUSH_BYTES_MAX: usize = 512;
 /// Subscribers of one console, as the peer has it: the oldest goes when one more comes.
 pub const CONSOLE_SUBSCRIBERS_MAX: usize = 6;
 
+/// Connections that the console daemon serves at once.
+pub const CONSOLE_CONNECTIONS_MAX: usize = 512;
+
+/// Bytes of a message to the console daemon: a command of it is a name and a number.
+pub const CONSOLE_FRAME_BYTES_MAX: usize = 1024;
+
+/// Bytes of lines that wait for one slow subscriber, besides those that are still in the ring.
+pub const CONSOLE_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes that wait for all clients of the console daemon together; what is not lines is lists of inactive consoles.
+pub const CONSOLE_OUTPUTS_BYTES_MAX: usize = 2 * CONSOLE_CONNECTIONS_MAX * CONSOLE_OUTPUT_BYTES_MAX;
+
+/// Time in which a message to the console daemon must be complete and its reply must be read, milliseconds.
+pub const CONSOLE_TALK_MS_MAX: u64 = 10_000;
+
 /// Largest value of an INTEGER on the wire: the peer's native integers have 63 bits (`docs/wire.md`).
 pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
 

@@ -147,6 +147,12 @@ impl Ring {
         cursor
     }
 
+    /// Whether nothing that the cursor has not read was dropped.
+    #[must_use]
+    pub fn holds(&self, cursor: &Cursor) -> bool {
+        cursor.at >= self.start
+    }
+
     /// Reads the next line into `buffer` and moves the cursor behind it.
     pub fn next_line<'b>(
         &self,
@@ -154,7 +160,7 @@ impl Ring {
         cursor: &mut Cursor,
         buffer: &'b mut [u8; LINE_BYTES_STORED_MAX],
     ) -> Next<'b> {
-        if cursor.at < self.start {
+        if !self.holds(cursor) {
             return Next::Lost;
         }
         let mut len = 0_usize;

@@ -1,2 +1,136 @@
-//! (to be filled)
-fn main() {}
+//! `vmmd_console`: reads what unikernels write to their consoles, keeps the last lines of each, and streams them to who
+//! subscribed. It must never stall a unikernel, whatever its clients do, and never grow beyond what `limits` says.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `options` | the command line |
+//! | `server` | the event loop: who is ready, who is late |
+//! | `commands` | what clients ask for |
+//! | `stream` | lines: from fifos into rings, from rings to subscribers |
+//! | `consoles` | the table of consoles |
+//! | `connection` | one client |
+//! | `fifo` | what a unikernel writes to |
+
+mod commands;
+mod connection;
+mod consoles;
+mod fifo;
+mod options;
+mod server;
+mod stream;
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use fulmar_core::limits::CONSOLES_BYTES_MAX;
+use fulmar_host::{log, socket};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::options::Command;
+use crate::server::Server;
+
+/// The name before each line of the log.
+pub(crate) const PROGRAM: &str = "vmmd_console";
+
+/// Mode of the socket: its user and its group may connect.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why nothing is served.
+#[derive(Debug)]
+enum StartError {
+    /// A folder that must be there is not.
+    NoFolder(PathBuf),
+    /// The lock file cannot be used.
+    Lock(PathBuf, io::Error),
+    /// Another one serves this folder.
+    Running(PathBuf),
+    /// The socket cannot be made.
+    Listen(PathBuf, io::Error),
+    /// The event loop cannot be set up or has failed.
+    Loop(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFolder(path) => {
+                write!(f, "there is no folder {}: make it, or choose another --run", path.display())
+            }
+            Self::Lock(path, error) => write!(f, "cannot lock {}: {error}", path.display()),
+            Self::Running(path) => write!(
+                f,
+                "another vmmd_console serves this folder (it holds {}): stop it first, or choose another --run",
+                path.display()
+            ),
+            Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
+            Self::Loop(error) => write!(f, "the event loop failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn main() -> ExitCode {
+    match Command::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Help) => print!("{}", options::HELP),
+        Ok(Command::Version) => println!("{PROGRAM} {}", env!("CARGO_PKG_VERSION")),
+        Ok(Command::Serve(run)) => {
+            if let Err(error) = serve(&run) {
+                log::line(PROGRAM, format_args!("{error}"));
+                return ExitCode::FAILURE;
+            }
+        }
+        Err(error) => {
+            log::line(PROGRAM, format_args!("{error}"));
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Serves until a signal ends it.
+fn serve(run: &Path) -> Result<(), StartError> {
+    let (util, fifos) = (run.join("util"), run.join("fifo"));
+    for folder in [&util, &fifos] {
+        if !folder.is_dir() {
+            return Err(StartError::NoFolder(folder.clone()));
+        }
+    }
+    let _lock = lock(&util.join("console.lock"))?;
+    raise_fd_limit();
+    let path = util.join("console.sock");
+    let listener = socket::listen(&path, SOCKET_MODE).map_err(|error| StartError::Listen(path.clone(), error))?;
+    // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.
+    let mut memory = vec![0; CONSOLES_BYTES_MAX];
+    let mut server = Server::new(listener, fifos, &mut memory).map_err(StartError::Loop)?;
+    log::line(PROGRAM, format_args!("serving on {}", path.display()));
+    let ended = server.run();
+    // Whoever held the lock made the socket, so it is ours; one that cannot be removed is replaced at the next start.
+    let _ = std::fs::remove_file(&path);
+    ended.map_err(StartError::Loop)?;
+    log::line(PROGRAM, format_args!("ended by a signal"));
+    Ok(())
+}
+
+/// Held as long as the file is open. The file stays: removing it would let two programs lock two files of one name.
+fn lock(path: &Path) -> Result<File, StartError> {
+    let opened = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = opened.map_err(|error| StartError::Lock(path.to_owned(), error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Running(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(StartError::Lock(path.to_owned(), error)),
+    }
+}
+
+/// A file for each running unikernel is more than the usual soft limit. Where it cannot be raised, consoles are refused
+/// when it is reached.
+fn raise_fd_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
