@@ -331,6 +331,36 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The bytes of hexadecimal digits; what is none counts as 0.
+#[must_use]
+pub fn from_hex(hex: &str) -> Vec<u8> {
+    let digits = |index| hex.get(index..index + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    (0..hex.len()).step_by(2).map(|index| digits(index).unwrap_or_default()).collect()
+}
+
+/// The same with devices in one order: they are a set on the wire.
+#[must_use]
+pub fn sorted(value: &Value) -> Value {
+    let mut value = value.clone();
+    sort_devices(&mut value);
+    value
+}
+
+fn sort_devices(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields.iter_mut() {
+                sort_devices(value);
+                if let ("block_devices" | "bridges", Value::Array(items)) = (field.as_str(), value) {
+                    items.sort_by_key(Value::to_string);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(sort_devices),
+        _ => {}
+    }
+}
+
 /// A time as RFC 3339 with twelve decimals.
 fn moment(unix_ms: i64) -> String {
     let mut buffer = [0; time::TEXT_BYTES_MAX];

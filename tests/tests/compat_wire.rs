@@ -57,7 +57,7 @@ fn string<'v>(vector: &'v Value, field: &str) -> &'v str {
 /// The recorded bytes, checked against their recorded digest.
 fn bytes(vector: &Value) -> Vec<u8> {
     let bytes = match (vector["hex"].as_str(), string(vector, "name")) {
-        (Some(hex), _) => from_hex(hex),
+        (Some(hex), _) => render::from_hex(hex),
         (None, "cmd-create-image-65536") => create_with_image((0..65_536_usize).map(|index| index * 7)),
         (None, "cmd-create-image-1MiB") => create_with_image((0..1_048_576).map(|index| index * 31 + index / 251)),
         (None, _) => {
@@ -69,11 +69,6 @@ fn bytes(vector: &Value) -> Vec<u8> {
     bytes
 }
 
-fn from_hex(hex: &str) -> Vec<u8> {
-    let digit = |range| u8::from_str_radix(&hex[range], 16).unwrap();
-    (0..hex.len() / 2).map(|index| digit(index * 2..index * 2 + 2)).collect()
-}
-
 /// The smallest create with this image, put together by hand.
 fn create_with_image(image: impl Iterator<Item = usize>) -> Vec<u8> {
     fn wrap(tag: u8, content: &[u8]) -> Vec<u8> {
@@ -81,39 +76,27 @@ fn create_with_image(image: impl Iterator<Item = usize>) -> Vec<u8> {
         [&[tag, 0x83], &len[1..], content].concat()
     }
     let image: Vec<u8> = image.map(|value| u8::try_from(value & 0xff).unwrap()).collect();
-    let before = from_hex("a0020500010100");
-    let after = from_hex("0101ffa00205003103020100020120a303020101");
+    let before = render::from_hex("a0020500010100");
+    let after = render::from_hex("0101ffa00205003103020100020120a303020101");
     let config = [before.as_slice(), &wrap(0x04, &image), &after].concat();
     let command = wrap(0xa0, &wrap(0xa3, &wrap(0xb4, &wrap(0x30, &config))));
-    let header = from_hex("3015020105040800000000000000000c063a68656c6c6f");
+    let header = render::from_hex("3015020105040800000000000000000c063a68656c6c6f");
     wrap(0x30, &[header, command].concat())
 }
 
 /// What was recorded, in the form that the rendering has: devices are a set on the wire, and the old forms of
 /// information do not carry what they have no field for.
 fn normal(value: &Value) -> Value {
-    fn sort(value: &mut Value, old: bool) {
-        match value {
-            Value::Object(fields) => {
-                for (field, value) in fields.iter_mut() {
-                    sort(value, old || field.starts_with("old_unikernel_info"));
-                    if let ("block_devices" | "bridges", Value::Array(items)) = (field.as_str(), value) {
-                        items.sort_by_key(Value::to_string);
-                    }
-                }
-                if old && fields.contains_key("numcpus") {
-                    fields.insert("numcpus".into(), json!(1));
-                    fields.insert("linux_boot_partition".into(), Value::Null);
-                }
+    let mut value = render::sorted(value);
+    for form in ["old_unikernel_info4", "old_unikernel_info5"] {
+        let Some(Value::Array(items)) = value.pointer_mut(&format!("/payload/success/{form}")) else { continue };
+        for info in items.iter_mut().map(|item| &mut item["info"]) {
+            info["numcpus"] = json!(1);
+            info["linux_boot_partition"] = Value::Null;
+            if form == "old_unikernel_info4" {
+                info["startup"] = Value::Null;
             }
-            Value::Array(items) => items.iter_mut().for_each(|item| sort(item, old)),
-            _ => {}
         }
-    }
-    let mut value = value.clone();
-    sort(&mut value, false);
-    if let Some(Value::Array(items)) = value.pointer_mut("/payload/success/old_unikernel_info4") {
-        items.iter_mut().for_each(|item| item["info"]["startup"] = Value::Null);
     }
     value
 }

@@ -1,0 +1,223 @@
+//! Messages made up at random, for the properties of the wire. What a message borrows is leaked: tests are short.
+
+use std::fmt::Debug;
+
+use fulmar_core::name::Name;
+use fulmar_core::wire::{
+    Arguments, BlockCommand, BlockDevice, Bridge, Command, Config, ConsoleCommand, Data, FailBehaviour, Header, Image,
+    Info, InfoBlock, InfoBridge, Interface, Item, Kind, List, Memory, Message, Moment, NamedInfo, NamedPolicy, Payload,
+    Policy, PolicyCommand, Rusage, StatsCommand, Success, Tap, Text, UnikernelCommand, Usage, Window,
+};
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+/// A number of the wire's range, mostly small.
+pub fn number() -> impl Strategy<Value = i64> {
+    prop_oneof![-300..300_i64, Just(-(1 << 62)), Just((1 << 62) - 1), -(1_i64 << 62)..(1_i64 << 62)]
+}
+
+/// A name of a unikernel or a path.
+pub fn name() -> impl Strategy<Value = Name> {
+    "([a-z0-9.][a-z0-9.-]{0,8}:){0,4}([a-z0-9.][a-z0-9.-]{0,62})?"
+        .prop_map(|text| Name::parse(&text).unwrap_or(Name::ROOT))
+}
+
+/// A message of any kind.
+pub fn message() -> impl Strategy<Value = Message<'static>> {
+    (any::<u64>(), name(), payload())
+        .prop_map(|(sequence, name, payload)| Message { header: Header::new(sequence, name), payload })
+}
+
+/// What a unikernel runs with.
+pub fn arguments() -> impl Strategy<Value = Arguments<'static>> {
+    let device = (string(), option::of(string()), option::of(number()));
+    let block = device.prop_map(|(name, host_device, sector_size)| BlockDevice { name, host_device, sector_size });
+    let bridge = (string(), option::of(string()), option::of(any::<[u8; 6]>()))
+        .prop_map(|(name, bridge, mac)| Bridge { name, bridge, mac });
+    let start = (fail_behaviour(), option::of(number()), any::<bool>(), distinct(), number());
+    let devices = (list(block), list(bridge), option::of(list(string().prop_map(Text::from))));
+    (start, devices, number(), option::of(string())).prop_map(|(start, devices, numcpus, linux_boot)| {
+        let (fail_behaviour, startup, add_name, cpuids, memory) = start;
+        let (block_devices, bridges, argv) = devices;
+        Arguments {
+            fail_behaviour,
+            startup,
+            add_name,
+            cpuids,
+            memory,
+            block_devices,
+            bridges,
+            argv,
+            numcpus,
+            linux_boot,
+        }
+    })
+}
+
+/// What a path may use.
+pub fn policy() -> impl Strategy<Value = Policy<'static>> {
+    let bridges = btree_set(string(), 0..4).prop_map(|bridges| leak(bridges.into_iter().rev().collect()));
+    (distinct(), number(), number(), option::of(number()), bridges)
+        .prop_map(|(cpuids, unikernels, memory, block, bridges)| Policy { cpuids, unikernels, memory, block, bridges })
+}
+
+fn leak<T>(items: Vec<T>) -> List<'static, T> {
+    List::Items(Vec::leak(items))
+}
+
+fn list<T: Item<'static> + Debug + 'static>(item: impl Strategy<Value = T>) -> impl Strategy<Value = List<'static, T>> {
+    vec(item, 0..5).prop_map(leak)
+}
+
+fn distinct() -> impl Strategy<Value = List<'static, i64>> {
+    btree_set(number(), 0..6).prop_map(|numbers| leak(numbers.into_iter().collect()))
+}
+
+fn string() -> impl Strategy<Value = &'static str> {
+    ".{0,20}".prop_map(|text| &*text.leak())
+}
+
+fn octets() -> impl Strategy<Value = &'static [u8]> {
+    vec(any::<u8>(), 0..300).prop_map(|octets| &*octets.leak())
+}
+
+fn text() -> impl Strategy<Value = Text<'static>> {
+    octets().prop_map(Text)
+}
+
+fn image() -> impl Strategy<Value = Image<'static>> {
+    octets().prop_map(Image::Inline)
+}
+
+fn unix_ms() -> impl Strategy<Value = i64> {
+    fulmar_core::time::UNIX_MS_MIN..=fulmar_core::time::UNIX_MS_MAX
+}
+
+fn window() -> impl Strategy<Value = Window> {
+    prop_oneof![unix_ms().prop_map(Window::Since), number().prop_map(Window::Count)]
+}
+
+fn fail_behaviour() -> impl Strategy<Value = FailBehaviour<'static>> {
+    prop_oneof![Just(FailBehaviour::Quit), distinct().prop_map(FailBehaviour::Restart)]
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::Solo5), Just(Kind::Bhyve)]
+}
+
+fn config() -> impl Strategy<Value = Config<'static>> {
+    (kind(), any::<bool>(), image(), arguments()).prop_map(|(kind, compressed, image, arguments)| Config {
+        kind,
+        compressed,
+        image,
+        arguments,
+    })
+}
+
+fn payload() -> impl Strategy<Value = Payload<'static>> {
+    prop_oneof![
+        command().prop_map(Payload::Command),
+        success().prop_map(Payload::Success),
+        text().prop_map(Payload::Failure),
+        data().prop_map(Payload::Data),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Command<'static>> {
+    let tap = (string(), string()).prop_map(|(bridge, tap)| Tap { bridge, tap });
+    let stats = (string(), number(), list(tap)).prop_map(|(device, pid, taps)| StatsCommand::Add { device, pid, taps });
+    let old_add = (number(), any::<bool>(), option::of(image()))
+        .prop_map(|(size, compressed, data)| BlockCommand::OldAdd { size, compressed, data });
+    let old_set = (any::<bool>(), image()).prop_map(|(compressed, data)| BlockCommand::OldSet { compressed, data });
+    prop_oneof![
+        number().prop_map(|unikernels| Command::Console(ConsoleCommand::Add { unikernels })),
+        window().prop_map(|window| Command::Console(ConsoleCommand::Subscribe(window))),
+        Just(Command::Console(ConsoleCommand::ListInactive)),
+        stats.prop_map(Command::Stats),
+        Just(Command::Stats(StatsCommand::Subscribe)),
+        window().prop_map(Command::Log),
+        number().prop_map(|level| Command::Unikernel(UnikernelCommand::Get { level })),
+        config().prop_map(|config| Command::Unikernel(UnikernelCommand::Create(config))),
+        config().prop_map(|config| Command::Unikernel(UnikernelCommand::ForceCreate(config))),
+        option::of(arguments()).prop_map(|arguments| Command::Unikernel(UnikernelCommand::Restart(arguments))),
+        policy().prop_map(|policy| Command::Policy(PolicyCommand::Add(policy))),
+        old_add.prop_map(Command::Block),
+        old_set.prop_map(Command::Block),
+        number().prop_map(|level| Command::Block(BlockCommand::Dump { level })),
+    ]
+}
+
+fn success() -> impl Strategy<Value = Success<'static>> {
+    let policies = (name(), policy()).prop_map(|(name, policy)| NamedPolicy { name, policy });
+    let infos = (name(), info()).prop_map(|(name, info)| NamedInfo { name, info });
+    prop_oneof![
+        text().prop_map(Success::Text),
+        list(policies).prop_map(Success::Policies),
+        (any::<bool>(), image()).prop_map(|(compressed, image)| Success::Image { compressed, image }),
+        list(name()).prop_map(Success::Consoles),
+        list(infos).prop_map(Success::Infos),
+    ]
+}
+
+fn info() -> impl Strategy<Value = Info<'static>> {
+    let block = (text(), text(), number(), number()).prop_map(|(device, host, sector_size, size)| InfoBlock {
+        device,
+        host,
+        sector_size,
+        size,
+    });
+    let bridge = (text(), text(), any::<[u8; 6]>()).prop_map(|(device, host, mac)| InfoBridge { device, host, mac });
+    let first = (kind(), option::of(number()), fail_behaviour(), distinct(), number(), octets());
+    let devices = (list(block), list(bridge), option::of(list(text())));
+    (first, devices, option::of(unix_ms()), number(), option::of(text())).prop_map(
+        |(first, devices, started, numcpus, linux_boot)| {
+            let (kind, startup, fail_behaviour, cpuids, memory, digest) = first;
+            let (block_devices, bridges, argv) = devices;
+            Info {
+                kind,
+                startup,
+                fail_behaviour,
+                cpuids,
+                memory,
+                digest,
+                block_devices,
+                bridges,
+                argv,
+                started,
+                numcpus,
+                linux_boot,
+            }
+        },
+    )
+}
+
+fn data() -> impl Strategy<Value = Data<'static>> {
+    let moment = || (any::<i64>(), number()).prop_map(|(seconds, microseconds)| Moment { seconds, microseconds });
+    let rusage = (moment(), any::<[i64; 2]>()).prop_map(|(utime, [maxrss, nivcsw])| Rusage {
+        utime,
+        maxrss,
+        nivcsw,
+        ..Rusage::default()
+    });
+    let memory = (any::<i64>(), number(), moment()).prop_map(|(vsize, cow, start)| Memory {
+        vsize,
+        cow,
+        start,
+        ..Memory::default()
+    });
+    let interface = (text(), number(), any::<i64>()).prop_map(|(bridge, mtu, output_dropped)| Interface {
+        bridge,
+        mtu,
+        output_dropped,
+        ..Interface::default()
+    });
+    let usage = (rusage, list(interface), option::of(memory)).prop_map(|(rusage, interfaces, memory)| {
+        Data::Stats(Usage { rusage, interfaces, counters: Some(List::EMPTY), memory })
+    });
+    prop_oneof![
+        usage,
+        (unix_ms(), text()).prop_map(|(unix_ms, line)| Data::Console { unix_ms, line }),
+        option::of(image()).prop_map(Data::Block),
+    ]
+}
