@@ -93,6 +93,9 @@ impl fmt::Display for Refusal {
                 "{name}: Backing storage must be at least 1 block ({sector_bytes} bytes) and block aligned: {path} has \
                  {capacity} bytes; resize it or set --block-sector-size:{name}"
             ),
+            Refusal::Memory { bytes, errno: errno @ Errno(libc::EPERM) } => {
+                write!(f, "Could not get {bytes} bytes of guest memory: {errno}: set vm.mmap_min_addr to 65536 or less")
+            }
             Refusal::Memory { bytes, errno } => {
                 write!(f, "Could not get {bytes} bytes of guest memory: {errno}: give --mem less, or free some")
             }
