@@ -10,8 +10,8 @@ use fulmar_tests::system::{self, System};
 
 use crate::build::{self, Programs};
 use crate::guard;
-use crate::guest::Kind;
 use crate::steps::{Done, Failure};
+use fulmar_tests::built::Kind;
 
 /// Lines of the console that the demo shows before it goes on.
 const CONSOLE_LINES: usize = 4;

@@ -4,8 +4,6 @@ mod bench;
 mod build;
 mod demo;
 mod guard;
-#[allow(unreachable_pub, reason = "tests of other packages include this file too")]
-mod guest;
 mod steps;
 mod suite;
 

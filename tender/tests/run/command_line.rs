@@ -1,7 +1,7 @@
 //! Wrong command lines: exit code 1, nothing on stdout, and one line that names the thing and the remedy.
 
-use crate::guest::Kind;
 use crate::tender::{end, image, tender};
+use fulmar_tests::built::Kind;
 
 /// Options, the unikernel (none: no KERNEL at all), and what the line must contain: the thing, then the remedy.
 type Wrong = (&'static [&'static str], Option<&'static str>, &'static str, &'static str);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use crate::guest::Kind;
 use crate::tender::{await_console, end, image, kinds, tender, wait};
+use fulmar_tests::built::Kind;
 
 const SECTORS: usize = 8;
 const SECTOR_BYTES: usize = 4096;

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use fulmar_core::solo5::{Target, inspect};
 
-use crate::guest::{Kind, NAMES};
 use crate::tender::{end, guests, image, tender};
+use fulmar_tests::built::{Kind, NAMES};
 
 #[test]
 fn our_images_are_what_the_abi_wants() {

@@ -8,8 +8,8 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::guest::Kind;
 use crate::tender::{await_console, end, image, kinds, run, tender, wait};
+use fulmar_tests::built::Kind;
 
 #[test]
 fn hello_says_what_it_was_given_and_ends_with_its_status() {

@@ -5,9 +5,6 @@
 
 mod command_line;
 mod devices;
-#[allow(unreachable_pub, dead_code, missing_docs, reason = "it belongs to xtask, whose other users need all of it")]
-#[path = "../../../xtask/src/guest.rs"]
-mod guest;
 mod images;
 mod life;
 mod tender;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::guest::{self, Guests, Kind};
+use fulmar_tests::built::{self, Guests, Kind};
 
 /// Longer than any test needs, even where KVM interprets.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ pub(crate) fn guests() -> &'static Guests {
     static GUESTS: OnceLock<Guests> = OnceLock::new();
     GUESTS.get_or_init(|| {
         let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
-        guest::build(&out).unwrap_or_else(|error| panic!("{error}"))
+        built::build(&out).unwrap_or_else(|error| panic!("{error}"))
     })
 }
 

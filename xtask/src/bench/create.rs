@@ -9,8 +9,8 @@ use fulmar_core::wire::{Command, ConsoleCommand, Text, UnikernelCommand, Window}
 
 use super::load::{self, Connection};
 use super::{Bench, median, shown};
-use crate::guest::Kind;
 use crate::steps::{Done, Failure};
+use fulmar_tests::built::Kind;
 
 const ROUNDS: usize = 60;
 

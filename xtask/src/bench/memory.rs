@@ -7,8 +7,8 @@ use fulmar_tests::system::System;
 
 use super::Bench;
 use super::load;
-use crate::guest::Kind;
 use crate::steps::{Done, Failure};
+use fulmar_tests::built::Kind;
 
 pub(super) fn run(bench: &Bench) -> Done {
     let mut system = bench.system_without_daemons()?;

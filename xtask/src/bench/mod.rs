@@ -16,8 +16,8 @@ use std::time::Duration;
 use fulmar_tests::system::{self, System};
 
 use crate::build::{self, Programs};
-use crate::guest::Guests;
 use crate::steps::{Done, Failure};
+use fulmar_tests::built::Guests;
 
 /// One benchmark.
 type Benchmark = fn(&Bench) -> Done;

@@ -7,8 +7,8 @@ use fulmar_tests::system::System;
 
 use super::load::{self, Connection};
 use super::{Bench, median, shown};
-use crate::guest::Kind;
 use crate::steps::{Done, Failure, cargo, step, target};
+use fulmar_tests::built::Kind;
 
 const SAMPLES: usize = 200;
 

@@ -1,5 +1,5 @@
 //! Builds what runs unikernels and the unikernels themselves: they are linked differently from all else in the tree, so a
-//! plain `cargo build` makes neither. Also included by tests, so it depends on nothing but the standard library.
+//! plain `cargo build` makes neither.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -52,9 +52,19 @@ pub enum BuildError {
     /// Cargo could not be run.
     Cargo(io::Error),
     /// Cargo failed; its own words.
-    Failed { what: String, output: String },
+    Failed {
+        /// What was being built.
+        what: String,
+        /// What cargo wrote.
+        output: String,
+    },
     /// A file could not be put where it belongs.
-    File { path: PathBuf, error: io::Error },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
 }
 
 impl std::error::Error for BuildError {}
@@ -89,23 +99,23 @@ pub fn build(out: &Path) -> Result<Guests, BuildError> {
     Ok(Guests { folder: out.to_path_buf() })
 }
 
-/// Builds the tender into `out`, linked statically where the system has a static C library: it then starts faster and holds
+/// Builds one program into `out`, linked statically where the system has a static C library: it then starts faster and holds
 /// less memory.
 ///
 /// # Errors
 /// [`BuildError`].
-pub fn build_tender(out: &Path) -> Result<PathBuf, BuildError> {
-    let work = out.join("build").join("tender");
+pub fn build_static(package: &str, program: &str, out: &Path) -> Result<PathBuf, BuildError> {
+    let work = out.join("build").join("static");
     let compile = |flags: &[&str]| {
         let mut cargo = cargo(&root());
-        cargo.args(["rustc", "--release", "--package", "fulmar-tender", "--bin", "fulmar-tender", "--target-dir"]);
+        cargo.args(["rustc", "--release", "--package", package, "--bin", program, "--target-dir"]);
         cargo.arg(&work).arg("--").args(flags);
-        run(cargo, "the tender")
+        run(cargo, program)
     };
     compile(&["-Ctarget-feature=+crt-static"]).or_else(|_| compile(&[]))?;
-    let tender = out.join("fulmar-tender");
-    place(&work.join("release").join("fulmar-tender"), &tender)?;
-    Ok(tender)
+    let built = out.join(program);
+    place(&work.join("release").join(program), &built)?;
+    Ok(built)
 }
 
 /// The top of the tree. Whoever includes this file lives in a folder directly below it.
