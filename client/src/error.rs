@@ -12,7 +12,7 @@ use fulmar_core::solo5::ImageError;
 
 use crate::connection::Daemon;
 use crate::devices::DeviceFault;
-use crate::output::text::plain;
+use crate::output::text::{heading, plain};
 
 /// Why a command did not succeed.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl std::error::Error for Failure {}
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { name, text } => write!(f, "{name}: {}", plain(text.as_bytes())),
+            Self::Refused { name, text } => write!(f, "{} {}", heading(name), plain(text.as_bytes())),
             Self::Connect { daemon, place, error } => write_connect(f, *daemon, place, error),
             Self::Lost { daemon, error } => write!(f, "the connection to {daemon} broke ({error}): see {daemon}'s log"),
             Self::Closed { daemon } => {

@@ -55,10 +55,10 @@ const CONVERSATIONS: &[Conversation] = &[
         117,
         "",
         "note: this policy allows no network; add --bridge BRIDGE if it should\n\
-         vmmc_local: foo:bar:: policy above allows 5 unikernels, which is fewer than 50\n",
+         vmmc_local: foo:bar: policy above allows 5 unikernels, which is fewer than 50\n",
     ),
-    ("policy-remove", VMMD, &["remove-policy", "-p", "foo"], 0, "foo:: removed policy\n", ""),
-    ("policy-remove-notfound", VMMD, &["remove-policy", "nosuch:"], 117, "", "vmmc_local: nosuch:: unknown policy\n"),
+    ("policy-remove", VMMD, &["remove-policy", "-p", "foo"], 0, "foo: removed policy\n", ""),
+    ("policy-remove-notfound", VMMD, &["remove-policy", "nosuch:"], 117, "", "vmmc_local: nosuch: unknown policy\n"),
     ("inactive-consoles", CONSOLE, &["inactive-consoles"], 0, ":net1\n:hello\n", ""),
     ("console-unknown", CONSOLE, &["console", "nosuch"], 0, "", ":nosuch: nothing yet, waiting for it to start\n"),
 ];

@@ -23,7 +23,7 @@ use crate::connection::{Connection, Daemon, Door};
 use crate::error::Failure;
 use crate::options;
 use crate::output::json;
-use crate::output::text::plain;
+use crate::output::text::{heading, plain};
 
 /// What a command works with.
 pub struct Context<'a> {
@@ -145,12 +145,14 @@ fn report(context: &mut Context<'_>, connection: &mut Connection, name: Name) ->
             let value = json::done(&name, &String::from_utf8_lossy(text.0));
             context.print_json(&value)
         }
-        Success::Text(text) => writeln!(context.out, "{name}: {}", plain(text.0)).map_err(Failure::print),
+        Success::Text(text) => {
+            writeln!(context.out, "{} {}", heading(name.as_str()), plain(text.0)).map_err(Failure::print)
+        }
         Success::Empty if context.json => {
             let value = json::done(&name, "done");
             context.print_json(&value)
         }
-        Success::Empty => writeln!(context.out, "{name}: done").map_err(Failure::print),
+        Success::Empty => writeln!(context.out, "{} done", heading(name.as_str())).map_err(Failure::print),
         _ => Err(Failure::Unexpected { daemon }),
     }
 }

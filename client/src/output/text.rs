@@ -29,6 +29,12 @@ fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// A name before what is said about it; a path has its colon already.
+#[must_use]
+pub fn heading(name: &str) -> String {
+    if name.ends_with(':') { name.to_owned() } else { format!("{name}:") }
+}
+
 /// A time as RFC 3339 has it, in UTC; milliseconds only where they are not 0.
 #[must_use]
 pub fn timestamp(unix_ms: i64) -> String {
