@@ -21,6 +21,11 @@ use fulmar_core::wire::{Payload, PolicyCommand, Success, UnikernelCommand};
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_vmmd::control::{Control, Settings, StartError};
 
+thread_local! {
+    /// Whether this thread is of the test, not of the daemon.
+    pub static OF_THE_TEST: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -67,6 +72,7 @@ pub type World = Arc<Mutex<Pretended>>;
 
 /// The host half: answers, and reports exits.
 fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
+    OF_THE_TEST.set(true);
     channel.set_nonblocking(true).unwrap();
     let (mut buffer, mut out) = (vec![0; CHANNEL_BYTES_MAX], vec![0; CHANNEL_BYTES_MAX]);
     let mut fds = ReceivedFds::default();
