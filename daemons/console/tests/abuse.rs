@@ -71,6 +71,27 @@ fn frames_that_are_none_end_the_connection_and_nothing_else() {
     serves(&mut daemon);
 }
 
+/// The daemon gives a client its time and no more; a connection between two commands has all the time it wants.
+#[test]
+fn what_never_ends_is_closed() {
+    let mut daemon = Daemon::start();
+    let mut idle = daemon.connect();
+    idle.send(&asked(":", ConsoleCommand::ListInactive));
+    assert_eq!(idle.reply(), Reply::Consoles(vec![]));
+    let (mut length, mut body, mut deaf) = (daemon.connect(), daemon.connect(), daemon.connect());
+    length.send(&[0, 0]);
+    body.send(&[0, 0, 0, 40, 0x30, 38, 0x30]);
+    // It asks and asks until it is closed.
+    let question = asked(":", ConsoleCommand::ListInactive).repeat(100);
+    while deaf.stream.write_all(&question).is_ok() {}
+    assert_eq!(length.reply(), Reply::End);
+    assert_eq!(body.reply(), Reply::End);
+    wait_until("all three", || daemon.log().matches("did not come to an end").count() == 3);
+    idle.send(&asked(":", ConsoleCommand::ListInactive));
+    assert_eq!(idle.reply(), Reply::Consoles(vec![]));
+    serves(&mut daemon);
+}
+
 #[test]
 fn commands_that_make_no_sense_are_answered() {
     let mut daemon = Daemon::start();
