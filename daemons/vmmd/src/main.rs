@@ -75,9 +75,17 @@ fn run_both(options: &Options) -> Result<ExitCode, StartError> {
         let control = start::start_control(options, user, theirs, &lock)?;
         return Ok(run_host(shim, mine, options, &mut signals, control));
     }
-    let shim = open_shim(options)?;
-    let control = start::start_control(options, user, theirs, &lock)?;
-    Ok(run_host(shim, mine, options, &mut signals, control))
+    #[cfg(target_os = "linux")]
+    {
+        let shim = open_shim(options)?;
+        let control = start::start_control(options, user, theirs, &lock)?;
+        Ok(run_host(shim, mine, options, &mut signals, control))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        drop((mine, theirs, lock));
+        Err(StartError::NoShim)
+    }
 }
 
 #[cfg(target_os = "linux")]

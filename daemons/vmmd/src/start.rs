@@ -35,6 +35,9 @@ pub(crate) enum StartError {
     Channel(io::Error),
     /// The host could not be used.
     Shim(io::Error),
+    /// There is no shim for this operating system.
+    #[cfg(not(target_os = "linux"))]
+    NoShim,
     /// The control half could not be started.
     Control(io::Error),
     /// The control half could not give up its privileges.
@@ -55,6 +58,8 @@ impl fmt::Display for StartError {
             Self::Lock(path, error) => write!(f, "could not lock {}: {error}", path.display()),
             Self::Channel(error) => write!(f, "could not set up the channel between the halves: {error}"),
             Self::Shim(error) => write!(f, "could not set up the watch over processes: {error}"),
+            #[cfg(not(target_os = "linux"))]
+            Self::NoShim => f.write_str("unikernels cannot be run on this operating system yet: use Linux"),
             Self::Control(error) => write!(f, "could not start the control half: {error}"),
             Self::Privileges(user, errno) => {
                 write!(f, "could not become user {user}: {}; see --user", errno.desc())
