@@ -1,7 +1,7 @@
 //! Greets, says what it was given, and then ticks once a second until it is destroyed.
 //!
 //! Its arguments: any word is the name that it greets (the last one counts); `--ticks=N` makes it end after N ticks,
-//! `--status=N` with this exit status instead of 0.
+//! `--status=N` with this exit status instead of 0; `--name=NAME` is its own name, which `vmmd` gives.
 #![no_std]
 #![no_main]
 
@@ -12,19 +12,22 @@ const SECOND_NS: u64 = 1_000_000_000;
 unikernel!(main, []);
 
 fn main(guest: &Guest) -> i32 {
-    let mut name: &[u8] = b"World";
+    let mut whom: &[u8] = b"World";
+    let mut name: &[u8] = b"a unikernel";
     let (mut ticks, mut status) = (None, 0);
     for word in guest.arguments() {
         if let Some(digits) = word.strip_prefix(b"--ticks=") {
             ticks = Some(number(digits));
         } else if let Some(digits) = word.strip_prefix(b"--status=") {
             status = number(digits);
+        } else if let Some(own) = word.strip_prefix(b"--name=") {
+            name = own;
         } else {
-            name = word;
+            whom = word;
         }
     }
-    say!("Hello, ", name, "!");
-    say!("I am a unikernel under ", TENDER, " with ", guest.memory_bytes() >> 20, " MiB of memory.");
+    say!("Hello, ", whom, "!");
+    say!("I am ", name, " under ", TENDER, " with ", guest.memory_bytes() >> 20, " MiB of memory.");
     say!("My arguments: ", guest.command_line());
 
     let mut deadline_ns = clock::monotonic_ns();

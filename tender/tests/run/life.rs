@@ -25,6 +25,14 @@ fn hello_says_what_it_was_given_and_ends_with_its_status() {
 }
 
 #[test]
+fn hello_knows_the_name_that_vmmd_gives_it() {
+    for kind in kinds("name") {
+        let end = end(run(kind, "hello").args(["--name=web", "--ticks=0"]));
+        assert!(end.stdout.starts_with("Hello, World!\nI am web under "), "{end:?}");
+    }
+}
+
+#[test]
 fn only_the_low_byte_of_a_status_is_seen() {
     for kind in kinds("status") {
         assert_eq!(end(run(kind, "hello").args(["--ticks=0", "--status=300"])).code(), Some(44));
