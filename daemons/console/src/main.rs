@@ -22,13 +22,16 @@ mod stream;
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fulmar_core::limits::CONSOLES_BYTES_MAX;
+use fulmar_host::privilege::{self, Identity};
 use fulmar_host::{log, socket};
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Uid};
 
 use crate::options::Command;
 use crate::server::Server;
@@ -44,6 +47,8 @@ const SOCKET_MODE: u32 = 0o660;
 enum StartError {
     /// A folder that must be there is not.
     NoFolder(PathBuf),
+    /// Root's privileges cannot be given up.
+    Privilege(Identity, Errno),
     /// The lock file cannot be used.
     Lock(PathBuf, io::Error),
     /// Another one serves this folder.
@@ -60,6 +65,7 @@ impl fmt::Display for StartError {
             Self::NoFolder(path) => {
                 write!(f, "there is no folder {}: make it, or choose another --run", path.display())
             }
+            Self::Privilege(user, error) => write!(f, "cannot become {user}, who owns the folder util: {error}"),
             Self::Lock(path, error) => write!(f, "cannot lock {}: {error}", path.display()),
             Self::Running(path) => write!(
                 f,
@@ -100,6 +106,7 @@ fn serve(run: &Path) -> Result<(), StartError> {
             return Err(StartError::NoFolder(folder.clone()));
         }
     }
+    step_down(&util)?;
     let _lock = lock(&util.join("console.lock"))?;
     raise_fd_limit();
     let path = util.join("console.sock");
@@ -114,6 +121,17 @@ fn serve(run: &Path) -> Result<(), StartError> {
     ended.map_err(StartError::Loop)?;
     log::line(PROGRAM, format_args!("ended by a signal"));
     Ok(())
+}
+
+/// Root becomes the user that the folder of the sockets belongs to, which is the one of the deciding half of `vmmd`: what
+/// unikernels write is not for root to handle, and a socket of root's could not be reached by that half.
+fn step_down(util: &Path) -> Result<(), StartError> {
+    let Ok(found) = util.metadata() else { return Err(StartError::NoFolder(util.to_owned())) };
+    let owner = Identity { uid: Uid::from_raw(found.uid()), gid: Gid::from_raw(found.gid()) };
+    if owner.uid.is_root() || !privilege::can_become(found.uid(), found.gid(), 1) {
+        return Ok(());
+    }
+    owner.assume().map_err(|error| StartError::Privilege(owner, error))
 }
 
 /// Held as long as the file is open. The file stays: removing it would let two programs lock two files of one name.
