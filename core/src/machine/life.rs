@@ -120,7 +120,8 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         }
         if let Some(unikernel) = self.unikernels.get_mut(slot) {
             unikernel.restarts = unikernel.restarts.saturating_add(1);
-            if now.ms.saturating_sub(unikernel.started_ms) >= RUN_MS_MIN {
+            // Before the start it is not charged yet, and nothing that is not charged may be launched.
+            if unikernel.charged && now.ms.saturating_sub(unikernel.started_ms) >= RUN_MS_MIN {
                 unikernel.failures = 0;
                 return self.set_again(slot, Again::Queued);
             }

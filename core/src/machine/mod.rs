@@ -43,6 +43,7 @@ pub use self::restore::RestoreError;
 pub use self::unikernel::{Again, Digest, Life, Stage, Stop, Unikernel};
 
 use self::arena::Arena;
+use self::plan::Accounts;
 use self::table::Table;
 use crate::halves::{LaunchError, Unit};
 use crate::limits::{ARENA_BYTES_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, UNIKERNELS_MAX};
@@ -239,13 +240,18 @@ pub struct Machine<const U: usize, const P: usize, const C: usize, const A: usiz
     tenders: Tenders,
     /// The highest unit that was ever given.
     last_unit: u64,
+    /// Accounts of a predecessor's processes that no record names. They are being killed, and until they are gone nobody
+    /// else may have their user ids: not before the next start.
+    strays: Accounts,
     /// Launches that the host half has not answered.
     launching: u16,
     /// Images that are being stored.
     storing: u16,
     /// Slots that are [`Again::Queued`].
     queued: u16,
-    /// Images that may go as soon as none is being stored.
+    /// Whether the last append has failed: a crash could still bring back what it was to write.
+    unsure: bool,
+    /// Images that may go as soon as none is being stored and the journal is sure of what it says.
     releases: heapless::Vec<Digest, RELEASES_MAX>,
     /// Whether all images are to be looked through.
     collect: bool,
@@ -273,9 +279,11 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             arena: Arena::new(),
             tenders: Tenders { hvt: false, spt: false },
             last_unit: 0,
+            strays: Accounts::NONE,
             launching: 0,
             storing: 0,
             queued: 0,
+            unsure: false,
             releases: heapless::Vec::new(),
             collect: false,
             alarm_ms: None,
@@ -423,6 +431,8 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
     }
 
     fn appended(&mut self, now: Now, change: Change, outcome: Result<(), JournalError>) {
+        // After a failure the journal is not written again before it is rid of what has failed.
+        self.unsure = outcome.is_err();
         match change {
             Change::Unikernel(slot) => self.recorded(now, slot, outcome),
             Change::UnikernelGone(slot) => self.dropped(now, slot, outcome),
@@ -431,9 +441,10 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         }
     }
 
-    /// Lets images go that no slot names; not while one is being stored, it could be the same.
+    /// Lets images go that no slot names; not while one is being stored, it could be the same, nor while a record that
+    /// names one could come back.
     fn release_images(&mut self) {
-        if self.storing > 0 {
+        if self.storing > 0 || self.unsure {
             return;
         }
         while let Some(digest) = self.releases.pop() {

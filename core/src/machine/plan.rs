@@ -2,7 +2,7 @@
 
 use super::{Life, Machine};
 use crate::halves::{IMAGE_FD, LaunchPlan, TAP_FD_FIRST, Tender, Texts, TextsFull, TextsWriter, Unit};
-use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX};
+use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX, UNIKERNELS_MAX, UNITS_MAX};
 use crate::mac;
 use crate::name::Name;
 use crate::policy::CpuSet;
@@ -46,16 +46,38 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         })
     }
 
-    /// An account that no process runs under, the lowest. There are more than slots.
+    /// An account that no process runs under, the lowest.
     pub(super) fn free_account(&self) -> u16 {
-        const WORD_BITS: u16 = 64;
-        let mut taken = [0_u64; ACCOUNTS_MAX.div_ceil(WORD_BITS) as usize];
+        let mut taken = self.strays;
         for (_, unikernel) in self.unikernels.iter().filter(|(_, unikernel)| unikernel.life != Life::None) {
-            if let Some(word) = taken.get_mut(usize::from(unikernel.account / WORD_BITS)) {
-                *word |= 1 << (unikernel.account % WORD_BITS);
-            }
+            taken.insert(unikernel.account);
         }
-        let free = taken.iter().enumerate().find(|(_, word)| **word != u64::MAX);
+        taken.lowest_outside()
+    }
+}
+
+const WORD_BITS: u16 = 64;
+const WORDS: usize = ACCOUNTS_MAX.div_ceil(WORD_BITS) as usize;
+const _: () = assert!(UNIKERNELS_MAX + UNITS_MAX <= ACCOUNTS_MAX as usize, "an account is free also beside strays");
+
+/// A set of accounts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Accounts {
+    words: [u64; WORDS],
+}
+
+impl Accounts {
+    /// No account.
+    pub(super) const NONE: Self = Self { words: [0; WORDS] };
+
+    pub(super) fn insert(&mut self, account: u16) {
+        if let Some(word) = self.words.get_mut(usize::from(account / WORD_BITS)) {
+            *word |= 1 << (account % WORD_BITS);
+        }
+    }
+
+    fn lowest_outside(&self) -> u16 {
+        let free = self.words.iter().enumerate().find(|(_, word)| **word != u64::MAX);
         let (index, bit) = free.map_or((0, 0), |(index, word)| (index, word.trailing_ones()));
         let base = u16::try_from(index).unwrap_or(0).saturating_mul(WORD_BITS);
         base.saturating_add(u16::try_from(bit).unwrap_or(0))

@@ -112,6 +112,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
     pub(super) fn survivor(&mut self, now: Now, unit: Unit, account: u16, started_wall_ms: i64) {
         self.last_unit = self.last_unit.max(unit.0);
         let Some(slot) = self.find_unit(unit).map(|(slot, _)| slot) else {
+            self.strays.insert(account);
             return self.effect(Effect::Signal { unit, kill: true });
         };
         if let Some(unikernel) = self.unikernels.get_mut(slot) {
@@ -140,7 +141,9 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
     }
 
     fn next_to_admit(&self) -> Option<u16> {
-        let waiting = self.unikernels().filter(|(_, it)| !it.charged && it.again == Again::Never);
+        // One that has ended since it was found again rests, or its record is being dropped.
+        let waits = |it: &Unikernel| it.stage == Stage::Kept && !it.charged && it.again == Again::Never;
+        let waiting = self.unikernels().filter(|(_, it)| waits(it));
         waiting.min_by_key(|(_, unikernel)| unikernel.startup).map(|(slot, _)| slot)
     }
 
