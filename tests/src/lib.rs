@@ -1,7 +1,23 @@
 //! What the whole-program tests, the demo and the benchmarks share. Nothing of it is part of a program that users run.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`choose`] | one source of choices: a seed, a fuzzer's bytes, an odometer |
+//! | [`ask`], [`images`] | what clients ask for, and the images that they send |
+//! | [`world`] | a simulated host around the machine of `vmmd`: disk, processes, clients, faults, crashes |
+//! | [`invariants`] | what must be true after every step |
+//! | [`oracle`] | what the machine must answer, worked out the slow way |
+//! | [`drive`] | runs of the world: by seed, shrunk when they fail |
 
+pub mod ask;
 pub mod built;
+pub mod choose;
+pub mod drive;
 pub mod generate;
+pub mod images;
+pub mod invariants;
+pub mod oracle;
 pub mod render;
 pub mod skips;
 pub mod system;
+pub mod world;

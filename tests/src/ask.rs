@@ -1,0 +1,282 @@
+//! What a client may ask for, from pools so small that requests collide, and the bytes in which it asks.
+
+use fulmar_core::machine::ArgumentsFault;
+use fulmar_core::name::Name;
+use fulmar_core::wire::{
+    Arguments, BlockDevice, Bridge, Command, Config, FailBehaviour, Header, Image, Kind, List, Message, Payload,
+    Policy, PolicyCommand, Text, UnikernelCommand, Window, encode,
+};
+
+use crate::choose::Choose;
+use crate::images::IMAGES;
+
+/// Unikernels and paths that are asked for.
+pub const NAMES: [&str; 10] = [":a", "p:a", "p:b", "p:q:a", "r:a", ":p", "p:q:b", "p.x:a", "p:q:r:s:a", "r:b"];
+
+/// Paths that get policies.
+pub const PATHS: [&str; 6] = ["p:", "p:q:", "r:", "p:q:r:", "p.x:", ":"];
+
+/// Exit codes for which a unikernel is to run again; `None` where never.
+pub const FAILS: [Option<&[i64]>; 4] = [None, Some(&[]), Some(&[2]), Some(&[0, 3])];
+
+/// CPUs that are asked for.
+pub const CPUS: [&[i64]; 4] = [&[0], &[1], &[0, 1], &[2]];
+
+/// Bridges that are asked for and that a host may have.
+pub const BRIDGES: [&str; 3] = ["br0", "br1", "none"];
+
+/// A create that is wrong in itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flaw {
+    /// It is not.
+    None,
+    /// It asks for no memory.
+    NoMemory,
+    /// It asks for no CPU.
+    NoCpu,
+    /// It is for bhyve.
+    Bhyve,
+    /// It names a block device.
+    Block,
+    /// It names a device twice.
+    Twice,
+    /// An argument holds a NUL.
+    Nul,
+    /// It comes without an image.
+    NoImage,
+}
+
+/// All flaws.
+pub const FLAWS: [Flaw; 8] =
+    [Flaw::None, Flaw::NoMemory, Flaw::NoCpu, Flaw::Bhyve, Flaw::Block, Flaw::Twice, Flaw::Nul, Flaw::NoImage];
+
+/// What a unikernel is asked to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spec {
+    /// Index into [`IMAGES`].
+    pub image: usize,
+    /// Memory, MiB.
+    pub memory_mb: i64,
+    /// CPUs.
+    pub cpus: &'static [i64],
+    /// The bridge of its one net device, if it has one.
+    pub bridge: Option<&'static str>,
+    /// When to run again.
+    pub fail: Option<&'static [i64]>,
+    /// Its place in the order of start.
+    pub startup: Option<i64>,
+    /// Bytes of its one argument.
+    pub argument_bytes: usize,
+    /// What is wrong with it.
+    pub flaw: Flaw,
+}
+
+/// A policy that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PolicySpec {
+    /// Number of unikernels.
+    pub unikernels: i64,
+    /// Memory, MiB.
+    pub memory_mb: i64,
+    /// CPUs, ascending.
+    pub cpus: &'static [i64],
+    /// Bridges, ascending.
+    pub bridges: &'static [&'static str],
+    /// Block storage, MiB.
+    pub block_mb: Option<i64>,
+}
+
+/// One request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// Make one.
+    Create(Spec),
+    /// End one.
+    Destroy,
+    /// List.
+    Info,
+    /// Hand out its image, at this level.
+    Get(i64),
+    /// Set a policy.
+    PolicyAdd(PolicySpec),
+    /// List policies.
+    PolicyInfo,
+    /// Remove a policy.
+    PolicyRemove,
+    /// Something for another daemon.
+    Unknown,
+}
+
+/// A request about a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// About what.
+    pub name: Name,
+    /// What.
+    pub wish: Wish,
+}
+
+/// A name of these pools.
+///
+/// # Panics
+/// When the text is no name.
+#[must_use]
+#[expect(clippy::expect_used, reason = "the pools hold valid names only")]
+pub fn name(text: &str) -> Name {
+    Name::parse(text).expect("a valid name")
+}
+
+impl Spec {
+    /// A small unikernel that is right in every way.
+    pub const PLAIN: Self = Self {
+        image: 1,
+        memory_mb: 16,
+        cpus: &[0],
+        bridge: None,
+        fail: None,
+        startup: None,
+        argument_bytes: 0,
+        flaw: Flaw::None,
+    };
+
+    /// Any, most of them right.
+    pub fn choose(choices: &mut dyn Choose) -> Self {
+        let flaw = if choices.once_in(16) { choices.pick(&FLAWS) } else { Flaw::None };
+        let image = if choices.once_in(8) { choices.index(IMAGES.len()) } else { choices.index(4) };
+        let wants_net = image == 2 || image == 3;
+        let bridge = if wants_net != choices.once_in(12) { Some(choices.pick(&BRIDGES)) } else { None };
+        Self {
+            image,
+            memory_mb: choices.pick(&[16, 16, 48, 100, 300]),
+            cpus: if choices.once_in(2) { CPUS[0] } else { choices.pick(&CPUS) },
+            bridge,
+            fail: choices.pick(&FAILS),
+            startup: choices.pick(&[None, None, Some(10), Some(90)]),
+            argument_bytes: choices.pick(&[0, 0, 5, 400]),
+            flaw,
+        }
+    }
+
+    /// Makes the wire's form and hands it on while what it borrows is alive.
+    pub fn with_config<R>(&self, hand_on: impl FnOnce(&Config<'_>) -> R) -> R {
+        let mut argument = vec![b'x'; self.argument_bytes];
+        if self.flaw == Flaw::Nul {
+            argument.push(0);
+        }
+        let argv = [Text(&argument)];
+        let net = Bridge { name: "service", bridge: self.bridge, mac: None };
+        let block = BlockDevice { name: "storage", host_device: None, sector_size: None };
+        let twice = [net, Bridge { mac: Some([2; 6]), ..net }];
+        let nets = if self.flaw == Flaw::Twice { &twice[..] } else { &twice[..usize::from(self.bridge.is_some())] };
+        let blocks = [block];
+        let arguments = Arguments {
+            fail_behaviour: self.fail.map_or(FailBehaviour::Quit, |codes| FailBehaviour::Restart(codes.into())),
+            startup: self.startup,
+            add_name: true,
+            cpuids: if self.flaw == Flaw::NoCpu { List::EMPTY } else { self.cpus.into() },
+            memory: if self.flaw == Flaw::NoMemory { 0 } else { self.memory_mb },
+            block_devices: List::Items(&blocks[..usize::from(self.flaw == Flaw::Block)]),
+            bridges: List::Items(nets),
+            argv: (!argument.is_empty()).then_some(List::Items(&argv)),
+            numcpus: 1,
+            linux_boot: None,
+        };
+        hand_on(&Config {
+            kind: if self.flaw == Flaw::Bhyve { Kind::Bhyve } else { Kind::Solo5 },
+            compressed: false,
+            image: Image::Inline(&[]),
+            arguments,
+        })
+    }
+
+    /// Its arguments as they are kept.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "the pools hold short arguments only")]
+    pub fn arguments_der(&self) -> Vec<u8> {
+        let mut buffer = [0; 2048];
+        self.with_config(|config| config.arguments.encode(&mut buffer).expect("fits").to_vec())
+    }
+}
+
+impl PolicySpec {
+    /// Any, most of them useful.
+    pub fn choose(choices: &mut dyn Choose) -> Self {
+        Self {
+            unikernels: if choices.once_in(16) { -1 } else { choices.pick(&[0, 1, 2, 3, 5, 8]) },
+            memory_mb: choices.pick(&[16, 64, 150, 250, 400]),
+            cpus: choices.pick(&[&[0], &[0, 1], &[0, 1], &[0, 1, 2], &[0, 1, 2], &[], &[0, 2000]]),
+            bridges: choices.pick(&[&[], &["br0"], &["br0", "br1"], &["br0", "br1"], &["br1"]]),
+            block_mb: choices.pick(&[None, None, Some(0), Some(10)]),
+        }
+    }
+
+    fn wire(&self) -> Policy<'static> {
+        Policy {
+            cpuids: self.cpus.into(),
+            unikernels: self.unikernels,
+            memory: self.memory_mb,
+            block: self.block_mb,
+            bridges: self.bridges.into(),
+        }
+    }
+
+    /// The core's form, where it makes sense.
+    ///
+    /// # Errors
+    /// What makes none.
+    pub fn policy(&self) -> Result<fulmar_core::policy::Policy, ArgumentsFault> {
+        fulmar_core::policy::Policy::try_from(&self.wire())
+    }
+}
+
+impl Ask {
+    /// The message in bytes.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "the pools hold short messages only")]
+    pub fn encode(&self, sequence: u64) -> Vec<u8> {
+        let mut buffer = [0; 4096];
+        let header = Header::new(sequence, self.name);
+        let mut send = |command: Command<'_>| {
+            let message = Message { header, payload: Payload::Command(command) };
+            encode(&message, &mut buffer).expect("fits").to_vec()
+        };
+        match self.wish {
+            Wish::Create(spec) => {
+                spec.with_config(|config| send(Command::Unikernel(UnikernelCommand::Create(*config))))
+            }
+            Wish::Destroy => send(Command::Unikernel(UnikernelCommand::Destroy)),
+            Wish::Info => send(Command::Unikernel(UnikernelCommand::Info)),
+            Wish::Get(level) => send(Command::Unikernel(UnikernelCommand::Get { level })),
+            Wish::PolicyAdd(spec) => send(Command::Policy(PolicyCommand::Add(spec.wire()))),
+            Wish::PolicyInfo => send(Command::Policy(PolicyCommand::Info)),
+            Wish::PolicyRemove => send(Command::Policy(PolicyCommand::Remove)),
+            Wish::Unknown => send(Command::Log(Window::Count(1))),
+        }
+    }
+
+    /// Some that cover every kind, for a machine with room for `unikernels`: for going through everything.
+    #[must_use]
+    pub fn pool(unikernels: usize) -> Vec<Self> {
+        let mut pool = Vec::new();
+        for text in &NAMES[1..NAMES.len().min(unikernels + 2)] {
+            let name = name(text);
+            let restarting = Spec { fail: Some(&[]), memory_mb: 48, image: 0, ..Spec::PLAIN };
+            let on_bridge = Spec { bridge: Some("br0"), image: 3, ..Spec::PLAIN };
+            for spec in [Spec::PLAIN, restarting, on_bridge] {
+                pool.push(Self { name, wish: Wish::Create(spec) });
+            }
+            pool.push(Self { name, wish: Wish::Destroy });
+        }
+        let tight = PolicySpec { unikernels: 1, memory_mb: 64, cpus: &[0], bridges: &[], block_mb: None };
+        let wide = PolicySpec { unikernels: 3, memory_mb: 150, cpus: &[0, 1], bridges: &["br0"], block_mb: None };
+        for path in &PATHS[..2] {
+            let name = name(path);
+            for policy in [tight, wide] {
+                pool.push(Self { name, wish: Wish::PolicyAdd(policy) });
+            }
+            pool.push(Self { name, wish: Wish::PolicyRemove });
+        }
+        pool.push(Self { name: Name::ROOT, wish: Wish::Info });
+        pool
+    }
+}

@@ -1,0 +1,110 @@
+//! Images for simulated hosts: real bytes, small, read by the core's own reader.
+
+use std::sync::LazyLock;
+
+use fulmar_core::machine::Digest;
+use fulmar_core::solo5::{ImageFacts, Target, inspect};
+
+/// One image that clients may send.
+#[derive(Debug)]
+pub struct TestImage {
+    /// What stands for its SHA-256.
+    pub digest: Digest,
+    /// The image.
+    pub bytes: Vec<u8>,
+    /// What it says about itself; nothing for one that is damaged.
+    pub facts: Option<ImageFacts>,
+}
+
+/// hvt and spt without devices, the same with the net device `service`, one that ends at 64 MiB, a damaged one.
+pub static IMAGES: LazyLock<Vec<TestImage>> = LazyLock::new(|| {
+    let images = [
+        image(1, &[], 0x1000),
+        image(2, &[], 0x1000),
+        image(1, &["service"], 0x1000),
+        image(2, &["service"], 0x1000),
+        image(2, &[], 63 << 20),
+        b"not an image".to_vec(),
+    ];
+    let image = |(index, bytes): (usize, Vec<u8>)| TestImage {
+        digest: [u8::try_from(index).unwrap_or(0) + 1; 32],
+        facts: inspect(&bytes[..]).ok(),
+        bytes,
+    };
+    images.into_iter().enumerate().map(image).collect()
+});
+
+/// Index of the image that is damaged.
+pub const DAMAGED: usize = 5;
+
+impl TestImage {
+    /// Which tender it is for.
+    #[must_use]
+    pub fn target(&self) -> Option<Target> {
+        self.facts.as_ref().map(|facts| facts.abi.target)
+    }
+}
+
+const TABLE: usize = 64;
+const HEADER: usize = 56;
+const ABI: usize = 0x200;
+const MANIFEST: usize = 0x240;
+const TEXT: usize = 0x1000;
+
+/// A Solo5 image for `target` (1 hvt, 2 spt) with these net devices, whose one segment takes `memory_bytes`.
+#[must_use]
+pub fn image(target: u32, nets: &[&str], memory_bytes: u64) -> Vec<u8> {
+    let mut image = vec![0; TEXT + 0x10];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    let manifest_bytes = 8 + 104 * (1 + nets.len());
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(16, &[2, 0, 62, 0, 1, 0, 0, 0]);
+    put(24, &0x10_0000_u64.to_le_bytes());
+    put(32, &(TABLE as u64).to_le_bytes());
+    put(52, &[64, 0, 56, 0, 3, 0, 64, 0, 0, 0, 0, 0]);
+    let segments = [
+        (1_u32, 5_u32, TEXT, 0x10_0000_u64, 0x10, memory_bytes),
+        (4, 4, ABI, 0, 36, 36),
+        (4, 4, MANIFEST, 0, 24 + manifest_bytes as u64, 24 + manifest_bytes as u64),
+    ];
+    for (index, (kind, flags, offset, address, file_bytes, memory_bytes)) in segments.into_iter().enumerate() {
+        let at = TABLE + HEADER * index;
+        put(at, &kind.to_le_bytes());
+        put(at + 4, &flags.to_le_bytes());
+        for (field, number) in [offset as u64, address, address, file_bytes, memory_bytes, 0x1000].iter().enumerate() {
+            put(at + 8 + 8 * field, &number.to_le_bytes());
+        }
+    }
+    for (at, content_bytes, kind) in [(ABI, 16, 0x3149_4241_u32), (MANIFEST, 4 + manifest_bytes, 0x3154_464d)] {
+        put(at, &6_u32.to_le_bytes());
+        put(at + 4, &u32::try_from(content_bytes).unwrap_or(0).to_le_bytes());
+        put(at + 8, &kind.to_le_bytes());
+        put(at + 12, b"Solo5");
+    }
+    put(ABI + 20, &target.to_le_bytes());
+    put(ABI + 24, &2_u32.to_le_bytes());
+    put(MANIFEST + 24, &1_u32.to_le_bytes());
+    put(MANIFEST + 28, &u32::try_from(1 + nets.len()).unwrap_or(0).to_le_bytes());
+    put(MANIFEST + 32 + 68, &0x4000_0000_u32.to_le_bytes());
+    for (index, net) in nets.iter().enumerate() {
+        let at = MANIFEST + 32 + 104 * (index + 1);
+        put(at, net.as_bytes());
+        put(at + 68, &2_u32.to_le_bytes());
+    }
+    image
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_the_damaged_one_are_images() {
+        for (index, image) in IMAGES.iter().enumerate() {
+            assert_eq!(image.facts.is_some(), index != DAMAGED, "{:?}", inspect(&image.bytes[..]));
+        }
+        assert_eq!(IMAGES[2].target(), Some(Target::Hvt));
+        assert_eq!(IMAGES[3].facts.as_ref().unwrap().manifest.devices().len(), 1);
+        assert_eq!(IMAGES[4].facts.as_ref().unwrap().memory_end, 64 << 20);
+    }
+}

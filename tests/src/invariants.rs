@@ -1,0 +1,186 @@
+//! What must be true after every step, whatever happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fulmar_core::limits::STOP_MS_MAX;
+use fulmar_core::machine::{Again, Life, Stage, Trouble};
+use fulmar_core::name::Name;
+
+use crate::oracle::{count, policy_of};
+use crate::world::{Violation, World};
+
+/// Checks all of them.
+///
+/// # Errors
+/// The first that does not hold.
+pub fn check<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+) -> Result<(), Violation> {
+    check_usage(world)?;
+    check_containment(world)?;
+    check_processes(world)?;
+    check_deadline(world)?;
+    check_durable(world)?;
+    if world.is_quiet() { check_quiet(world) } else { Ok(()) }
+}
+
+/// What is charged is what is counted, and within every policy; the root policy can be exceeded once the host has less.
+fn check_usage<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+) -> Result<(), Violation> {
+    for (_, account) in world.machine.ledger().slots() {
+        let (path, counted) = (account.path(), count(world, account.path()));
+        if counted.used != account.used() {
+            return Err(format!("{path} is charged {:?}, counted {:?}", account.used(), counted.used));
+        }
+        if path.is_root() && world.shrunk {
+            continue;
+        }
+        for policy in account.in_force() {
+            let within = counted.used.unikernels <= policy.unikernels
+                && counted.used.memory_mb <= policy.memory_mb
+                && policy.cpus.contains(&counted.cpus)
+                && counted.bridges.iter().all(|bridge| policy.bridges.has(bridge));
+            if !within {
+                return Err(format!("{path} uses {counted:?}, more than {policy:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every policy is contained in those above it.
+fn check_containment<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+) -> Result<(), Violation> {
+    let accounts: Vec<_> = world.machine.ledger().slots().map(|(_, account)| account).collect();
+    for above in accounts.iter().filter(|above| !(above.path().is_root() && world.shrunk)) {
+        let below = accounts.iter().filter(|below| below.path() != above.path() && above.path().contains(below.path()));
+        for below in below {
+            if above.in_force().any(|policy| below.in_force().any(|sub| policy.contains(sub).is_err())) {
+                return Err(format!("the policy of {} is not within that of {}", below.path(), above.path()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every process belongs to one slot or is being ended; no two share an account.
+fn check_processes<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+) -> Result<(), Violation> {
+    let mut units = BTreeMap::new();
+    for (slot, unikernel) in world.machine.unikernels() {
+        if let Some(other) = units.insert(unikernel.unit(), slot) {
+            return Err(format!("slots {other} and {slot} are both unit {}", unikernel.unit()));
+        }
+        let runs = world.processes.contains_key(&unikernel.unit());
+        let launching = world.launches.iter().any(|launch| launch.unit == unikernel.unit());
+        let expected = (unikernel.life() == Life::Alive, unikernel.life() == Life::Launching);
+        if (runs, launching) != expected {
+            return Err(format!("{} is {:?}: runs {runs}, launching {launching}", unikernel.name(), unikernel.life()));
+        }
+    }
+    let mut accounts = BTreeSet::new();
+    for (unit, process) in &world.processes {
+        if !units.contains_key(unit) && !process.killed {
+            return Err(format!("process {unit} belongs to nobody"));
+        }
+        if !accounts.insert(process.account) {
+            return Err(format!("two processes run under account {}", process.account));
+        }
+    }
+    Ok(())
+}
+
+/// The deadline is not later than what is due first.
+fn check_deadline<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+) -> Result<(), Violation> {
+    let rests = world.machine.unikernels().filter_map(|(_, unikernel)| match unikernel.again() {
+        Again::Launch(at) | Again::Drop(at) => Some(at),
+        Again::Never | Again::Queued => None,
+    });
+    let stops = world.processes.values().filter(|process| !process.killed);
+    let stops = stops.filter_map(|process| process.terminated_ms).map(|at| at + STOP_MS_MAX);
+    match (rests.chain(stops).min(), world.machine.deadline()) {
+        (Some(due), deadline) if deadline.is_none_or(|deadline| deadline > due) => {
+            Err(format!("{due} ms is due, the deadline is {deadline:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is durable can be brought about: its images are there, and it is what the machine has where nothing is under way.
+fn check_durable<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+) -> Result<(), Violation> {
+    for state in world.journal.state_if_unknown_is_kept()? {
+        let lost = state.unikernels.iter().find(|(_, kept)| !world.images.contains(&kept.digest));
+        if let Some((name, _)) = lost {
+            return Err(format!("the image of {name} is gone, its record is not"));
+        }
+    }
+    for (_, unikernel) in world.machine.unikernels() {
+        if unikernel.digest().is_some_and(|digest| !world.images.contains(digest)) {
+            return Err(format!("the image of {} is gone", unikernel.name()));
+        }
+    }
+    if !world.appends.is_empty() {
+        return Ok(());
+    }
+    let state = world.journal.state();
+    let kept = world.machine.unikernels().filter(|(_, unikernel)| unikernel.stage() == Stage::Kept);
+    let kept: BTreeMap<Name, u64> = kept.map(|(_, unikernel)| (*unikernel.name(), unikernel.unit())).collect();
+    let durable: BTreeMap<Name, u64> = state.unikernels.iter().map(|(name, kept)| (*name, kept.unit)).collect();
+    if kept != durable {
+        return Err(format!("{kept:?} are kept, {durable:?} are durable"));
+    }
+    let accounts = world.machine.ledger().slots().filter(|(_, account)| !account.path().is_root());
+    let stand: BTreeMap<Name, _> = accounts.map(|(_, account)| (*account.path(), account.policy().cloned())).collect();
+    let durable: BTreeMap<Name, _> = state.policies.iter().map(|(path, policy)| (*path, policy_of(policy))).collect();
+    if stand != durable {
+        return Err(format!("policies {stand:?} stand, {durable:?} are durable"));
+    }
+    check_live_records(world)
+}
+
+/// A journal that is written anew from the machine says the same.
+fn check_live_records<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+) -> Result<(), Violation> {
+    let mut state = crate::world::State::default();
+    for change in world.machine.live_records() {
+        let mut buffer = [0; fulmar_core::machine::POLICY_BYTES_MAX];
+        let record = world.machine.record(change, &mut buffer).ok_or("a live record that is none")?;
+        state.take(&record)?;
+    }
+    if state == *world.journal.state() { Ok(()) } else { Err(format!("live records say {state:?}")) }
+}
+
+/// Nothing is under way: everybody was answered, everything is desired and runs or rests, nothing is left over.
+fn check_quiet<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+) -> Result<(), Violation> {
+    if let Some(question) = world.clients.iter().flatten().next() {
+        return Err(format!("nothing is under way, and nobody answers {question:?}"));
+    }
+    for (_, unikernel) in world.machine.unikernels() {
+        let well = match (unikernel.life(), unikernel.again()) {
+            (Life::Alive, Again::Never) => unikernel.is_charged(),
+            (Life::None, Again::Launch(_) | Again::Drop(_)) => {
+                unikernel.is_charged() || matches!(unikernel.trouble(), Trouble::Refused(_) | Trouble::Ended(_))
+            }
+            _ => false,
+        };
+        if unikernel.stage() != Stage::Kept || !well {
+            let (stage, life, again) = (unikernel.stage(), unikernel.life(), unikernel.again());
+            return Err(format!("{} is left in {stage:?}, {life:?}, {again:?}", unikernel.name()));
+        }
+    }
+    let unnamed = world.images.iter().find(|digest| !world.machine.uses(digest));
+    match unnamed {
+        Some(digest) if !world.append_failed => Err(format!("image {:?} is left over", digest.first())),
+        _ => Ok(()),
+    }
+}

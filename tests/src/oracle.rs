@@ -1,0 +1,392 @@
+//! What the machine must answer, worked out the slow way from what can be seen of it: no sums are kept, everything is
+//! counted again for each question.
+
+use std::collections::BTreeSet;
+
+use fulmar_core::halves::Tender;
+use fulmar_core::machine::{
+    Account, ArgumentsFault, DeviceName, Done, Exit, Pending, PolicyRefused, Refusal, Refused, Reply, StoreError,
+    Unikernel, Usage,
+};
+use fulmar_core::name::Name;
+use fulmar_core::policy::{Bridge, CpuSet, Policy};
+use fulmar_core::solo5::{DeviceKind, Target};
+use fulmar_core::wire::{self, Arguments, FailBehaviour, List, NamedInfo, NamedPolicy};
+
+use crate::ask::{Ask, Flaw, PolicySpec, Spec, Wish};
+use crate::images::IMAGES;
+use crate::world::{Question, Violation, World};
+
+/// Memory of a tender, charged to the root policy.
+const TENDER_MB: u64 = fulmar_core::limits::TENDER_MEMORY_MB;
+
+/// What the machine must say to a command.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// At once, exactly this.
+    Exactly(Reply),
+    /// At once, a refusal because of a policy below.
+    PolicyBelow,
+    /// At once, a refusal because of one of several bridges.
+    PolicyRunningBridge,
+    /// Later: created, or refused because of the image.
+    Create {
+        /// Refused so if nothing fails before.
+        refusal: Option<Refusal>,
+        /// Refused so where the host cannot run it, which can change while the image is stored.
+        tender: Option<Tender>,
+    },
+    /// Later: this is done.
+    Later(Done),
+}
+
+impl Verdict {
+    /// Whether there need not be a reply at once.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Later(_))
+    }
+
+    /// Compares a reply; `faulted` where something was made to fail.
+    ///
+    /// # Errors
+    /// What should have been said.
+    pub fn check(&self, reply: &Reply, faulted: bool) -> Result<(), String> {
+        let right = match (self, reply) {
+            (Self::Exactly(expected), _) => expected == reply,
+            (Self::PolicyBelow, Reply::Refused(Refusal::Policy(PolicyRefused::Below(_)))) => true,
+            (Self::PolicyRunningBridge, Reply::Refused(Refusal::Policy(PolicyRefused::RunningBridge(_)))) => true,
+            (Self::Create { refusal: None, .. }, Reply::Done(Done::CreatedUnikernel)) => true,
+            (Self::Create { tender, .. }, Reply::Refused(Refusal::NoTender(refused))) => *tender == Some(*refused),
+            (Self::Create { .. }, Reply::Refused(Refusal::Launch(_) | Refusal::Journal(_))) => faulted,
+            (Self::Create { refusal: Some(expected), .. }, Reply::Refused(refusal)) if expected == refusal => true,
+            (Self::Create { .. }, Reply::Refused(Refusal::Store(StoreError::DiskFull))) => faulted,
+            (Self::Later(expected), Reply::Done(done)) => expected == done,
+            // Which append has failed is not followed here.
+            (Self::Later(_), Reply::Refused(Refusal::Journal(_))) => true,
+            _ => false,
+        };
+        if right { Ok(()) } else { Err(format!("{self:?} was expected")) }
+    }
+}
+
+/// Whether a unikernel runs again after an end that nobody asked for.
+#[must_use]
+pub fn runs_again(fail: Option<&[i64]>, exit: Exit) -> bool {
+    match (fail, exit) {
+        (None, _) | (_, Exit::Code(1 | 60..=64)) => false,
+        (Some(codes), Exit::Code(code)) => codes.is_empty() || codes.contains(&i64::from(code)),
+        (Some(_), Exit::Signal(_) | Exit::Unknown) => true,
+    }
+}
+
+/// The same, by arguments in DER.
+#[must_use]
+pub fn runs_again_by(arguments: &[u8], exit: Exit) -> bool {
+    match Arguments::decode(arguments).map(|arguments| arguments.fail_behaviour) {
+        Ok(FailBehaviour::Restart(codes)) => runs_again(Some(&codes.iter().collect::<Vec<_>>()), exit),
+        _ => false,
+    }
+}
+
+/// The policy in this DER.
+#[must_use]
+pub fn policy_of(der: &[u8]) -> Option<Policy> {
+    Policy::try_from(&wire::Policy::decode(der).ok()?).ok()
+}
+
+/// What runs at a path and below it, counted.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// Number and memory.
+    pub used: Usage,
+    /// CPUs.
+    pub cpus: CpuSet,
+    /// Bridges.
+    pub bridges: BTreeSet<Bridge>,
+}
+
+/// Counts what is charged at a path and below it.
+pub fn count<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+    path: &Name,
+) -> Counted {
+    let mut counted = Counted { used: Usage::default(), cpus: CpuSet::EMPTY, bridges: BTreeSet::new() };
+    for (slot, unikernel) in world.machine.unikernels() {
+        if !unikernel.is_charged() || !path.contains(unikernel.name()) {
+            continue;
+        }
+        counted.used.unikernels += 1;
+        counted.used.memory_mb += unikernel.memory_mb() + if path.is_root() { TENDER_MB } else { 0 };
+        if let Some(arguments) = world.machine.arguments(slot) {
+            arguments.cpuids.iter().for_each(|cpu| counted.cpus.insert(cpu).unwrap_or(()));
+            let bridges = arguments.bridges.iter().filter_map(|bridge| Bridge::new(bridge.host().as_bytes()).ok());
+            counted.bridges.extend(bridges);
+        }
+    }
+    counted
+}
+
+/// What the machine must say to this command now.
+pub fn judge<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+    ask: &Ask,
+) -> Verdict {
+    let refused = |refusal| Verdict::Exactly(Reply::Refused(refusal));
+    let listed = world.machine.find(&ask.name).map(|(_, unikernel)| unikernel).filter(|it| it.is_listed());
+    match ask.wish {
+        Wish::Create(spec) => match admission(world, &ask.name, &spec) {
+            Err(refusal) => refused(refusal),
+            Ok(()) => judge_image(&spec),
+        },
+        Wish::Destroy => match (world.machine.find(&ask.name), listed) {
+            (None, _) => refused(Refusal::DestroyNotFound),
+            (_, None) => refused(Refusal::Busy),
+            _ => Verdict::Later(Done::DestroyedUnikernel),
+        },
+        Wish::Info if ask.name.is_path() || listed.is_some() => Verdict::Exactly(Reply::Infos),
+        Wish::Info => refused(Refusal::InfoNotFound),
+        Wish::Get(level) => match listed.and_then(|it| Some((it.digest()?, it.image_bytes()))) {
+            Some((digest, bytes)) => {
+                let level = u8::try_from(level.clamp(0, 9)).unwrap_or(0);
+                Verdict::Exactly(Reply::Image { digest: *digest, bytes, level })
+            }
+            None => refused(Refusal::GetNotFound),
+        },
+        Wish::PolicyInfo => Verdict::Exactly(Reply::Policies),
+        Wish::PolicyAdd(spec) => judge_policy(world, &ask.name.path(), &spec),
+        Wish::PolicyRemove => {
+            let path = ask.name.path();
+            let account = world.machine.ledger().account_at(&path);
+            match account {
+                _ if path.is_root() => refused(Refusal::Policy(PolicyRefused::Root)),
+                None => refused(Refusal::Policy(PolicyRefused::Unknown)),
+                Some(account) if is_changing(account) => refused(Refusal::Policy(PolicyRefused::Busy)),
+                Some(_) => Verdict::Later(Done::RemovedPolicy),
+            }
+        }
+        Wish::Unknown => refused(Refusal::UnknownCommand),
+    }
+}
+
+fn is_changing(account: &Account) -> bool {
+    *account.pending() != Pending::None
+}
+
+fn admission<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+    name: &Name,
+    spec: &Spec,
+) -> Result<(), Refusal> {
+    let wrong = |fault| Err(Refusal::Arguments(fault));
+    if name.is_path() {
+        return Err(Refusal::Path);
+    }
+    if world.machine.find(name).is_some() {
+        return Err(Refusal::Exists);
+    }
+    match spec.flaw {
+        Flaw::None | Flaw::NoImage => {}
+        Flaw::NoMemory => return wrong(ArgumentsFault::Memory(0)),
+        Flaw::NoCpu => return wrong(ArgumentsFault::NoCpu),
+        Flaw::Bhyve => return wrong(ArgumentsFault::Bhyve),
+        Flaw::Block => return wrong(ArgumentsFault::BlockMissing(DeviceName::cut(b"storage"))),
+        Flaw::Twice => return wrong(ArgumentsFault::DeviceTwice(DeviceName::cut(b"service"))),
+        Flaw::Nul => return wrong(ArgumentsFault::Nul),
+    }
+    for path in name.ancestors() {
+        let Some(account) = world.machine.ledger().account_at(&path) else { continue };
+        let used = count(world, &path).used;
+        let asked_mb = u64::try_from(spec.memory_mb).unwrap_or(0) + if path.is_root() { TENDER_MB } else { 0 };
+        for policy in account.in_force() {
+            let refused = |refused| Err(Refusal::Admission(refused));
+            if used.unikernels + 1 > policy.unikernels {
+                return refused(Refused::Unikernels { allowed: policy.unikernels });
+            }
+            if used.memory_mb + asked_mb > policy.memory_mb {
+                let (allowed_mb, used_mb) = (policy.memory_mb, used.memory_mb);
+                return refused(Refused::Memory { allowed_mb, used_mb, asked_mb });
+            }
+            if let Some(cpu) = spec.cpus.iter().find(|cpu| !policy.cpus.iter().any(|allowed| allowed == **cpu)) {
+                return refused(Refused::Cpu(*cpu));
+            }
+            let bridge = spec.bridge.and_then(|bridge| Bridge::new(bridge.as_bytes()).ok());
+            if let Some(bridge) = bridge.filter(|bridge| !policy.bridges.as_slice().contains(bridge)) {
+                return refused(Refused::Bridge(bridge));
+            }
+        }
+    }
+    if spec.flaw == Flaw::NoImage {
+        return Err(Refusal::NoImage);
+    }
+    if world.machine.unikernels().count() == U {
+        return Err(Refusal::UnikernelsFull);
+    }
+    let kept_bytes = |(_, unikernel): (u16, &Unikernel)| world.machine.arguments_der(unikernel).len();
+    let bytes: usize = world.machine.unikernels().map(kept_bytes).sum();
+    if bytes + spec.arguments_der().len() > A { Err(Refusal::ArgumentsFull) } else { Ok(()) }
+}
+
+fn judge_image(spec: &Spec) -> Verdict {
+    let Some(facts) = &IMAGES[spec.image].facts else {
+        return Verdict::Create { refusal: Some(Refusal::Store(StoreError::Compression)), tender: None };
+    };
+    let tender = if facts.abi.target == Target::Hvt { Tender::Hvt } else { Tender::Spt };
+    let service = DeviceName::cut(b"service");
+    let given_mb = u64::try_from(spec.memory_mb).unwrap_or(0);
+    let refusal = if facts.memory_end >= given_mb << 20 {
+        Some(Refusal::MemoryForImage { needed_mb: (facts.memory_end >> 20) + 1, given_mb })
+    } else {
+        match (facts.manifest.devices().is_empty(), spec.bridge) {
+            (true, Some(_)) => Some(Refusal::Arguments(ArgumentsFault::DeviceNotDeclared(DeviceKind::Net, service))),
+            (false, None) => Some(Refusal::Arguments(ArgumentsFault::DeviceNotGiven(DeviceKind::Net, service))),
+            _ => None,
+        }
+    };
+    Verdict::Create { refusal, tender: (tender == Tender::Hvt).then_some(tender) }
+}
+
+fn judge_policy<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+    path: &Name,
+    spec: &PolicySpec,
+) -> Verdict {
+    let refused = |refused| Verdict::Exactly(Reply::Refused(Refusal::Policy(refused)));
+    if path.is_root() {
+        return refused(PolicyRefused::Root);
+    }
+    let ledger = world.machine.ledger();
+    let policy = match spec.policy() {
+        Ok(policy) => policy,
+        Err(fault) => return Verdict::Exactly(Reply::Refused(Refusal::Arguments(fault))),
+    };
+    let account = ledger.account_at(path);
+    if account.is_some_and(|account| account.policy() == Some(&policy) && !is_changing(account)) {
+        return Verdict::Exactly(Reply::Done(Done::PolicyUnchanged));
+    }
+    for above in path.ancestors().skip(1).filter_map(|above| ledger.account_at(&above)) {
+        for above in above.in_force() {
+            if let Err(exceeds) = above.contains(&policy) {
+                return refused(PolicyRefused::Above(exceeds));
+            }
+        }
+    }
+    let below = ledger.slots().map(|(_, below)| below).filter(|below| below.path() != path);
+    let mut below = below.filter(|below| path.contains(below.path()));
+    if below.any(|below| below.in_force().any(|below| policy.contains(below).is_err())) {
+        return Verdict::PolicyBelow;
+    }
+    let counted = count(world, path);
+    if counted.used.unikernels > policy.unikernels {
+        let (running, allowed) = (counted.used.unikernels, policy.unikernels);
+        return refused(PolicyRefused::RunningUnikernels { running, allowed });
+    }
+    if counted.used.memory_mb > policy.memory_mb {
+        let (used_mb, allowed_mb) = (counted.used.memory_mb, policy.memory_mb);
+        return refused(PolicyRefused::RunningMemory { used_mb, allowed_mb });
+    }
+    if let Some(cpu) = counted.cpus.iter().find(|cpu| !policy.cpus.iter().any(|allowed| allowed == *cpu)) {
+        return refused(PolicyRefused::RunningCpu(cpu));
+    }
+    // With two bridges at most one can be foreign and the other not, or both; then it is the one met first.
+    let mut foreign = counted.bridges.iter().filter(|bridge| !policy.bridges.as_slice().contains(bridge));
+    if let Some(bridge) = foreign.next() {
+        return match foreign.next() {
+            None => refused(PolicyRefused::RunningBridge(*bridge)),
+            Some(_) => Verdict::PolicyRunningBridge,
+        };
+    }
+    match account {
+        None if ledger.slots().count() == P => refused(PolicyRefused::Full),
+        Some(account) if is_changing(account) => refused(PolicyRefused::Busy),
+        _ => Verdict::Later(Done::AddedPolicy),
+    }
+}
+
+fn absolute(path: &Name, relative: &Name) -> Option<Name> {
+    if path.is_root() || !path.is_path() {
+        return Some(*relative);
+    }
+    let relative = relative.as_str();
+    Name::parse(&format!("{path}{}", relative.strip_prefix(':').unwrap_or(relative))).ok()
+}
+
+/// Whether the list of unikernels is the one that clients must see.
+///
+/// # Errors
+/// What is missing, wrong or too much.
+pub fn check_infos<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+    question: &Question,
+    infos: List<'_, NamedInfo<'_>>,
+) -> Result<(), Violation> {
+    let asked = &question.ask.name;
+    let named = infos.iter().map(|entry| Some((absolute(asked, &entry.name)?, entry.info)));
+    let listed: Vec<_> = named.collect::<Option<_>>().ok_or("a name that is none")?;
+    if !listed.is_sorted_by(|(one, _), (other, _)| one < other) {
+        return Err("the list is not in order".into());
+    }
+    for (name, known) in world.known.unikernels.iter().filter(|(name, _)| asked == *name || asked.contains(name)) {
+        if known.over || world.is_asked(name, |question| question.ask.wish == Wish::Destroy) {
+            continue;
+        }
+        let Some((_, info)) = listed.iter().find(|(listed, _)| listed == name) else {
+            return Err(format!("{name} is not listed"));
+        };
+        let arguments = Arguments::decode(&known.arguments).map_err(|error| error.to_string())?;
+        let same = info.digest == known.digest
+            && info.memory == arguments.memory
+            && info.cpuids == arguments.cpuids
+            && info.argv == arguments.argv
+            && info.startup == arguments.startup
+            && info.fail_behaviour == arguments.fail_behaviour
+            && info.bridges.len() == arguments.bridges.len();
+        if !same {
+            return Err(format!("{name} is listed as {info:?}"));
+        }
+        if info.started.is_some() != world.processes.contains_key(&known.unit) {
+            return Err(format!("{name} is listed with the start {:?}", info.started));
+        }
+    }
+    for (name, _) in &listed {
+        let create = |question: &Question| matches!(question.ask.wish, Wish::Create(_));
+        if !world.known.unikernels.contains_key(name) && !world.is_asked(name, create) {
+            return Err(format!("{name} is listed, and nobody has it"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the list of policies is the one that clients must see.
+///
+/// # Errors
+/// What is missing, wrong or too much.
+pub fn check_policies<const U: usize, const P: usize, const C: usize, const A: usize>(
+    world: &World<U, P, C, A>,
+    question: &Question,
+    list: List<'_, NamedPolicy<'_>>,
+) -> Result<(), Violation> {
+    let asked = question.ask.name.path();
+    let named = list.iter().map(|entry| Some((absolute(&asked, &entry.name)?, Policy::try_from(&entry.policy).ok()?)));
+    let listed: Vec<_> = named.collect::<Option<_>>().ok_or("a name or policy that is none")?;
+    if !listed.is_sorted_by(|(one, _), (other, _)| one < other) {
+        return Err("the list is not in order".into());
+    }
+    let changing = |path: &Name| {
+        let change = |question: &Question| {
+            question.ask.name.path() == *path && matches!(question.ask.wish, Wish::PolicyAdd(_) | Wish::PolicyRemove)
+        };
+        world.clients.iter().flatten().chain(&world.orphans).any(change)
+    };
+    for (path, known) in world.known.policies.iter().filter(|(path, _)| asked.contains(path)) {
+        let found = listed.iter().find(|(listed, _)| listed == path).map(|(_, policy)| policy);
+        if !changing(path) && found != policy_of(known).as_ref() {
+            return Err(format!("the policy of {path} is listed as {found:?}"));
+        }
+    }
+    let unknown = |path: &Name| !path.is_root() && !world.known.policies.contains_key(path) && !changing(path);
+    match listed.iter().find(|(path, _)| unknown(path)) {
+        Some((path, _)) => Err(format!("a policy of {path} is listed, and nobody has it")),
+        None => Ok(()),
+    }
+}

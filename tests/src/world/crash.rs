@@ -1,0 +1,213 @@
+//! `vmmd` dies and comes back; what was acknowledged must still be so.
+
+use std::collections::BTreeSet;
+
+use fulmar_core::halves::Unit;
+use fulmar_core::journal::Replay;
+use fulmar_core::machine::{Exit, Input, Machine, Now, Stage};
+use fulmar_core::name::Name;
+
+use super::act::{root_policy, tenders};
+use super::clients::Acknowledged;
+use super::{Laid, Rest, StoreTask, Violation, World};
+use crate::ask::Wish;
+use crate::images::IMAGES;
+use crate::oracle;
+
+/// How it dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Crash {
+    /// How many of the appends that wait were being written.
+    pub written: u8,
+    /// What is left of them.
+    pub rest: Rest,
+    /// How many tasks of the image store were still carried out.
+    pub stored: u8,
+    /// How many launches were still carried out.
+    pub launched: u8,
+    /// Which processes die before the restart: every so many, 1 for all (the host was started again), 0 for none.
+    pub dying: u8,
+    /// Whether one of those ends only when it has been found again.
+    pub late: bool,
+    /// Milliseconds until it is back.
+    pub away_ms: u16,
+}
+
+impl Crash {
+    /// Nothing that was under way is carried out, and all processes go on.
+    pub const PLAIN: Self =
+        Self { written: 0, rest: Rest::Lost, stored: 0, launched: 0, dying: 0, late: false, away_ms: 100 };
+
+    /// Some that stand for all.
+    pub fn some() -> impl Iterator<Item = Self> {
+        let rests = [Rest::Kept, Rest::Lost, Rest::Cut(200), Rest::Cut(20), Rest::Holed(10), Rest::Holed(130)];
+        let all = Self { written: u8::MAX, stored: u8::MAX, launched: u8::MAX, ..Self::PLAIN };
+        let kept = rests.into_iter().flat_map(move |rest| {
+            [Self { written: 1, rest, ..Self::PLAIN }, Self { rest, ..all }, Self { rest, dying: 2, late: true, ..all }]
+        });
+        kept.chain([
+            Self::PLAIN,
+            Self { dying: 1, ..Self::PLAIN },
+            Self { launched: 1, away_ms: 20_000, ..Self::PLAIN },
+            Self { stored: 1, late: true, dying: 3, ..Self::PLAIN },
+            Self { late: true, dying: 1, away_ms: 20_000, ..Self::PLAIN },
+        ])
+    }
+}
+
+impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P, C, A> {
+    pub(super) fn crash(&mut self, crash: Crash) -> Result<(), Violation> {
+        if self.crash_point.take().is_none() {
+            if self.budget.crashes == 0 {
+                return Ok(());
+            }
+            self.budget.crashes -= 1;
+        }
+        self.mark("crash");
+        self.lose(crash)?;
+        self.come_back(crash)
+    }
+
+    fn lose(&mut self, crash: Crash) -> Result<(), Violation> {
+        let records = self.appends.drain(..).map(|append| append.record);
+        let in_flight: Vec<Laid> = records.take(usize::from(crash.written)).collect();
+        self.journal.crash(&in_flight, crash.rest);
+        for task in self.store_tasks.drain(..).take(usize::from(crash.stored)) {
+            match task {
+                StoreTask::Store { image, .. } if IMAGES[image].facts.is_some() => {
+                    self.images.insert(IMAGES[image].digest);
+                }
+                StoreTask::Store { .. } => {}
+                StoreTask::Release(digest) => {
+                    self.images.remove(&digest);
+                }
+                StoreTask::Collect(keep) => self.images.retain(|digest| keep.contains(digest)),
+            }
+        }
+        for launch in self.launches.drain(..).take(usize::from(crash.launched)).collect::<Vec<_>>() {
+            self.run_process(launch)?;
+        }
+        self.ended.clear();
+        self.faulted.clear();
+        self.append_failed = false;
+        let ms = u64::from(crash.away_ms);
+        self.now = Now { ms: self.now.ms + ms, wall_ms: self.now.wall_ms + i64::from(crash.away_ms) };
+        Ok(())
+    }
+
+    fn come_back(&mut self, crash: Crash) -> Result<(), Violation> {
+        *self.machine = Machine::new();
+        self.journal.open()?;
+        let bytes = self.journal.bytes().to_vec();
+        let mut replay = Replay::new(&bytes).map_err(|error| error.to_string())?;
+        while let Some(entry) = replay.next_entry().map_err(|error| error.to_string())? {
+            self.machine.restore(&entry.record).map_err(|error| format!("restore: {error}"))?;
+        }
+        self.check_what_was_known()?;
+        // Nobody waits any more; what was so before is what the journal says.
+        self.clients.fill(None);
+        self.orphans.clear();
+        self.relearn();
+        let dying: Vec<u64> = match crash.dying {
+            0 => Vec::new(),
+            every => self.processes.keys().copied().step_by(usize::from(every)).collect(),
+        };
+        if !crash.late {
+            self.processes.retain(|unit, _| !dying.contains(unit));
+        }
+        let root = root_policy(self.host);
+        let host = Input::Host { root: &root, tenders: tenders(self.host) };
+        if !crash.late {
+            self.handle(host)?;
+        }
+        for (unit, process) in self.processes.clone() {
+            if let Some(found) = self.processes.get_mut(&unit) {
+                (found.terminated_ms, found.killed) = (None, false);
+            }
+            let unit = Unit(unit);
+            self.handle(Input::Survivor { unit, account: process.account, started_wall_ms: 0 })?;
+        }
+        if crash.late {
+            self.handle(host)?;
+            self.now.ms += u64::from(crash.away_ms);
+            for unit in dying {
+                self.processes.remove(&unit);
+                let kept = self.journal.state().unikernels.values().find(|kept| kept.unit == unit);
+                let over = kept.is_some_and(|kept| !oracle::runs_again_by(&kept.arguments, Exit::Unknown));
+                self.ended.insert(unit, (Exit::Unknown, over));
+                if over {
+                    self.known.unit_is_over(unit);
+                }
+                self.handle(Input::Exited { unit: Unit(unit), exit: Exit::Unknown })?;
+            }
+        }
+        self.handle(Input::Start)
+    }
+
+    /// What clients were told must be so; what was under way may be either way.
+    fn check_what_was_known(&self) -> Result<(), Violation> {
+        let state = self.journal.state();
+        for (name, known) in &self.known.unikernels {
+            let kept = state.unikernels.get(name);
+            let asked = known.over
+                || self.known.unsure.contains(name)
+                || self.is_asked(name, |question| question.ask.wish == Wish::Destroy);
+            match kept {
+                None if asked => {}
+                None => return Err(format!("{name} was acknowledged and is gone after the crash")),
+                Some(kept) if kept.digest != known.digest || kept.arguments != known.arguments => {
+                    return Err(format!("{name} is another one after the crash"));
+                }
+                Some(_) => {}
+            }
+        }
+        for name in state.unikernels.keys().filter(|name| !self.known.unikernels.contains_key(*name)) {
+            let asked = self.is_asked(name, |question| matches!(question.ask.wish, Wish::Create(_)));
+            if !asked && !self.known.unsure.contains(name) {
+                return Err(format!("{name} is back after the crash, and nobody asked for it"));
+            }
+        }
+        self.check_known_policies()?;
+        let restored: BTreeSet<Name> = self.machine.unikernels().map(|(_, unikernel)| *unikernel.name()).collect();
+        let kept: BTreeSet<Name> = state.unikernels.keys().copied().collect();
+        if restored != kept || self.machine.unikernels().any(|(_, unikernel)| unikernel.stage() != Stage::Kept) {
+            return Err(format!("{restored:?} were restored of {kept:?}"));
+        }
+        Ok(())
+    }
+
+    fn check_known_policies(&self) -> Result<(), Violation> {
+        let state = self.journal.state();
+        let paths: BTreeSet<&Name> = state.policies.keys().chain(self.known.policies.keys()).collect();
+        for path in paths {
+            let (kept, known) = (state.policies.get(path), self.known.policies.get(path));
+            let waiting = self.clients.iter().flatten().chain(&self.orphans);
+            let asked =
+                waiting.filter(|question| question.ask.name.path() == *path).any(|question| match question.ask.wish {
+                    Wish::PolicyAdd(spec) => kept.is_some_and(|kept| oracle::policy_of(kept) == spec.policy().ok()),
+                    Wish::PolicyRemove => kept.is_none(),
+                    _ => false,
+                });
+            if kept != known && !asked && !self.known.unsure.contains(path) {
+                return Err(format!("the policy of {path} is another one after the crash"));
+            }
+            let stands = self.machine.ledger().account_at(path).and_then(|account| account.policy().cloned());
+            if stands != kept.and_then(|kept| oracle::policy_of(kept)) {
+                return Err(format!("the policy of {path} was not restored"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the journal says is what clients will find.
+    fn relearn(&mut self) {
+        let state = self.journal.state();
+        let unikernels = state.unikernels.iter().map(|(name, kept)| {
+            let (digest, arguments, unit) = (kept.digest, kept.arguments.clone(), kept.unit);
+            (*name, Acknowledged { digest, arguments, unit, over: false })
+        });
+        self.known.unikernels = unikernels.collect();
+        self.known.policies = state.policies.clone();
+        self.known.unsure.clear();
+    }
+}

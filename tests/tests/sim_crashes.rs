@@ -1,0 +1,100 @@
+//! A crash before and after every effect, and after every step in many ways: nothing that was acknowledged is lost,
+//! nothing is left over, and the host comes to rest.
+
+use fulmar_core::machine::Exit;
+use fulmar_tests::ask::{Ask, PolicySpec, Spec, Wish, name};
+use fulmar_tests::choose::Seeded;
+use fulmar_tests::drive::{Log, Plan, crash_every_way, crash_everywhere, run_once};
+use fulmar_tests::world::{Action, Budget, Fate, World};
+
+const GOOD: Action = Action::Append(u8::MAX, Fate::Durable);
+
+fn ask(text: &str, wish: Wish) -> Action {
+    Action::Ask(0, Ask { name: name(text), wish })
+}
+
+/// A life as it should be: policy, create, restart, destroy, while a second client works on another path.
+fn script() -> Vec<Action> {
+    let policy = PolicySpec { unikernels: 3, memory_mb: 150, cpus: &[0, 1], bridges: &["br0"], block_mb: Some(0) };
+    let restarting = Spec { fail: Some(&[]), bridge: Some("br0"), image: 3, ..Spec::PLAIN };
+    let other = |wish| Action::Ask(1, Ask { name: name("r:b"), wish });
+    vec![
+        ask("p:", Wish::PolicyAdd(policy)),
+        GOOD,
+        ask("p:q:a", Wish::Create(restarting)),
+        other(Wish::Create(Spec::PLAIN)),
+        Action::Store(true),
+        Action::Store(true),
+        Action::Store(true),
+        Action::Launch(1, true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Durable),
+        GOOD,
+        Action::Exit(1, Exit::Code(2)),
+        Action::Tick(0),
+        Action::Launch(0, true),
+        other(Wish::Destroy),
+        GOOD,
+        Action::Exit(1, Exit::Signal(11)),
+        Action::Tick(5_000),
+        Action::Launch(0, true),
+        Action::Exit(2, Exit::Signal(9)),
+        Action::Store(true),
+        ask("p:", Wish::PolicyAdd(PolicySpec { unikernels: 1, ..policy })),
+        GOOD,
+        other(Wish::Create(Spec { image: 3, bridge: Some("br1"), ..Spec::PLAIN })),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Unknown),
+        Action::Exit(3, Exit::Signal(9)),
+        ask("p:q:a", Wish::Destroy),
+        GOOD,
+        Action::Exit(1, Exit::Signal(15)),
+        ask("p:", Wish::PolicyRemove),
+        GOOD,
+        Action::Store(true),
+    ]
+}
+
+#[test]
+fn the_life_is_as_it_should_be() {
+    let mut world = World::<8, 12, 4, 4096>::new(Budget { faults: 8, crashes: 0, commands: 100 }).unwrap();
+    script().iter().for_each(|action| world.apply(action).unwrap());
+    for (what, times) in [
+        ("added policy", 2),
+        ("created unikernel", 2),
+        ("refused: journal", 1),
+        ("exit, to run again", 2),
+        ("destroyed unikernel", 2),
+        ("removed policy", 1),
+        ("launched", 5),
+    ] {
+        assert_eq!(world.marks.get(what), Some(&times), "{what} of {:#?}", world.marks);
+    }
+    assert_eq!(world.machine.unikernels().count(), 0);
+}
+
+#[test]
+fn a_crash_before_and_after_each_effect_of_a_life() {
+    let runs = crash_everywhere::<8, 12, 4, 4096>(&script()).unwrap();
+    assert!(runs > 30, "{runs}");
+    crash_everywhere::<2, 4, 2, 512>(&script()).unwrap();
+}
+
+#[test]
+fn every_way_to_crash_after_each_step_of_a_life() {
+    let runs = crash_every_way::<8, 12, 4, 4096>(&script()).unwrap();
+    assert!(runs > 500, "{runs}");
+}
+
+#[test]
+fn a_crash_before_and_after_each_effect_of_random_lives() {
+    let plan = Plan { steps: 120, budget: Budget { faults: 8, crashes: 0, commands: 100 } };
+    for seed in 1000..1012 {
+        let mut log = Log::default();
+        run_once::<8, 12, 4, 4096>(&mut Seeded::new(seed), plan, &mut log).unwrap();
+        if let Err(violation) = crash_everywhere::<8, 12, 4, 4096>(&log.actions) {
+            panic!("SEED={seed}: {violation}\nin {:#?}", log.actions);
+        }
+    }
+}
