@@ -13,6 +13,7 @@ pub mod ask;
 pub mod built;
 pub mod choose;
 pub mod drive;
+pub mod checks;
 pub mod generate;
 pub mod images;
 pub mod invariants;

@@ -16,8 +16,7 @@ use fulmar_core::der::{Octets, Reader};
 use fulmar_core::limits::{WIRE_INT_MAX, WIRE_INT_MIN};
 use fulmar_core::scan::{Event, Limits, ScanError, Scanner};
 use fulmar_core::wire::{self, Arguments, Cut, Frame, Message, Policy};
-use fulmar_core::{certificate, state_import};
-use fulmar_tests::{generate, render};
+use fulmar_tests::{checks, generate, render};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -35,24 +34,15 @@ fn recorded() -> Vec<Vec<u8>> {
     hex.map(render::from_hex).collect()
 }
 
-/// All decoders of whole inputs. None may panic; what decodes must come back from its own encoding.
+/// All decoders of whole inputs.
 fn decode_all(bytes: &[u8]) {
-    if let Ok(message) = wire::decode(Frame::whole(bytes)) {
-        assert_eq!(wire::decode(Frame::whole(&encode(&message))).unwrap(), message);
-    }
-    if let Ok(arguments) = Arguments::decode(bytes) {
-        assert_eq!(arguments.encode(&mut vec![0; BUFFER_BYTES]).unwrap(), bytes);
-    }
-    if let Ok(policy) = Policy::decode(bytes) {
-        assert_eq!(policy.encode(&mut vec![0; BUFFER_BYTES]).unwrap(), bytes);
-    }
-    if let Ok(command) = certificate::decode(bytes) {
-        assert!(certificate::encode(&command, &mut vec![0; BUFFER_BYTES]).is_ok());
-    }
-    if let Ok(state) = state_import::decode(bytes) {
-        assert!(state.unikernels().all(|(_, config)| config.arguments.encode(&mut vec![0; BUFFER_BYTES]).is_ok()));
-    }
-    let _ = wire::peek_header(bytes);
+    checks::message(bytes);
+    checks::message_with_cut(bytes);
+    checks::arguments(bytes);
+    checks::policy(bytes);
+    checks::certificate(bytes);
+    checks::state_file(bytes);
+    checks::stream(bytes);
 }
 
 proptest! {
