@@ -4,7 +4,7 @@
 
 use crate::der::{Malformed, Reader, Reason, tag};
 use crate::name::Name;
-use crate::wire::{Arguments, Config, Era, FailBehaviour, Form, Image, Item, Kind, List, NamedPolicy, Order};
+use crate::wire::{Arguments, Config, Era, FailBehaviour, Form, Image, Kind, List, NamedPolicy, Order, read_argv};
 
 /// A state file.
 #[derive(Clone, Copy, Debug)]
@@ -80,14 +80,15 @@ fn read_v0<'a>(reader: &mut Reader<'a>) -> Result<Config<'a>, Malformed> {
     let memory = reader.integer()?;
     let block_devices =
         if reader.peek() == Some(tag::UTF8) { List::read_one(reader, tag::UTF8, Form::Bare)? } else { List::EMPTY };
-    let bridges = if reader.peek() == Some(tag::SEQUENCE) { read_v0_list(reader, Form::Bare)? } else { List::EMPTY };
+    let bridges =
+        reader.optional(tag::SEQUENCE, |reader| List::read(reader, Order::Given, Form::Bare))?.unwrap_or(List::EMPTY);
     let (choice, compressed) = match reader.peek() {
         Some(choice @ (0xa0 | 0xa1)) => (choice, false),
         Some(choice @ 0xa2) => (choice, true),
         _ => return Err(reader.error(Reason::Choice)),
     };
     let image = reader.within(choice, Reader::held_octets)?;
-    let argv = if reader.peek() == Some(tag::SEQUENCE) { Some(read_v0_list(reader, Form::Current)?) } else { None };
+    let argv = if reader.peek() == Some(tag::SEQUENCE) { Some(read_argv(reader)?) } else { None };
     let arguments = Arguments {
         fail_behaviour: FailBehaviour::Quit,
         startup: None,
@@ -101,10 +102,6 @@ fn read_v0<'a>(reader: &mut Reader<'a>) -> Result<Config<'a>, Malformed> {
         linux_boot: None,
     };
     Ok(Config { kind: Kind::Solo5, compressed, image: Image::Inline(image), arguments })
-}
-
-fn read_v0_list<'a, T: Item<'a>>(reader: &mut Reader<'a>, form: Form) -> Result<List<'a, T>, Malformed> {
-    reader.within(tag::SEQUENCE, |reader| List::read(reader, Order::Given, form))
 }
 
 impl<'a> State<'a> {

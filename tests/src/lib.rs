@@ -8,12 +8,14 @@
 //! | [`invariants`] | what must be true after every step |
 //! | [`oracle`] | what the machine must answer, worked out the slow way |
 //! | [`drive`] | runs of the world: by seed, shrunk when they fail |
+//! | [`checks`] | what holds for any bytes given to a decoder: shared with the fuzzers |
+//! | [`generate`], [`render`] | messages at random, and messages as the recorded vectors write them |
 
 pub mod ask;
 pub mod built;
+pub mod checks;
 pub mod choose;
 pub mod drive;
-pub mod checks;
 pub mod generate;
 pub mod images;
 pub mod invariants;

@@ -2,21 +2,19 @@
 
 use fulmar_core::time;
 use fulmar_core::wire::{
-    Arguments, BlockCommand, Command, Config, ConsoleCommand, Data, FailBehaviour, Header, Image, Info, Kind, List,
-    Message, Moment, NamedInfo, Payload, Policy, PolicyCommand, StatsCommand, Success, Text, UnikernelCommand, Usage,
-    Window,
+    Arguments, BlockCommand, BlockInfo, Command, Config, ConsoleCommand, Counter, Data, FailBehaviour, Header, Image,
+    Info, Kind, List, Message, Moment, NamedInfo, NamedPolicy, Payload, Policy, PolicyCommand, StatsCommand, Success,
+    Text, UnikernelCommand, Usage, Window,
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 /// The whole message.
-#[must_use]
 pub fn message(message: &Message<'_>) -> Value {
     json!({ "header": header(&message.header), "payload": payload(&message.payload) })
 }
 
 /// A command, as a certificate has it.
-#[must_use]
 pub fn command(command: &Command<'_>) -> Value {
     match command {
         Command::Console(command) => console(*command),
@@ -31,7 +29,6 @@ pub fn command(command: &Command<'_>) -> Value {
 }
 
 /// A unikernel's image and arguments.
-#[must_use]
 pub fn config(config: &Config<'_>) -> Value {
     let mut value = arguments(&config.arguments);
     value["typ"] = kind(config.kind);
@@ -41,7 +38,6 @@ pub fn config(config: &Config<'_>) -> Value {
 }
 
 /// A policy.
-#[must_use]
 pub fn policy(policy: &Policy<'_>) -> Value {
     json!({
         "unikernels": policy.unikernels, "cpuids": numbers(&policy.cpuids), "memory": policy.memory,
@@ -126,11 +122,12 @@ fn success(success: &Success<'_>) -> Value {
         Success::Empty => json!("empty"),
         Success::Text(words) => json!({ "string": text(*words) }),
         Success::Policies(list) => {
-            let item = |item: fulmar_core::wire::NamedPolicy<'_>| json!({ "name": item.name.as_str(), "policy": policy(&item.policy) });
+            let item = |item: NamedPolicy<'_>| json!({ "name": item.name.as_str(), "policy": policy(&item.policy) });
             json!({ "policies": list.iter().map(item).collect::<Vec<_>>() })
         }
         Success::Blocks(list) => {
-            let item = |item: fulmar_core::wire::BlockInfo| json!({ "name": item.name.as_str(), "size": item.size, "active": item.active });
+            let item =
+                |item: BlockInfo| json!({ "name": item.name.as_str(), "size": item.size, "active": item.active });
             json!({ "block_devices": list.iter().map(item).collect::<Vec<_>>() })
         }
         Success::Image { compressed, image } => {
@@ -264,7 +261,7 @@ fn usage(usage: &Usage<'_>) -> Value {
             value
         })
         .collect();
-    let counter = |counter: fulmar_core::wire::Counter<'_>| json!([text(counter.name), counter.value.to_string()]);
+    let counter = |counter: Counter<'_>| json!([text(counter.name), counter.value.to_string()]);
     json!({
         "rusage": rusage_value, "kinfo_mem": memory, "ifdata": interfaces,
         "vmm": usage.counters.map(|counters| counters.iter().map(counter).collect::<Vec<_>>()),
@@ -326,20 +323,17 @@ fn mac(mac: [u8; 6]) -> String {
 }
 
 /// The bytes in lower-case hexadecimal digits.
-#[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The bytes of hexadecimal digits; what is none counts as 0.
-#[must_use]
 pub fn from_hex(hex: &str) -> Vec<u8> {
     let digits = |index| hex.get(index..index + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
     (0..hex.len()).step_by(2).map(|index| digits(index).unwrap_or_default()).collect()
 }
 
 /// The same with devices in one order: they are a set on the wire.
-#[must_use]
 pub fn sorted(value: &Value) -> Value {
     let mut value = value.clone();
     sort_devices(&mut value);

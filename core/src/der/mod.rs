@@ -7,6 +7,7 @@
 //! | [`Malformed`] | why bytes were refused, and where |
 
 mod error;
+mod number;
 mod reader;
 mod writer;
 

@@ -4,8 +4,8 @@
 //! bytes do not hold it. The reader keeps both in step, so that the decoders need not know.
 
 use super::error::{Malformed, Reason};
+use super::number::{integer, long_length};
 use super::tag;
-use crate::limits::{WIRE_INT_MAX, WIRE_INT_MIN};
 use crate::name::Name;
 use crate::time;
 
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
         Ok(whole.get(..whole.len().wrapping_sub(self.rest.len())).unwrap_or_default())
     }
 
-    /// An INTEGER of the wire's range, [`WIRE_INT_MIN`] to [`WIRE_INT_MAX`].
+    /// An INTEGER of the wire's range, [`crate::limits::WIRE_INT_MIN`] to [`crate::limits::WIRE_INT_MAX`].
     ///
     /// # Errors
     /// [`Reason::Integer`] and those of [`Reader::open`].
@@ -339,36 +339,4 @@ impl<'a> Reader<'a> {
         let start = *self;
         time::parse(self.primitive(tag::TIME)?).ok_or_else(|| start.error(Reason::Time))
     }
-}
-
-/// A length of several octets: the shortest form only.
-#[cold]
-fn long_length(bytes: &[u8]) -> Result<(u64, &[u8]), Reason> {
-    let (first, rest) = bytes.split_first().ok_or(Reason::Truncated)?;
-    let count = usize::from(first & 0x7f);
-    if count == 0 || count > 8 {
-        return Err(Reason::Length);
-    }
-    let (digits, rest) = rest.split_at_checked(count).ok_or(Reason::Truncated)?;
-    let len = digits.iter().fold(0_u64, |len, digit| (len << 8) | u64::from(*digit));
-    if len < 0x80 || digits.first() == Some(&0) {
-        return Err(Reason::Length);
-    }
-    Ok((len, rest))
-}
-
-/// The value of a minimal INTEGER in the wire's range.
-#[inline]
-pub(super) fn integer(content: &[u8]) -> Option<i64> {
-    let value = match content {
-        [] => return None,
-        [only] => return Some(i64::from(i8::from_be_bytes([*only]))),
-        [0x00, second, ..] if *second < 0x80 => return None,
-        [0xff, second, ..] if *second >= 0x80 => return None,
-        digits if digits.len() > 8 => return None,
-        [first, digits @ ..] => {
-            digits.iter().fold(i64::from(i8::from_be_bytes([*first])), |value, digit| (value << 8) | i64::from(*digit))
-        }
-    };
-    (WIRE_INT_MIN..=WIRE_INT_MAX).contains(&value).then_some(value)
 }

@@ -6,7 +6,8 @@
 use core::cmp::Ordering;
 use core::fmt;
 
-use super::reader::{Cut, integer};
+use super::number::integer;
+use super::reader::Cut;
 use super::tag;
 use crate::time;
 

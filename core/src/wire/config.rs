@@ -280,7 +280,7 @@ fn not_empty<'a, T: Item<'a>>(
     if list.is_empty() { Err(start.error(Reason::Empty)) } else { Ok(list) }
 }
 
-fn read_argv<'a>(reader: &mut Reader<'a>) -> Result<List<'a, Text<'a>>, Malformed> {
+pub(crate) fn read_argv<'a>(reader: &mut Reader<'a>) -> Result<List<'a, Text<'a>>, Malformed> {
     let start = *reader;
     let argv = List::<Text<'a>>::read_sequence(reader, Order::Given)?;
     if argv.iter().all(|argument| argument.as_str().is_some()) { Ok(argv) } else { Err(start.error(Reason::Utf8)) }

@@ -157,6 +157,21 @@ impl<'a> Payload<'a> {
         }
     }
 
+    /// The octets that can be too many to be held, where this has some.
+    #[must_use]
+    pub fn image(&self) -> Option<&Image<'a>> {
+        match self {
+            Self::Command(Command::Unikernel(
+                UnikernelCommand::Create(config) | UnikernelCommand::ForceCreate(config),
+            )) => Some(&config.image),
+            Self::Command(Command::Block(BlockCommand::OldAdd { data, .. })) => data.as_ref(),
+            Self::Command(Command::Block(BlockCommand::OldSet { data, .. })) => Some(data),
+            Self::Success(Success::Image { image, .. } | Success::OldBlockImage { image, .. }) => Some(image),
+            Self::Data(Data::Block(chunk)) => chunk.as_ref(),
+            _ => None,
+        }
+    }
+
     #[inline]
     fn write(&self, writer: &mut Writer<'_>) {
         match self {
@@ -191,7 +206,13 @@ impl<'a> Message<'a> {
         self.header.read(&mut inner)?;
         Payload::read(&mut inner, |payload| self.payload = payload)?;
         inner.finish()?;
-        reader.finish()
+        reader.finish()?;
+        match (frame.cut, self.payload.image()) {
+            (None, _) => Ok(()),
+            (Some(cut), Some(Image::Diverted { len })) if *len == cut.len => Ok(()),
+            // What was taken out was in no place where the grammar has octets.
+            (Some(cut), _) => Err(Malformed::new(Reason::Diverted, cut.at)),
+        }
     }
 }
 

@@ -30,8 +30,8 @@ mod unikernel;
 mod usage;
 
 pub use block::{BlockCommand, BlockInfo};
-pub(crate) use config::Era;
 pub use config::{Arguments, Config, FailBehaviour, Image, Kind};
+pub(crate) use config::{Era, read_argv};
 pub use console::{ConsoleCommand, Window};
 pub use data::Data;
 pub use device::{BlockDevice, Bridge};
