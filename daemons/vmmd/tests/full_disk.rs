@@ -1,6 +1,8 @@
 //! A disk that is full while an image arrives or a record is written: a clear refusal, nothing left, and all goes on when there
 //! is room again. It needs root for a small disk of its own.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
 mod support;
 
 use std::path::Path;
