@@ -97,7 +97,7 @@ impl<F: Folder> Folder for std::sync::Arc<F> {
 }
 
 /// The bytes of an open file. Offsets and lengths are in bytes.
-pub trait Content: Send {
+pub trait Content: Send + std::fmt::Debug {
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors

@@ -60,10 +60,10 @@ impl Batch {
         self.bytes.is_empty()
     }
 
-    /// Whether one more record of the largest size fits without allocating.
+    /// Whether these bytes, a digest say, occur in a record.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.bytes.capacity() - self.bytes.len() >= RECORD_BYTES_MAX
+    pub fn mentions(&self, bytes: &[u8]) -> bool {
+        self.bytes.windows(bytes.len().max(1)).any(|window| window == bytes)
     }
 
     /// Forgets the records and keeps the memory.

@@ -1,8 +1,9 @@
 //! A spool takes bytes that arrive in pieces, before anybody knows what they are. It is a file of the image folder whose name
-//! begins with `tmp-`, removed when the spool is dropped and, should we die first, at the next start.
+//! begins with `tmp-`, emptied when the spool is dropped and removed at the next start. A few empty files are used again: making
+//! and removing files over and over is slow on some file systems.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io};
 
 use heapless::String;
@@ -45,12 +46,26 @@ pub struct Spools<F: Folder> {
 }
 
 #[derive(Debug)]
-struct Shared<F> {
+struct Shared<F: Folder> {
     folder: F,
     next: AtomicU64,
     /// Bytes of all spools together, and their bound.
     bytes: AtomicU64,
     bytes_max: u64,
+    /// Empty files to be used again.
+    spare: Mutex<heapless::Vec<(Name, F::File), SPARE_MAX>>,
+}
+
+/// Empty files that are kept.
+const SPARE_MAX: usize = 4;
+
+/// The name of a spool file: the prefix and up to 20 digits.
+type Name = String<24>;
+
+impl<F: Folder> Shared<F> {
+    fn spare(&self) -> std::sync::MutexGuard<'_, heapless::Vec<(Name, F::File), SPARE_MAX>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<F: Folder> Clone for Spools<F> {
@@ -62,7 +77,10 @@ impl<F: Folder> Clone for Spools<F> {
 impl<F: Folder> Spools<F> {
     /// Spools in `folder`, of at most `bytes_max` bytes together.
     pub fn new(folder: F, bytes_max: u64) -> Self {
-        Self { shared: Arc::new(Shared { folder, next: AtomicU64::new(0), bytes: AtomicU64::new(0), bytes_max }) }
+        let spare = Mutex::new(heapless::Vec::new());
+        Self {
+            shared: Arc::new(Shared { folder, next: AtomicU64::new(0), bytes: AtomicU64::new(0), bytes_max, spare }),
+        }
     }
 
     /// Removes the spools of a predecessor: at the start only, it cannot tell them from ours. Returns how many went.
@@ -88,20 +106,23 @@ impl<F: Folder> Spools<F> {
     /// # Errors
     /// [`SpoolError::Io`].
     pub fn create(&self, bytes_max: u64) -> Result<Spool<F>, SpoolError> {
+        if let Some((name, file)) = self.shared.spare().pop() {
+            return Ok(Spool { spools: self.clone(), name, file: Some(file), bytes: 0, bytes_max });
+        }
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let mut name = String::new();
-        // 4 bytes and 20 digits fit.
+        let mut name = Name::new();
+        // It fits.
         let _ = fmt::write(&mut name, format_args!("{PREFIX}{number}"));
         let file = self.folder().create(&name).map_err(|error| SpoolError::Io("make a spool file", error))?;
         Ok(Spool { spools: self.clone(), name, file: Some(file), bytes: 0, bytes_max })
     }
 }
 
-/// A file that is not yet anything. Dropping it removes it.
+/// A file that is not yet anything. Dropping it forgets its bytes.
 #[derive(Debug)]
 pub struct Spool<F: Folder> {
     spools: Spools<F>,
-    name: String<24>,
+    name: Name,
     /// Nothing only once it has been taken.
     file: Option<F::File>,
     bytes: u64,
@@ -154,10 +175,16 @@ impl<F: Folder> Spool<F> {
 
 impl<F: Folder> Drop for Spool<F> {
     fn drop(&mut self) {
-        self.spools.shared.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        if self.file.is_some() {
+        let shared = &self.spools.shared;
+        shared.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let Some(file) = self.file.take() else { return };
+        let kept = match file.set_bytes(0) {
+            Ok(()) => shared.spare().push((self.name.clone(), file)).is_ok(),
+            Err(_) => false,
+        };
+        if !kept {
             // What cannot be removed now is removed at the next start.
-            let _ = self.spools.folder().remove(&self.name);
+            let _ = shared.folder.remove(&self.name);
         }
     }
 }

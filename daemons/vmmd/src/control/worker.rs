@@ -1,7 +1,11 @@
 //! The thread that waits for the disk: the journal and the image store are its own. Jobs are done in their order, one at a time;
 //! that order is relied upon (an image is durable before the record that names it, and goes after the record that drops it).
+//!
+//! An image is told to be stored before it is durable, so that its unikernel can be launched meanwhile. It is made durable before the
+//! next record is written; where that fails, a record that names it is refused.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -102,7 +106,13 @@ impl Worker {
         waker: mio::Waker,
     ) -> io::Result<Self> {
         let (jobs, outcomes) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
-        let desk = Desk { journal, store: Store::new(spools, IMAGE_BYTES_MAX) };
+        let store = Store::new(spools, IMAGE_BYTES_MAX);
+        let desk = Desk {
+            journal,
+            store,
+            unsettled: Vec::with_capacity(UNSETTLED_ROOM),
+            failed: Vec::with_capacity(UNSETTLED_ROOM),
+        };
         let (inbox, outbox) = (Arc::clone(&jobs), Arc::clone(&outcomes));
         let thread =
             std::thread::Builder::new().name("disk".to_owned()).spawn(move || desk.work(&inbox, &outbox, &waker))?;
@@ -130,9 +140,16 @@ impl Drop for Worker {
     }
 }
 
+/// Images for which there is room from the start.
+const UNSETTLED_ROOM: usize = 32;
+
 struct Desk {
     journal: Journal<Arc<HostFolder>>,
     store: Store<Images>,
+    /// Images that are in the store and not yet durable.
+    unsettled: Vec<(Digest, File)>,
+    /// Images that could not be made durable: none of the records on their way may name them.
+    failed: Vec<Digest>,
 }
 
 impl Desk {
@@ -144,7 +161,14 @@ impl Desk {
             }
         };
         loop {
-            match jobs.pop() {
+            let job = jobs.try_pop().unwrap_or_else(|| {
+                self.settle();
+                jobs.pop()
+            });
+            if !matches!(job, Job::Store { .. }) {
+                self.settle();
+            }
+            match job {
                 Job::Append(mut batch) => {
                     let appended = self.append(&mut batch);
                     tell(Outcome::Appended(batch, appended));
@@ -167,6 +191,10 @@ impl Desk {
     }
 
     fn append(&mut self, batch: &mut Batch) -> Result<(), JournalError> {
+        if self.failed.iter().any(|digest| batch.mentions(digest)) {
+            batch.clear();
+            return Err(JournalError::Disk(nix::errno::Errno::EIO as i32));
+        }
         if self.journal.is_closed() {
             self.compact_if_wanted();
         }
@@ -191,16 +219,34 @@ impl Desk {
 
     fn store(&mut self, spool: Spool<Images>, compressed: bool) -> Result<Stored, StoreError> {
         let placed = self.store.place(spool, compressed).map_err(|error| store_error(&error))?;
-        let inspected = inspect(&ImageFile(&placed.file)).map_err(StoreError::Image);
-        let settled = inspected.and_then(|facts| {
-            // It may have been left unsettled by a failure: settling it twice is cheap.
-            self.store.settle(&placed.file).map_err(|error| store_error(&error))?;
-            Ok(Stored { digest: placed.digest, bytes: placed.bytes, facts })
-        });
-        if settled.is_err() && !placed.was_there {
-            self.remove(&placed.digest);
+        match inspect(&ImageFile(&placed.file)) {
+            Ok(facts) => {
+                let stored = Stored { digest: placed.digest, bytes: placed.bytes, facts };
+                // One that was there is durable already, or waits here to be.
+                if !placed.was_there {
+                    self.unsettled.push((placed.digest, placed.file));
+                }
+                Ok(stored)
+            }
+            Err(error) => {
+                if !placed.was_there {
+                    self.remove(&placed.digest);
+                }
+                Err(StoreError::Image(error))
+            }
         }
-        settled
+    }
+
+    /// Makes durable what is not.
+    fn settle(&mut self) {
+        while let Some((digest, file)) = self.unsettled.pop() {
+            self.failed.retain(|failed| *failed != digest);
+            if let Err(error) = self.store.settle(&file) {
+                log!("{error}");
+                self.failed.push(digest);
+                self.remove(&digest);
+            }
+        }
     }
 
     fn remove(&mut self, digest: &Digest) {

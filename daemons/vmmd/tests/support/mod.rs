@@ -218,8 +218,10 @@ impl Daemon {
         }
     }
 
+    /// Files of the image folder that hold something.
     pub fn images(&self) -> usize {
-        std::fs::read_dir(self.settings.state.join("images")).unwrap().count()
+        let entries = std::fs::read_dir(self.settings.state.join("images")).unwrap();
+        entries.filter(|entry| entry.as_ref().unwrap().metadata().is_ok_and(|metadata| metadata.len() > 0)).count()
     }
 
     pub fn fifos(&self) -> usize {
@@ -325,7 +327,7 @@ pub fn create_with(image: &[u8], compressed: bool) -> Command<'_> {
         startup: None,
         add_name: true,
         cpuids: List::Items(&[0]),
-        memory: 32,
+        memory: 8,
         block_devices: List::EMPTY,
         bridges: List::EMPTY,
         argv: None,
