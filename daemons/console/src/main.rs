@@ -30,7 +30,6 @@ use fulmar_core::limits::CONSOLES_BYTES_MAX;
 use fulmar_host::privilege::{self, Identity};
 use fulmar_host::{log, socket};
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use crate::options::Command;
@@ -108,7 +107,8 @@ fn serve(run: &Path) -> Result<(), StartError> {
     }
     step_down(&util)?;
     let _lock = lock(&util.join("console.lock"))?;
-    raise_fd_limit();
+    // Where this fails, consoles are refused when the usual limit is reached.
+    let _ = privilege::raise_files_limit();
     let path = util.join("console.sock");
     let listener = socket::listen(&path, SOCKET_MODE).map_err(|error| StartError::Listen(path.clone(), error))?;
     // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.
@@ -142,13 +142,5 @@ fn lock(path: &Path) -> Result<File, StartError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StartError::Running(path.to_owned())),
         Err(TryLockError::Error(error)) => Err(StartError::Lock(path.to_owned(), error)),
-    }
-}
-
-/// A file for each running unikernel is more than the usual soft limit. Where it cannot be raised, consoles are refused
-/// when it is reached.
-fn raise_fd_limit() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

@@ -13,7 +13,9 @@ pub(crate) const HELP: &str = "\
 usage: vmmd_console [OPTIONS]
 
 Keeps the last lines that each unikernel wrote to its console, and sends them to who asks. It serves on DIR/util/console.sock
-and reads the fifos in DIR/fifo. Unikernels do not notice when it ends; what they write until it is back is lost.
+and reads the fifos in DIR/fifo. Unikernels do not notice when it ends; what they write until it is back waits in
+their fifos as far as there is room.
+Started by root, it becomes the user who owns DIR/util.
 
   --run DIR   sockets and fifos [/run/albatross]
   --help      this text
