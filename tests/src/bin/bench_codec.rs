@@ -1,4 +1,5 @@
-//! How many messages a second are decoded and encoded: one JSON line a measurement, the median of several rounds.
+//! How many messages a second are decoded and encoded: one JSON line a measurement. The median of many short
+//! rounds, and the best, which is what the machine does when nothing else runs.
 //! `cargo run --release -p fulmar-tests --bin bench_codec`
 
 use std::hint::black_box;
@@ -13,8 +14,8 @@ use fulmar_core::wire::{
 };
 use serde_json::json;
 
-const ROUNDS: usize = 9;
-const ROUND_MS: u64 = 100;
+const ROUNDS: usize = 101;
+const ROUND_MS: u64 = 5;
 const IMAGE_BYTES: usize = 1 << 20;
 
 fn main() -> Result<(), Full> {
@@ -121,5 +122,9 @@ fn bench(what: &str, bytes: usize, mut work: impl FnMut() -> bool) {
     }
     rates.sort_by(f64::total_cmp);
     let median = rates.get(ROUNDS / 2).copied().unwrap_or_default();
-    println!("{}", json!({ "bench": "codec", "what": what, "bytes": bytes, "per_second": median.round() }));
+    let best = rates.last().copied().unwrap_or_default();
+    let line = json!({
+        "bench": "codec", "what": what, "bytes": bytes, "per_second": median.round(), "best_per_second": best.round(),
+    });
+    println!("{line}");
 }
