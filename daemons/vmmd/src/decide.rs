@@ -26,6 +26,9 @@ static MACHINE: Mutex<Product> = Mutex::new(Product::new());
 
 /// Runs until a signal ends it, or until the host half is gone (failure).
 pub(crate) fn run(options: ControlOptions, channel: Channel) -> ExitCode {
+    // Started through a link of another name, it would be called after that.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_name(c"vmmd");
     let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let ControlOptions { run, state, lock } = options;
     let ended = match Control::start(&Settings::new(run, state), channel, &mut machine) {
