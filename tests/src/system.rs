@@ -141,6 +141,15 @@ impl System {
         if up && !ended { Ok(pid) } else { Err(format!("{name} did not come up; its log:\n{}", self.log(name))) }
     }
 
+    /// The process id of a daemon.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn pid(&self, name: &str) -> Result<u32, String> {
+        let daemon = self.daemons.iter().find(|(known, _)| known == name);
+        daemon.map(|(_, daemon)| daemon.id()).ok_or_else(|| format!("{name} does not run"))
+    }
+
     /// Sends a signal to a daemon and waits until it is gone.
     ///
     /// # Errors

@@ -11,9 +11,8 @@ use crate::steps::{Done, Failure};
 use fulmar_tests::built::Kind;
 
 pub(super) fn run(bench: &Bench) -> Done {
-    let mut system = bench.system_without_daemons()?;
-    let vmmd = system.start_vmmd(&[])?;
-    system.start_console()?;
+    let system = bench.system()?;
+    let vmmd = system.pid("vmmd")?;
     println!("idle: {}", resident(vmmd)?);
     let path = bench.guests.image("hello", Kind::Spt);
     let image = fs::read(&path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;

@@ -10,12 +10,16 @@ mod memory;
 mod policies;
 mod scale;
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Child;
 use std::time::Duration;
 
 use fulmar_tests::system::{self, System};
 
 use crate::build::{self, Programs};
+use crate::guard;
 use crate::steps::{Done, Failure};
 use fulmar_tests::built::Guests;
 
@@ -26,6 +30,8 @@ type Benchmark = fn(&Bench) -> Done;
 pub(crate) struct Bench {
     programs: Programs,
     guests: Guests,
+    /// One for each system: should this process be killed, they clean up.
+    guards: RefCell<Vec<Child>>,
 }
 
 /// Runs those whose names are given, or all.
@@ -44,7 +50,7 @@ pub(crate) fn run(names: &[&str]) -> Done {
     }
     let programs = build::programs()?;
     let guests = build::guests(&programs)?;
-    let bench = Bench { programs, guests };
+    let bench = Bench { programs, guests, guards: RefCell::default() };
     println!("\nmachine: {}", machine());
     for (name, benchmark) in all {
         if names.is_empty() || names.contains(&name) {
@@ -72,12 +78,10 @@ impl Bench {
         self.system_of(self.programs.folder(), &[])
     }
 
-    fn system_without_daemons(&self) -> Done<System> {
-        Ok(System::new(system::make_folder("bench")?, self.programs.folder().to_path_buf())?)
-    }
-
-    fn system_of(&self, programs: &std::path::Path, options: &[&OsStr]) -> Done<System> {
-        let mut system = System::new(system::make_folder("bench")?, programs.to_path_buf())?;
+    fn system_of(&self, programs: &Path, options: &[&OsStr]) -> Done<System> {
+        let folder = system::make_folder("bench")?;
+        self.guards.borrow_mut().push(guard::start(&folder)?);
+        let mut system = System::new(folder, programs.to_path_buf())?;
         system.start_vmmd(options)?;
         system.start_console()?;
         Ok(system)

@@ -26,6 +26,9 @@ use super::{Control, log};
 const RETRY_MS_MIN: u64 = 100;
 const RETRY_MS_MAX: u64 = 5_000;
 
+/// How long the last words of a unikernel wait for a console daemon that is dead, milliseconds.
+const LAST_WORDS_MS_MAX: u64 = 10_000;
+
 /// Bytes that wait to be sent, and of an answer.
 const OUT_BYTES_MAX: usize = 16 * 1024;
 const ADD_BYTES_MAX: usize = 512;
@@ -37,8 +40,8 @@ struct Held {
     name: Name,
     /// What the console daemon was told with; 0 before it was told.
     sequence: u64,
-    /// Whether the unit has ended: its fifo goes when the console daemon has opened it.
-    ended: bool,
+    /// When the unit has ended, milliseconds: its fifo goes when the console daemon has opened it, or is dead too long.
+    ended_ms: Option<u64>,
     _end: File,
 }
 
@@ -55,6 +58,8 @@ pub(super) struct Console {
     announce: usize,
     retry_at_ms: u64,
     retry_ms: u64,
+    /// Whether it was said that the daemon cannot be reached.
+    told: bool,
     held: heapless::Vec<Held, FIFOS_HELD_MAX>,
 }
 
@@ -73,6 +78,7 @@ impl Console {
             announce: 0,
             retry_at_ms: 0,
             retry_ms: RETRY_MS_MIN,
+            told: false,
             held: heapless::Vec::new(),
         })
     }
@@ -99,11 +105,11 @@ impl Console {
     fn hold(&mut self, unit: Unit, name: &Name, sequence: u64, end: File) {
         if self.held.is_full() {
             let oldest = self.held.remove(0);
-            if oldest.ended {
+            if oldest.ended_ms.is_some() {
                 self.remove_fifo(&oldest.name);
             }
         }
-        let _ = self.held.push(Held { unit, name: *name, sequence, ended: false, _end: end });
+        let _ = self.held.push(Held { unit, name: *name, sequence, ended_ms: None, _end: end });
     }
 
     /// Tells of one unikernel, if the link is up and there is room. Returns the sequence, 0 if it was not told.
@@ -173,7 +179,7 @@ impl Console {
     fn answered(&mut self, sequence: u64) {
         if let Some(at) = self.held.iter().position(|held| held.sequence == sequence) {
             let held = self.held.remove(at);
-            if held.ended {
+            if held.ended_ms.is_some() {
                 self.remove_fifo(&held.name);
             }
         }
@@ -185,6 +191,14 @@ impl Console {
     }
 
     fn retry_later(&mut self, now_ms: u64) {
+        while let Some(at) = self
+            .held
+            .iter()
+            .position(|held| held.ended_ms.is_some_and(|ended| now_ms.saturating_sub(ended) >= LAST_WORDS_MS_MAX))
+        {
+            let held = self.held.remove(at);
+            self.remove_fifo(&held.name);
+        }
         self.stream = None;
         self.retry_at_ms = now_ms + self.retry_ms;
         self.retry_ms = (self.retry_ms * 2).min(RETRY_MS_MAX);
@@ -204,8 +218,21 @@ impl Control<'_> {
                 .register(&mut stream, CONSOLE, Interest::READABLE | Interest::WRITABLE)
                 .map(|()| stream)
         });
-        let Ok(stream) = connected else { return self.console.retry_later(self.now.ms) };
         let console = &mut self.console;
+        let stream = match connected {
+            Ok(stream) => stream,
+            Err(error) => {
+                if !core::mem::replace(&mut console.told, true) {
+                    let socket = console.socket.display();
+                    log!(
+                        "no console daemon at {socket} ({error}): unikernels run, start vmmd_console to keep their output"
+                    );
+                }
+                return console.retry_later(self.now.ms);
+            }
+        };
+        log!("the console daemon is here");
+        console.told = true;
         console.stream = Some(stream);
         console.scanner = Scanner::new(Limits::HOLD_ALL);
         console.out.clear();
@@ -225,6 +252,7 @@ impl Control<'_> {
         };
         if !whole {
             log!("the console daemon is gone, calling it again");
+            self.console.told = true;
             self.console.retry_later(self.now.ms);
         }
     }
@@ -261,6 +289,9 @@ impl Control<'_> {
 
     /// A unit is being launched with this fifo.
     pub(super) fn add_console(&mut self, unit: Unit, name: &Name, end: File) {
+        // It may have come since the last attempt, and this one is cheap.
+        self.console.retry_at_ms = self.now.ms.min(self.console.retry_at_ms);
+        self.call_console();
         let sequence = self.console.add(name, self.consoles_at(name));
         self.console.hold(unit, name, sequence, end);
         if !self.console.flush() {
@@ -268,16 +299,10 @@ impl Control<'_> {
         }
     }
 
-    /// A unit has ended: its fifo goes now, or as soon as the console daemon, which has been told of it, has opened it.
+    /// A unit has ended: its fifo goes now where the console daemon has opened it, else as soon as it has.
     pub(super) fn drop_fifo(&mut self, unit: Unit) {
-        let link_up = self.console.stream.is_some();
-        let at = self.console.held.iter().position(|held| held.unit == unit);
-        match at {
-            Some(at) if link_up => self.console.held[at].ended = true,
-            Some(at) => {
-                let held = self.console.held.remove(at);
-                self.console.remove_fifo(&held.name);
-            }
+        match self.console.held.iter().position(|held| held.unit == unit) {
+            Some(at) => self.console.held[at].ended_ms = Some(self.now.ms),
             None => {
                 if let Some((_, unikernel)) = self.machine.find_unit(unit) {
                     self.console.remove_fifo(unikernel.name());
