@@ -12,7 +12,7 @@ use fulmar_core::wire::{
 use crate::steps::{Done, Failure};
 
 /// Bytes of the largest frame that a benchmark sends or gets.
-const FRAME_BYTES_MAX: usize = 4 << 20;
+const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// A connection to one of the daemons.
 pub(crate) struct Connection {
