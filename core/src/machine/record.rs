@@ -60,9 +60,11 @@ fn encode_policy<'b>(policy: &Policy, buffer: &'b mut [u8]) -> Option<&'b [u8]> 
 
 /// Makes the wire's form of a policy and hands it on while what it borrows is alive.
 pub(super) fn with_wire_policy<R>(policy: &Policy, hand_on: impl FnOnce(&wire::Policy<'_>) -> R) -> R {
-    let cpuids: heapless::Vec<i64, CPUS_MAX> = policy.cpus.iter().collect();
-    let bridges: heapless::Vec<&str, POLICY_BRIDGES_MAX> =
-        policy.bridges.as_slice().iter().map(Bridge::as_str).collect();
+    // Filled in place: a collected one of this size would be moved, which costs more than all the rest.
+    let mut cpuids = heapless::Vec::<i64, CPUS_MAX>::new();
+    cpuids.extend(policy.cpus.iter());
+    let mut bridges = heapless::Vec::<&str, POLICY_BRIDGES_MAX>::new();
+    bridges.extend(policy.bridges.as_slice().iter().map(Bridge::as_str));
     // The root policy allows more than the wire can say.
     let number = |value: u64| i64::try_from(value).unwrap_or(WIRE_INT_MAX).min(WIRE_INT_MAX);
     hand_on(&wire::Policy {
