@@ -39,7 +39,7 @@ fn sample(system: &System, image: &[u8], others: usize) -> Done<(Duration, Durat
     let socket = system.socket("vmmd.sock");
     let policy = Policy { cpuids: List::Items(&[0]), unikernels: 10, memory: 64, block: None, bridges: List::EMPTY };
     let create = |name: &str| -> Done<Duration> {
-        let config = load::config(image, load::arguments(1, &[]));
+        let config = load::config(image, load::arguments(2, &[]));
         let frame = load::frame(name, Command::Unikernel(UnikernelCommand::Create(config)))?;
         let begun = Instant::now();
         load::ask(&socket, &frame)?;
