@@ -102,8 +102,6 @@ pub enum Trouble {
     Launch(LaunchError),
     /// The host or a policy no longer allows it.
     Refused(ledger::Refused),
-    /// Its end could not be recorded.
-    Journal(JournalError),
 }
 
 impl fmt::Display for Trouble {
@@ -113,7 +111,6 @@ impl fmt::Display for Trouble {
             Self::Ended(exit) => exit.fmt(f),
             Self::Launch(error) => error.fmt(f),
             Self::Refused(refused) => refused.fmt(f),
-            Self::Journal(error) => error.fmt(f),
         }
     }
 }

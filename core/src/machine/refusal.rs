@@ -75,7 +75,7 @@ impl fmt::Display for Refusal {
             }
             Self::NoTender(Tender::Spt) => f.write_str("spt images cannot run here: build the unikernel for hvt"),
             Self::MemoryForImage { needed_mb, given_mb } => {
-                write!(f, "the image needs more than {needed_mb} MB of memory, {given_mb} MB are given")
+                write!(f, "the image needs at least {needed_mb} MB of memory, {given_mb} MB are given")
             }
             Self::Launch(error) => write!(f, "could not create unikernel: {error}"),
             Self::Journal(error) => error.fmt(f),

@@ -115,6 +115,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
             return Err(format!("a reply to connection {connection}, which waits for none"));
         };
         let reply = self.machine.reply(connection);
+        self.last_reply = reply;
         let wrong = |what: &str| Err(format!("{what}: {reply:?} to {question:?}"));
         if let Err(why) = question.verdict.check(&reply, self.faulted.contains(&question.unit)) {
             return wrong(&why);

@@ -13,7 +13,7 @@ pub mod journal;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use fulmar_core::machine::{Change, Digest, Exit, Input, Machine, Now};
+use fulmar_core::machine::{Change, Digest, Exit, Input, Machine, Now, Reply};
 use fulmar_core::name::Name;
 
 pub use self::act::{Action, ActionKind, KINDS};
@@ -135,6 +135,8 @@ pub struct World<const U: usize, const P: usize, const C: usize, const A: usize>
     pub crash_point: Option<CrashPoint>,
     /// Effects that were carried out.
     pub effects: usize,
+    /// The last reply that a client got.
+    pub last_reply: Reply,
     /// How often things happened, for the report of a run.
     pub marks: BTreeMap<&'static str, u64>,
     sequence: u64,
@@ -166,6 +168,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
             budget,
             crash_point: None,
             effects: 0,
+            last_reply: Reply::None,
             marks: BTreeMap::new(),
             sequence: 0,
         };

@@ -1,0 +1,55 @@
+//! What the simulated host has found once, as the shortest run that showed it.
+
+use fulmar_core::machine::Exit;
+use fulmar_tests::ask::{Ask, Spec, Wish, name};
+use fulmar_tests::drive::replay;
+use fulmar_tests::world::{Action, Budget, Crash, Fate, Rest};
+
+const BUDGET: Budget = Budget { faults: 9, crashes: 9, commands: 99 };
+const LAUNCHED: Crash = Crash { launched: 1, ..Crash::PLAIN };
+
+fn create(text: &str, fail: Option<&'static [i64]>) -> Action {
+    Action::Ask(0, Ask { name: name(text), wish: Wish::Create(Spec { fail, ..Spec::PLAIN }) })
+}
+
+/// Two processes ran under one account: the new one, and one of before the crash that was still being killed.
+#[test]
+fn a_stray_keeps_its_account_while_it_dies() {
+    let first = [create("p:a", None), Action::Store(true), Action::Store(true)];
+    let second = [Action::Crash(LAUNCHED), create("p:b", None), Action::Store(true), Action::Store(true)];
+    replay::<2, 4, 2, 512>(&[&first[..], &second[..]].concat(), BUDGET).unwrap();
+}
+
+/// The record came back by a crash, and its image was gone.
+#[test]
+fn an_image_stays_while_its_failed_record_can_come_back() {
+    let failed = [
+        Action::Store(true),
+        create("p:a", Some(&[])),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Unknown),
+        Action::Exit(1, Exit::Signal(9)),
+        Action::Store(true),
+    ];
+    let back = Action::Crash(Crash { rest: Rest::Kept, ..Crash::PLAIN });
+    replay::<2, 4, 2, 512>(&failed, BUDGET).unwrap();
+    replay::<2, 4, 2, 512>(&[&failed[..], &[back]].concat(), BUDGET).unwrap();
+}
+
+/// It was launched once more while the removal of its record was under way.
+#[test]
+fn what_ended_for_good_before_the_start_is_not_launched() {
+    for (fail, away_ms) in [(None, 100), (Some(&[] as &[i64]), 20_000)] {
+        let found = Crash { late: true, dying: 1, away_ms, ..Crash::PLAIN };
+        let run = [
+            Action::Store(true),
+            create("p:a", fail),
+            Action::Store(true),
+            Action::Launch(0, true),
+            Action::Append(1, Fate::Durable),
+            Action::Crash(found),
+        ];
+        replay::<2, 4, 2, 512>(&run, BUDGET).unwrap();
+    }
+}
