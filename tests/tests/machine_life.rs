@@ -1,5 +1,7 @@
 //! How long a unikernel lives: which ends are for good, how long it rests, how it is stopped.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use fulmar_core::limits::{REST_MS_MAX, REST_MS_MIN, RUN_MS_MIN, STOP_MS_MAX};
 use fulmar_core::machine::{Again, Exit, Life, Reply, Stage};
 use fulmar_tests::ask::{Ask, Spec, Wish, name};

@@ -1,5 +1,7 @@
 //! What is refused, in which order, and in which words.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use fulmar_core::machine::Reply;
 use fulmar_tests::ask::{Ask, Flaw, PolicySpec, Spec, Wish, name};
 use fulmar_tests::world::{Action, Budget, Fate, World};
