@@ -57,6 +57,14 @@ impl<const A: usize> Arena<A> {
         self.bytes.get(start..end).unwrap_or_default()
     }
 
+    /// Puts bytes in the place of an entry; `false`, and nothing has changed, where they are not as many.
+    pub(super) fn replace(&mut self, span: Span, entry: &[u8]) -> bool {
+        let start = usize::try_from(span.at).unwrap_or(usize::MAX);
+        let end = start.saturating_add(usize::try_from(span.len).unwrap_or(usize::MAX));
+        let place = self.bytes.get_mut(start..end).filter(|place| place.len() == entry.len());
+        place.map(|place| place.copy_from_slice(entry)).is_some()
+    }
+
     /// Takes out an entry; every other span must then be [`Span::shift`]ed.
     pub(super) fn remove(&mut self, span: Span) {
         let start = usize::try_from(span.at).unwrap_or(usize::MAX);
@@ -86,5 +94,7 @@ mod tests {
         assert_eq!(arena.get(second), b"defg");
         let third = arena.insert(b"hijk").unwrap();
         assert_eq!(arena.get(third), b"hijk");
+        assert!(arena.replace(second, b"DEFG") && !arena.replace(third, b"hi"));
+        assert_eq!((arena.get(second), arena.get(third)), (&b"DEFG"[..], &b"hijk"[..]));
     }
 }

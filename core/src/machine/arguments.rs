@@ -202,6 +202,15 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         self.arena.insert(encoded).map_err(|ArenaFull| KeepError::ArenaFull)
     }
 
+    /// Takes the label away from what a slot's unikernel is run with; `false` where it is not among that.
+    pub(super) fn take_label(&mut self, slot: u16) -> bool {
+        let Some(span) = self.unikernels.get(slot).map(|unikernel| unikernel.span) else { return false };
+        let Some(arguments) = self.arguments(slot).filter(|arguments| arguments.add_name) else { return false };
+        let mut buffer = [0; ARGUMENTS_BYTES_MAX];
+        let Ok(encoded) = Arguments { add_name: false, ..arguments }.encode(&mut buffer) else { return false };
+        self.arena.replace(span, encoded)
+    }
+
     /// The arguments of a slot as they are kept: canonical DER.
     #[must_use]
     pub fn arguments_der(&self, unikernel: &Unikernel) -> &[u8] {

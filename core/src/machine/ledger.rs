@@ -247,7 +247,7 @@ impl<const P: usize> Ledger<P> {
         if let Some(root) = self.accounts.find(&Name::ROOT).and_then(|slot| self.accounts.get_mut(slot)) {
             root.policy = policy;
         } else {
-            // The first account of all: there is room.
+            // There is room: `restore` leaves it.
             let _ = self.accounts.insert(Account { path: Name::ROOT, settled: true, policy, ..Account::EMPTY });
         }
     }
@@ -353,6 +353,9 @@ impl<const P: usize> Ledger<P> {
     /// [`PolicyRefused::Full`].
     pub fn restore(&mut self, path: Name, policy: Policy) -> Result<(), PolicyRefused> {
         self.forget(&path);
+        if self.root().is_none() && self.accounts.len().saturating_add(1) >= P {
+            return Err(PolicyRefused::Full);
+        }
         let account = Account { path, settled: true, policy, ..Account::EMPTY };
         self.accounts.insert(account).map(|_| ()).map_err(|_| PolicyRefused::Full)
     }

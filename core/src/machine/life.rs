@@ -7,6 +7,9 @@ use super::{Change, Done, Effect, LaunchError, Machine, Now, Reply};
 use crate::halves::Unit;
 use crate::limits::{CONNECTIONS_MAX, LAUNCHES_MAX, REST_MS_MAX, REST_MS_MIN, RUN_MS_MIN};
 
+/// The exit code of a unikernel that does not know one of its arguments.
+const EXIT_ARGUMENTS: u8 = 64;
+
 /// Effects after which one tick leaves the rest to the next.
 const DUE_MAX: usize = CONNECTIONS_MAX;
 
@@ -118,8 +121,16 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         if self.is_over(slot, exit) {
             return self.begin_drop(slot);
         }
+        let renamed = exit == Exit::Code(EXIT_ARGUMENTS) && self.take_label(slot);
+        if renamed {
+            // Should that fail, it will end in the same way after the next start, and again be run without.
+            self.effect(Effect::Append(Change::Unikernel(slot)));
+        }
         if let Some(unikernel) = self.unikernels.get_mut(slot) {
             unikernel.restarts = unikernel.restarts.saturating_add(1);
+            if unikernel.charged && renamed {
+                return self.set_again(slot, Again::Queued);
+            }
             // Before the start it is not charged yet, and nothing that is not charged may be launched.
             if unikernel.charged && now.ms.saturating_sub(unikernel.started_ms) >= RUN_MS_MIN {
                 unikernel.failures = 0;
@@ -129,9 +140,12 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         self.rest(now, slot);
     }
 
-    /// Whether it is not to run again after this exit.
+    /// Whether it is not to run again after this exit. One that does not know its arguments gets a second try without
+    /// its label among them, whatever else it asked for.
     pub(super) fn is_over(&self, slot: u16, exit: Exit) -> bool {
-        !self.arguments(slot).is_some_and(|arguments| Unikernel::runs_again(arguments.fail_behaviour, exit))
+        let Some(arguments) = self.arguments(slot) else { return true };
+        let second_try = arguments.add_name && exit == Exit::Code(EXIT_ARGUMENTS);
+        !second_try && !Unikernel::runs_again(arguments.fail_behaviour, exit)
     }
 
     /// A desired unikernel does not run: try again after a rest, twice as long each time.

@@ -298,6 +298,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             Input::Host { root, tenders } => {
                 self.ledger.set_root(root.clone());
                 self.tenders = tenders;
+                self.retry_refused(now);
             }
             Input::Survivor { unit, account, started_wall_ms } => self.survivor(now, unit, account, started_wall_ms),
             Input::Start => self.start(now),

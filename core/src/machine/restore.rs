@@ -147,6 +147,17 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         waiting.min_by_key(|(_, unikernel)| unikernel.startup).map(|(slot, _)| slot)
     }
 
+    /// What the host did not allow before it may allow now: a bridge that came up later, above all.
+    pub(super) fn retry_refused(&mut self, now: Now) {
+        let is_refused =
+            |it: &Unikernel| !it.charged && matches!((it.trouble, it.again), (Trouble::Refused(_), Again::Launch(_)));
+        for slot in 0..u16::try_from(U).unwrap_or(u16::MAX) {
+            if self.unikernel(slot).is_some_and(is_refused) {
+                self.set_again(slot, Again::Launch(now.ms));
+            }
+        }
+    }
+
     fn set_charged(&mut self, slot: u16) {
         if let Some(unikernel) = self.unikernels.get_mut(slot) {
             unikernel.charged = true;

@@ -230,7 +230,7 @@ impl Unikernel {
     }
 
     /// Whether it is to run again after `exit`, which nobody here has asked for. The peer's rule for exit codes
-    /// (`docs/wire.md`, restart): 1 and 60 to 64 never. A signal that we did not send counts as a failure too.
+    /// (`docs/wire.md`, restart): 1 and 60 to 64 never (64 once without its label: `is_over`). A signal that we did not send counts as a failure too.
     pub(super) fn runs_again(fail: FailBehaviour<'_>, exit: Exit) -> bool {
         let FailBehaviour::Restart(codes) = fail else { return false };
         match exit {
