@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use fulmar_core::halves::Tender;
+use fulmar_core::mac;
 use fulmar_core::machine::{
     Account, ArgumentsFault, DeviceName, Done, Exit, Pending, PolicyRefused, Refusal, Refused, Reply, StoreError,
     Unikernel, Usage,
@@ -86,6 +87,16 @@ pub fn runs_again_by(arguments: &[u8], exit: Exit) -> bool {
     match Arguments::decode(arguments).map(|arguments| arguments.fail_behaviour) {
         Ok(FailBehaviour::Restart(codes)) => runs_again(Some(&codes.iter().collect::<Vec<_>>()), exit),
         _ => false,
+    }
+}
+
+/// These arguments in DER, but the label is not among them.
+#[must_use]
+pub fn unnamed(arguments: &[u8]) -> Vec<u8> {
+    let mut buffer = vec![0; arguments.len()];
+    match Arguments::decode(arguments) {
+        Ok(decoded) => Arguments { add_name: false, ..decoded }.encode(&mut buffer).unwrap_or_default().to_vec(),
+        Err(_) => Vec::new(),
     }
 }
 
@@ -340,7 +351,11 @@ pub fn check_infos<const U: usize, const P: usize, const C: usize, const A: usiz
             && info.argv == arguments.argv
             && info.startup == arguments.startup
             && info.fail_behaviour == arguments.fail_behaviour
-            && info.bridges.len() == arguments.bridges.len();
+            && info
+                .bridges
+                .iter()
+                .map(|bridge| bridge.mac)
+                .eq(arguments.bridges.iter().map(|it| mac::address(name, it.name)));
         if !same {
             return Err(format!("{name} is listed as {info:?}"));
         }

@@ -5,7 +5,7 @@
 use fulmar_core::limits::{REST_MS_MAX, REST_MS_MIN, RUN_MS_MIN, STOP_MS_MAX};
 use fulmar_core::machine::{Again, Exit, Life, Reply, Stage};
 use fulmar_tests::ask::{Ask, Spec, Wish, name};
-use fulmar_tests::world::{Action, Budget, Fate, World};
+use fulmar_tests::world::{Action, Budget, Crash, Fate, World};
 
 type Host = World<8, 12, 4, 4096>;
 
@@ -15,7 +15,7 @@ const UNIT: u64 = 1;
 
 /// A host whose start is over.
 fn host() -> Host {
-    let mut host = Host::new(Budget { faults: 100, crashes: 1, commands: 100 }).unwrap();
+    let mut host = Host::new(Budget { faults: 1_000, crashes: 1, commands: 100 }).unwrap();
     act(&mut host, &[Action::Store(true)]);
     host
 }
@@ -69,11 +69,12 @@ fn the_exit_code_decides_whether_it_runs_again() {
     ];
     // 1 where it runs again, in the order of the ends above.
     let table: [(Option<&'static [i64]>, [u8; 14]); 4] = [
-        (None, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-        (Some(&[]), [1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1]),
-        (Some(&[2]), [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]),
-        // Listing 1 or 64 has no effect.
-        (Some(&[1, 64, 255]), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1]),
+        // 64 once, without its label.
+        (None, [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]),
+        (Some(&[]), [1, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1]),
+        (Some(&[2]), [0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 1, 1]),
+        // Listing 1 has no effect.
+        (Some(&[1, 63, 255]), [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1]),
     ];
     for (fail, expected) in table {
         for (exit, again) in ENDS.into_iter().zip(expected) {
@@ -83,6 +84,61 @@ fn the_exit_code_decides_whether_it_runs_again() {
             assert_eq!(stage(&host), Some(wanted), "{exit} of {fail:?}");
         }
     }
+}
+
+#[test]
+fn one_that_does_not_know_its_arguments_runs_once_more_without_its_label() {
+    // Listing 64 has no effect.
+    for fail in [None, Some(&[64_i64] as &'static [i64])] {
+        let mut host = running(fail);
+        assert!(host.processes[&UNIT].named);
+        act(&mut host, &[Action::Exit(UNIT, Exit::Code(64)), LAUNCH, DURABLE]);
+        assert!(!host.processes[&UNIT].named);
+        assert_eq!(stage(&host), Some((Stage::Kept, Life::Alive)));
+        // That is kept, also when the host was started again.
+        let mut restarted = host.clone();
+        act(&mut restarted, &[Action::Crash(Crash { dying: 1, ..Crash::PLAIN }), Action::Store(true), LAUNCH]);
+        assert!(!restarted.processes[&UNIT].named);
+        for host in [&mut host, &mut restarted] {
+            act(host, &[Action::Exit(UNIT, Exit::Code(64)), DURABLE]);
+            assert_eq!(stage(host), None);
+        }
+    }
+}
+
+#[test]
+fn lower_startup_first_and_launches_that_fail_make_room() {
+    let mut host = host();
+    let startups = [None, Some(90), Some(10), Some(60)];
+    for (text, startup) in ["p:a", "p:b", "r:a", "r:b"].into_iter().zip(startups) {
+        let wish = Wish::Create(Spec { startup, fail: Some(&[]), ..Spec::PLAIN });
+        act(&mut host, &[Action::Ask(0, Ask { name: name(text), wish }), Action::Store(true), LAUNCH, DURABLE]);
+    }
+    act(&mut host, &[Action::Crash(Crash { dying: 1, ..Crash::PLAIN }), Action::Store(true)]);
+    let order: Vec<u64> = host.launches.iter().map(|launch| launch.unit).collect();
+    assert_eq!(order, [3, 1, 4, 2]);
+    for _ in 0..40 {
+        while !host.launches.is_empty() {
+            act(&mut host, &[Action::Launch(0, false)]);
+        }
+        act(&mut host, &[Action::Tick(0)]);
+    }
+    act(&mut host, &[Action::Tick(REST_MS_MAX)]);
+    assert_eq!(host.launches.len(), 4);
+}
+
+#[test]
+fn what_the_host_refuses_is_tried_as_soon_as_the_host_has_more() {
+    let mut host = host();
+    let wish = Wish::Create(Spec { image: 3, bridge: Some("br1"), ..Spec::PLAIN });
+    act(&mut host, &[ask(0, wish), Action::Store(true), LAUNCH, DURABLE]);
+    // Its bridge is not there when the host comes up.
+    act(&mut host, &[Action::Host(1), Action::Crash(Crash { dying: 1, ..Crash::PLAIN }), Action::Store(true)]);
+    assert_eq!(rest_ms(&host), Some(REST_MS_MAX));
+    act(&mut host, &[Action::Host(0)]);
+    assert_eq!(host.machine.deadline(), Some(host.now.ms));
+    act(&mut host, &[Action::Tick(0), LAUNCH]);
+    assert_eq!(stage(&host), Some((Stage::Kept, Life::Alive)));
 }
 
 #[test]

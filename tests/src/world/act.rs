@@ -359,7 +359,8 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
     pub(super) fn run_process(&mut self, launch: super::Launch) -> Result<(), Violation> {
         let unit = launch.unit;
         self.ended.remove(&unit);
-        let process = Process { account: launch.account, fail: launch.fail, terminated_ms: None, killed: false };
+        let super::Launch { account, fail, named, .. } = launch;
+        let process = Process { account, fail, named, terminated_ms: None, killed: false };
         match self.processes.insert(unit, process) {
             None => Ok(()),
             Some(_) => Err(format!("unit {unit} was launched while it runs")),
@@ -369,7 +370,8 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
     fn exit(&mut self, unit: u64, exit: Exit) -> Result<(), Violation> {
         let Some(process) = self.processes.remove(&unit) else { return Ok(()) };
         let unasked = process.terminated_ms.is_none() && !process.killed;
-        let over = unasked && !crate::oracle::runs_again(process.fail.as_deref(), exit);
+        let renamed = process.named && exit == Exit::Code(64);
+        let over = unasked && !renamed && !crate::oracle::runs_again(process.fail.as_deref(), exit);
         self.mark(match (unasked, over) {
             (false, _) => "exit, asked for",
             (true, true) => "exit, over",

@@ -98,7 +98,12 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
             FailBehaviour::Quit => None,
             FailBehaviour::Restart(codes) => Some(codes.iter().collect()),
         };
-        self.launches.push(Launch { unit, account, fail });
+        let named = arguments.add_name;
+        let (_, label) = unikernel.name().as_str().rsplit_once(':').unwrap_or_default();
+        if plan.argv.iter().any(|argument| argument == format!("--name={label}").as_bytes()) != named {
+            return Err("its label is not where it should be".into());
+        }
+        self.launches.push(Launch { unit, account, fail, named });
         Ok(())
     }
 }

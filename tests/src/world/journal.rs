@@ -8,6 +8,8 @@ use fulmar_core::journal::{
 use fulmar_core::machine::Digest;
 use fulmar_core::name::Name;
 
+use crate::oracle;
+
 /// What is desired of a unikernel, durably.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kept {
@@ -57,6 +59,14 @@ pub enum Rest {
 }
 
 impl State {
+    /// The same, but no unikernel is told its label: an exit code 64 takes that away at any time.
+    #[must_use]
+    pub fn unnamed(&self) -> Self {
+        let mut unnamed = self.clone();
+        unnamed.unikernels.values_mut().for_each(|kept| kept.arguments = oracle::unnamed(&kept.arguments));
+        unnamed
+    }
+
     /// Takes in a record.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ pub use self::act::{Action, ActionKind, KINDS};
 pub use self::clients::{Known, Question};
 pub use self::crash::Crash;
 pub use self::journal::{Fate, Journal, Kept, Laid, Rest, State};
+pub use crate::drive::run;
 use crate::invariants;
 
 /// What has gone wrong.
@@ -59,6 +60,8 @@ pub struct Launch {
     pub account: u16,
     /// Exit codes for which it runs again, as it was asked for; `None` where never.
     pub fail: Option<Vec<i64>>,
+    /// Whether it is told its label.
+    pub named: bool,
 }
 
 /// A process.
@@ -68,6 +71,8 @@ pub struct Process {
     pub account: u16,
     /// When it runs again.
     pub fail: Option<Vec<i64>>,
+    /// Whether it was told its label.
+    pub named: bool,
     /// When it was asked to end, milliseconds.
     pub terminated_ms: Option<u64>,
     /// Whether it was sent SIGKILL.
