@@ -226,7 +226,7 @@ fn a_tender_has_its_fds_and_no_other() {
 fn hvt_gets_dev_kvm_after_its_taps() {
     let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
     if !shim.capacity().unwrap().abilities.kvm {
-        eprintln!("SKIPPED: hvt_gets_dev_kvm_after_its_taps: /dev/kvm cannot be opened here");
+        fulmar_tests::skips::skip("hvt_gets_dev_kvm_after_its_taps", "/dev/kvm cannot be opened here");
         return;
     }
     let child = start_argv(&mut shim, &LaunchPlan { tender: Tender::Hvt, ..plan(1, SLEEP) }, &[]);
@@ -254,7 +254,7 @@ fn a_tender_has_a_user_of_its_own() {
         }
         assert_eq!(child.limit("Max processes"), ("32".into(), "32".into()));
     } else {
-        eprintln!("SKIPPED: a_tender_has_a_user_of_its_own: users cannot be changed here");
+        fulmar_tests::skips::skip("a_tender_has_a_user_of_its_own", "users cannot be changed here, run it as root");
         assert_eq!(child.status("Uid").split(' ').next(), Some(Uid::effective().to_string().as_str()));
     }
     drop(child.image);

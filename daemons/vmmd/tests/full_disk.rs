@@ -48,7 +48,10 @@ fn a_full_disk_refuses_and_loses_nothing() {
     let (folder, world) = (Folder::new(), World::default());
     let state = folder.0.join("state");
     let Some(disk) = Disk::mount(&state) else {
-        eprintln!("SKIPPED: a_full_disk_refuses_and_loses_nothing: no disk can be mounted here, run it as root");
+        fulmar_tests::skips::skip(
+            "a_full_disk_refuses_and_loses_nothing",
+            "no disk can be mounted here, run it as root",
+        );
         return;
     };
     let daemon = Daemon::start(&folder.0, &world);

@@ -139,7 +139,7 @@ fn the_control_half_has_no_privileges() {
         assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
         assert!(!status.contains("Uid:\t0"), "{status}");
     } else {
-        eprintln!("SKIPPED: the_control_half_has_no_privileges (its user): users cannot be changed here");
+        fulmar_tests::skips::skip("the_control_half_has_no_privileges", "users cannot be changed here, run it as root");
     }
 }
 

@@ -25,7 +25,9 @@ fn in_namespace(name: &str, test: impl FnOnce(&mut Netlink) + Send) {
             });
             match ready {
                 Ok(mut netlink) => test(&mut netlink),
-                Err(errno) => eprintln!("SKIPPED: {name}: no taps in a network namespace here: {}", errno.desc()),
+                Err(errno) => {
+                    fulmar_tests::skips::skip(name, &format!("no taps in a network namespace here: {}", errno.desc()))
+                }
             }
         });
         run.join().unwrap();

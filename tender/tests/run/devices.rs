@@ -76,7 +76,10 @@ fn a_guest_takes_an_existing_tap() {
             .output()
             .is_ok_and(|output| output.status.success())
         {
-            eprintln!("SKIPPED: tap ({}): no right to make a network namespace and a tap, or no IPv6", kind.name());
+            fulmar_tests::skips::skip(
+                &format!("tap ({})", kind.name()),
+                "no right to make a network namespace and a tap, or no IPv6",
+            );
             continue;
         }
         let mut command = Command::new("unshare");

@@ -32,7 +32,7 @@ fn hvt_images_have_no_sse() {
         let output = match Command::new("objdump").arg("-d").arg("--no-show-raw-insn").arg(path).output() {
             Ok(output) if output.status.success() => output,
             other => {
-                eprintln!("SKIPPED: hvt images have no SSE: objdump: {other:?}");
+                fulmar_tests::skips::skip("hvt images have no SSE", &format!("objdump: {other:?}"));
                 return;
             }
         };

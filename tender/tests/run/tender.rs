@@ -28,7 +28,7 @@ pub(crate) fn kinds(test: &str) -> Vec<Kind> {
     let mut kinds = vec![Kind::Spt];
     match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(_) => kinds.push(Kind::Hvt),
-        Err(error) => eprintln!("SKIPPED: {test} (hvt): /dev/kvm: {error}"),
+        Err(error) => fulmar_tests::skips::skip(&format!("{test} (hvt)"), &format!("/dev/kvm: {error}")),
     }
     kinds
 }
