@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use fulmar_core::machine::Exit;
-use fulmar_tests::ask::{Ask, Spec, Wish, name};
+use fulmar_tests::ask::{Ask, PolicySpec, Spec, Wish, name};
 use fulmar_tests::drive::replay;
-use fulmar_tests::world::{Action, Budget, Crash, Fate, Rest};
+use fulmar_tests::world::{Action, Budget, Crash, Fate, Rest, World};
 
 const BUDGET: Budget = Budget { faults: 9, crashes: 9, commands: 99 };
 const LAUNCHED: Crash = Crash { launched: 1, ..Crash::PLAIN };
@@ -54,4 +54,33 @@ fn what_ended_for_good_before_the_start_is_not_launched() {
         ];
         replay::<2, 4, 2, 512>(&run, BUDGET).unwrap();
     }
+}
+
+/// It was admitted although a policy against it could come back by a crash, and then did.
+#[test]
+fn nothing_is_admitted_against_a_policy_that_can_come_back() {
+    let tight = PolicySpec { unikernels: 2, memory_mb: 64, cpus: &[0], bridges: &[], block_mb: None };
+    let spec = Spec { memory_mb: 100, fail: Some(&[2]), ..Spec::PLAIN };
+    let run = [
+        Action::Store(true),
+        Action::Ask(0, Ask { name: name("p:q:a"), wish: Wish::Create(spec) }),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Durable),
+        // It ends between being found again and the start, and rests without being charged.
+        Action::Crash(Crash { late: true, dying: 1, ..Crash::PLAIN }),
+        Action::Ask(0, Ask { name: name("p:q:"), wish: Wish::PolicyAdd(tight) }),
+        Action::Append(1, Fate::Unknown),
+        Action::Tick(0),
+        Action::Launch(0, true),
+        Action::Crash(Crash { rest: Rest::Kept, ..Crash::PLAIN }),
+    ];
+    replay::<2, 4, 2, 512>(&run, BUDGET).unwrap();
+    // Without the crash it runs as soon as the journal is written again.
+    let mut world = World::<2, 4, 2, 512>::new(BUDGET).unwrap();
+    run.iter().take(9).for_each(|action| world.apply(action).unwrap());
+    for action in [Action::Append(1, Fate::Durable), Action::Tick(0), Action::Launch(0, true)] {
+        world.apply(&action).unwrap();
+    }
+    assert_eq!(world.processes.len(), 1);
 }

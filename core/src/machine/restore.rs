@@ -7,10 +7,10 @@ use super::ledger::Charge;
 use super::outcome::Trouble;
 use super::table::Named;
 use super::unikernel::{Again, Life, Stage, Unikernel};
-use super::{Effect, Machine, Now};
+use super::{Change, Effect, Machine, Now};
 use crate::halves::{Tender, Unit};
 use crate::journal::Record;
-use crate::limits::{REST_MS_MAX, STARTUP_DEFAULT};
+use crate::limits::{REST_MS_MAX, REST_MS_MIN, STARTUP_DEFAULT};
 use crate::name::Name;
 use crate::policy::Policy;
 use crate::wire;
@@ -168,6 +168,14 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
     pub(super) fn admit_restored(&mut self, now: Now, slot: u16) {
         let Some(unikernel) = self.unikernel(slot) else { return };
         let (name, memory_mb) = (unikernel.name, unikernel.memory_mb);
+        if self.unsure {
+            // A crash could bring back a policy that does not allow this. Once any record is durable it cannot: write the
+            // one that is there already, and look again. One input causes a bounded number of effects.
+            if self.effects.len() < crate::limits::CONNECTIONS_MAX {
+                self.effect(Effect::Append(Change::Unikernel(slot)));
+            }
+            return self.set_again(slot, Again::Launch(now.ms.saturating_add(REST_MS_MIN)));
+        }
         let admitted = match self.arguments(slot).map(|arguments| Needs::of(&arguments)) {
             Some(Ok(needs)) => {
                 let charge = Charge { memory_mb, cpus: &needs.cpus, bridges: &needs.bridges };

@@ -121,8 +121,11 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
             self.handle(host)?;
         }
         for (unit, process) in self.processes.clone() {
+            let kept = self.journal.state().unikernels.values().find(|kept| kept.unit == unit);
+            // Where the loss of the label was lost, it is not known that the process runs without.
+            let named = kept.is_some_and(|kept| oracle::unnamed(&kept.arguments) != kept.arguments);
             if let Some(found) = self.processes.get_mut(&unit) {
-                (found.terminated_ms, found.killed) = (None, false);
+                (found.terminated_ms, found.killed, found.named) = (None, false, named);
             }
             let unit = Unit(unit);
             self.handle(Input::Survivor { unit, account: process.account, started_wall_ms: 0 })?;
