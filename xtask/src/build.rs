@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::steps::{Done, Failure, cargo, step, target};
 use fulmar_tests::built::{self, Guests};
+
+use crate::steps::{Done, cargo, step, target, timed};
 
 /// Where the built programs are.
 pub(crate) struct Programs {
@@ -29,14 +30,13 @@ pub(crate) fn programs() -> Done<Programs> {
     step("building vmmd_console and vmmc_local", &mut build)?;
     // Those two are trusted and count every KiB.
     for (package, program) in [("fulmar-vmmd", "vmmd"), ("fulmar-tender", "fulmar-tender")] {
-        println!("== building {program}, linked statically");
-        built::build_static(package, program, &programs.folder).map_err(|error| Failure(error.to_string()))?;
+        let title = format!("building {program}, linked statically (a minute or so the first time)");
+        timed(&title, || built::build_static(package, program, &programs.folder))?;
     }
     Ok(programs)
 }
 
 /// Builds the unikernels of the workspace.
 pub(crate) fn guests(programs: &Programs) -> Done<Guests> {
-    println!("== building the unikernels");
-    built::build(&programs.folder.join("guests")).map_err(|error| Failure(error.to_string()))
+    timed("building the unikernels", || built::build(&programs.folder.join("guests")))
 }

@@ -32,7 +32,8 @@ pub(crate) fn root() -> PathBuf {
 
 /// The folder that cargo builds into.
 pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    // Cargo runs in the workspace's folder: a relative path begins there.
+    root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// Cargo, in the workspace's folder.
@@ -44,12 +45,18 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Says what comes and runs it.
 pub(crate) fn step(title: &str, command: &mut Command) -> Done {
+    timed(title, || match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("failed ({status})")),
+        Err(error) => Err(format!("cannot run {command:?}: {error}")),
+    })
+}
+
+/// Says what comes, does it, and says how long it took.
+pub(crate) fn timed<T, E: fmt::Display>(title: &str, work: impl FnOnce() -> Result<T, E>) -> Done<T> {
     println!("== {title}");
     let begun = Instant::now();
-    let status = command.status().map_err(|error| Failure(format!("{title}: cannot run {command:?}: {error}")))?;
-    if !status.success() {
-        return Err(Failure(format!("{title}: failed ({status})")));
-    }
+    let done = work().map_err(|error| Failure(format!("{title}: {error}")))?;
     println!("== {title}: done in {:.1} s", begun.elapsed().as_secs_f64());
-    Ok(())
+    Ok(done)
 }
