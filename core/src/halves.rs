@@ -14,6 +14,7 @@ mod texts;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::attempt::Errno;
 pub use self::attempt::{Attempt, LaunchError, OsError};
 pub use self::plan::{IMAGE_FD, LaunchPlan, TAP_FD_FIRST, TAPS_BYTES_MAX, Tender};
 pub use self::texts::{Texts, TextsFull, TextsWriter};

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::{env, fmt, fs, io};
 
 /// The unikernels of `guest/`.
-pub const NAMES: [&str; 4] = ["hello", "timer", "forbidden", "devices"];
+pub const NAMES: [&str; 5] = ["hello", "timer", "forbidden", "devices", "network"];
 
 /// The triple that all of them are compiled for: the only one that every toolchain of this system has.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";

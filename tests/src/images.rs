@@ -94,6 +94,29 @@ pub fn image(target: u32, nets: &[&str], memory_bytes: u64) -> Vec<u8> {
     image
 }
 
+/// An spt image that writes a line to its console without end.
+#[must_use]
+pub fn flooding() -> Vec<u8> {
+    const LINE_AT: usize = 0x40;
+    const LINE: &[u8; 64] = b"a line of a unikernel that has nothing to say and says it again\n";
+    let code = [
+        &[0xb8, 1, 0, 0, 0][..],   // mov eax, 1: write
+        &[0xbf, 1, 0, 0, 0],       // mov edi, 1: to the console
+        &[0xbe, 0x40, 0, 0x10, 0], // mov esi, the line
+        &[0xba, 64, 0, 0, 0],      // mov edx, its length
+        &[0x0f, 0x05],             // syscall
+        &[0xeb, 0xe8],             // jmp to the first of these
+    ];
+    let mut image = image(2, &[], 0x1000);
+    image.resize(TEXT + LINE_AT + LINE.len(), 0);
+    let content_bytes = (LINE_AT + LINE.len()) as u64;
+    image[TABLE + 32..TABLE + 40].copy_from_slice(&content_bytes.to_le_bytes());
+    let code = code.concat();
+    image[TEXT..TEXT + code.len()].copy_from_slice(&code);
+    image[TEXT + LINE_AT..].copy_from_slice(LINE);
+    image
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

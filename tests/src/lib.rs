@@ -10,6 +10,8 @@
 //! | [`drive`] | runs of the world: by seed, shrunk when they fail |
 //! | [`checks`] | what holds for any bytes given to a decoder: shared with the fuzzers |
 //! | [`generate`], [`render`] | messages at random, and messages as the recorded vectors write them |
+//! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
+//! | [`namespace`] | mounts and networks that vanish with their test |
 
 pub mod ask;
 pub mod built;
@@ -19,8 +21,11 @@ pub mod drive;
 pub mod generate;
 pub mod images;
 pub mod invariants;
+pub mod namespace;
 pub mod oracle;
+pub mod raw;
 pub mod render;
+pub mod siege;
 pub mod skips;
 pub mod system;
 pub mod world;

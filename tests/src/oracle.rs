@@ -219,11 +219,11 @@ fn admission<const U: usize, const P: usize, const C: usize, const A: usize>(
                 return refused(Refused::Memory { allowed_mb, used_mb, asked_mb });
             }
             if let Some(cpu) = spec.cpus.iter().find(|cpu| !policy.cpus.iter().any(|allowed| allowed == **cpu)) {
-                return refused(Refused::Cpu(*cpu));
+                return refused(if path.is_root() { Refused::HostCpu(*cpu) } else { Refused::Cpu(*cpu) });
             }
             let bridge = spec.bridge.and_then(|bridge| Bridge::new(bridge.as_bytes()).ok());
             if let Some(bridge) = bridge.filter(|bridge| !policy.bridges.as_slice().contains(bridge)) {
-                return refused(Refused::Bridge(bridge));
+                return refused(if path.is_root() { Refused::HostBridge(bridge) } else { Refused::Bridge(bridge) });
             }
         }
     }

@@ -53,6 +53,8 @@ pub fn programs() -> PathBuf {
 pub struct System {
     folder: PathBuf,
     programs: PathBuf,
+    /// Who starts the daemons and asks them, where that is not who we are.
+    user: Option<u32>,
     daemons: Vec<(String, Child)>,
 }
 
@@ -65,7 +67,26 @@ impl System {
         let client = programs.join("vmmc_local");
         fs::write(folder.join("client"), client.as_os_str().as_encoded_bytes())
             .map_err(|error| format!("cannot write to {}: {error}", folder.display()))?;
-        Ok(Self { folder, programs, daemons: Vec::new() })
+        Ok(Self { folder, programs, user: None, daemons: Vec::new() })
+    }
+
+    /// Gives the folder to this user, who starts the daemons and asks them from now on.
+    ///
+    /// # Errors
+    /// When the folder cannot be given away.
+    pub fn become_user(&mut self, uid: u32) -> Result<(), String> {
+        std::os::unix::fs::chown(&self.folder, Some(uid), Some(uid))
+            .map_err(|error| format!("cannot give {} to user {uid}: {error}", self.folder.display()))?;
+        self.user = Some(uid);
+        Ok(())
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        if let Some(uid) = self.user {
+            command.uid(uid).gid(uid);
+        }
+        command
     }
 
     /// The folder that everything is in.
@@ -121,7 +142,7 @@ impl System {
     fn start(&mut self, name: &str, options: &[&OsStr], socket: &str) -> Result<u32, String> {
         let log = File::options().create(true).append(true).open(self.folder.join(format!("{name}.log")));
         let log = log.map_err(|error| format!("cannot write the log of {name}: {error}"))?;
-        let mut command = Command::new(self.programs.join(name));
+        let mut command = self.command(name);
         // A process group of its own: an interrupt from the keyboard is not for the daemons.
         command.arg("--run").arg(self.run()).args(options).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -155,7 +176,8 @@ impl System {
     /// # Errors
     /// When it runs on.
     pub fn end(&mut self, name: &str, signal: Signal) -> Result<(), String> {
-        let Some(place) = self.daemons.iter().position(|(known, _)| known == name) else {
+        // The last one: those before it did not come up.
+        let Some(place) = self.daemons.iter().rposition(|(known, _)| known == name) else {
             return Err(format!("{name} does not run"));
         };
         let (_, mut daemon) = self.daemons.remove(place);
@@ -166,7 +188,7 @@ impl System {
     /// `vmmc_local` for this system.
     #[must_use]
     pub fn client(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(self.programs.join("vmmc_local"));
+        let mut command = self.command("vmmc_local");
         command.args(words).arg("--run").arg(self.run());
         command
     }

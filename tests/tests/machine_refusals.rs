@@ -46,21 +46,28 @@ fn a_create_is_refused_for_the_first_reason() {
     host.apply(&Action::HangUp(0)).unwrap();
     // Each step takes away the reason before.
     let path = "the name of a unikernel is needed, a path was given (it ends with ':')";
-    let memory = "maximum allowed memory (100, used 16) would be exceeded (requesting 300)";
+    let memory = "maximum allowed memory (100, used 16) would be exceeded (requesting 300): ask for less or allow more";
     for (text, spec, expected) in [
         ("p:", Spec { flaw: Flaw::Bhyve, ..wrong }, path),
         ("p:a", Spec { flaw: Flaw::Bhyve, ..wrong }, "Unikernel with same name is already running"),
         ("p:b", Spec { flaw: Flaw::NoMemory, ..wrong }, "0 MB is no amount of memory: give 1 to 4096 MB"),
         ("p:b", wrong, memory),
-        ("p:b", Spec { memory_mb: 84, ..wrong }, "CPUid 2 is not allowed by policy"),
-        ("p:b", Spec { memory_mb: 84, cpus: &[1], ..wrong }, "bridges br1 not allowed by policy"),
+        ("p:b", Spec { memory_mb: 84, ..wrong }, "CPUid 2 is not allowed by policy: name another or allow it"),
+        (
+            "p:b",
+            Spec { memory_mb: 84, cpus: &[1], ..wrong },
+            "bridges br1 not allowed by policy: name another or allow it",
+        ),
         ("p:b", Spec { memory_mb: 84, cpus: &[1], bridge: Some("br0"), ..wrong }, "the image is empty"),
     ] {
         assert_eq!(say(&mut host, text, Wish::Create(spec)), expected);
     }
     assert_eq!(say(&mut host, "p:q:b", Wish::Create(Spec::PLAIN)), "None");
     host.apply(&Action::HangUp(0)).unwrap();
-    assert_eq!(say(&mut host, "p:c", Wish::Create(wrong)), "maximum amount of unikernels (2) reached");
+    assert_eq!(
+        say(&mut host, "p:c", Wish::Create(wrong)),
+        "maximum amount of unikernels (2) reached: destroy one or allow more"
+    );
 }
 
 #[test]

@@ -34,10 +34,11 @@ pub struct Create {
     #[arg(long, value_name = "DEVICE[:HOSTDEVICE][@SECTOR]", value_parser = options::block)]
     block: Vec<BlockOption>,
     /// Memory in MB
-    #[arg(long, value_name = "MB", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "MB", default_value_t = 32, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(u32).range(1..))]
     mem: u32,
     /// A CPU that it may run on; repeat for several
-    #[arg(long, value_name = "ID", default_value = "0", value_parser = options::cpu)]
+    #[arg(long, value_name = "ID", default_value = "0", allow_negative_numbers = true, value_parser = options::cpu)]
     cpu: Vec<i64>,
     /// An argument for the unikernel; repeat for several, they come before those after --
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]

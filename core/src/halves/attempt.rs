@@ -98,8 +98,8 @@ impl fmt::Display for OsError {
 
 impl core::error::Error for OsError {}
 
-/// An error number in words. Only numbers that mean the same on Linux and on FreeBSD have words.
-struct Errno(i32);
+/// An error number in words, the number itself behind them. Only numbers that mean the same on Linux and on FreeBSD have words.
+pub(crate) struct Errno(pub(crate) i32);
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,6 +117,7 @@ impl fmt::Display for Errno {
             23 => "the host is out of file descriptors",
             24 => "vmmd is out of file descriptors, raise its limit",
             28 => "no space is left",
+            30 => "the file system is read-only",
             _ => return write!(f, "error {} of the operating system", self.0),
         };
         write!(f, "{words} (error {})", self.0)

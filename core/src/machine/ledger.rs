@@ -52,18 +52,29 @@ pub enum Refused {
     Cpu(i64),
     /// A bridge is not allowed.
     Bridge(Bridge),
+    /// The root policy has no such CPU, so nobody has.
+    HostCpu(i64),
+    /// The root policy has no such bridge, so nobody has.
+    HostBridge(Bridge),
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unikernels { allowed } => write!(f, "maximum amount of unikernels ({allowed}) reached"),
+            Self::Unikernels { allowed } => {
+                write!(f, "maximum amount of unikernels ({allowed}) reached: destroy one or allow more")
+            }
             Self::Memory { allowed_mb, used_mb, asked_mb } => write!(
                 f,
-                "maximum allowed memory ({allowed_mb}, used {used_mb}) would be exceeded (requesting {asked_mb})"
+                "maximum allowed memory ({allowed_mb}, used {used_mb}) would be exceeded (requesting {asked_mb}): ask \
+                 for less or allow more"
             ),
-            Self::Cpu(cpu) => write!(f, "CPUid {cpu} is not allowed by policy"),
-            Self::Bridge(bridge) => write!(f, "bridges {bridge} not allowed by policy"),
+            Self::Cpu(cpu) => write!(f, "CPUid {cpu} is not allowed by policy: name another or allow it"),
+            Self::Bridge(bridge) => write!(f, "bridges {bridge} not allowed by policy: name another or allow it"),
+            Self::HostCpu(cpu) => write!(f, "the host has no CPU {cpu}: name another"),
+            Self::HostBridge(bridge) => {
+                write!(f, "the host has no bridge {bridge}: make it first, it is seen within seconds")
+            }
         }
     }
 }
@@ -209,10 +220,11 @@ impl Account {
                 return Err(Refused::Memory { allowed_mb, used_mb, asked_mb });
             }
             if let Some(cpu) = charge.cpus.first_outside(&policy.cpus) {
-                return Err(Refused::Cpu(cpu));
+                return Err(if self.path.is_root() { Refused::HostCpu(cpu) } else { Refused::Cpu(cpu) });
             }
             if let Some(bridge) = charge.bridges.iter().find(|bridge| !policy.bridges.has(bridge)) {
-                return Err(Refused::Bridge(*bridge));
+                let bridge = *bridge;
+                return Err(if self.path.is_root() { Refused::HostBridge(bridge) } else { Refused::Bridge(bridge) });
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::halves::LaunchError;
+use crate::halves::{Errno, LaunchError};
 use crate::solo5::{ImageError, ImageFacts};
 
 use super::ledger;
@@ -44,7 +44,7 @@ impl fmt::Display for StoreError {
                 write!(f, "the image is larger than {limit_mb} MB: strip its debug symbols")
             }
             Self::DiskFull => f.write_str("the image store's disk is full: destroy a unikernel or add space"),
-            Self::Disk(errno) => write!(f, "the image could not be stored: disk error {errno}"),
+            Self::Disk(errno) => write!(f, "the image could not be stored: {}", Errno(*errno)),
         }
     }
 }
@@ -63,7 +63,7 @@ impl fmt::Display for JournalError {
         match self {
             Self::DiskFull => f.write_str("the journal's disk is full: nothing was changed, add space and try again"),
             Self::Disk(errno) => {
-                write!(f, "the journal could not be written (disk error {errno}): nothing was changed")
+                write!(f, "the journal could not be written, nothing was changed: {}", Errno(*errno))
             }
         }
     }

@@ -79,6 +79,9 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+/// The exit code for a command line that is wrong, as of all programs here.
+const USAGE: u8 = 124;
+
 fn main() -> ExitCode {
     match Command::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => print!("{}", options::HELP),
@@ -91,7 +94,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             log::line(PROGRAM, format_args!("{error}"));
-            return ExitCode::from(2);
+            return ExitCode::from(USAGE);
         }
     }
     ExitCode::SUCCESS

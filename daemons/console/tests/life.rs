@@ -21,7 +21,7 @@ fn the_command_line() {
     let version = run(&["--version"]);
     assert!(version.status.success() && String::from_utf8(version.stdout).unwrap().starts_with("vmmd_console 0."));
     let wrong = run(&["--wrong"]);
-    assert_eq!(wrong.status.code(), Some(2));
+    assert_eq!(wrong.status.code(), Some(124));
     assert_eq!(String::from_utf8(wrong.stderr).unwrap(), "vmmd_console: unknown option '--wrong', see --help\n");
     let nowhere = run(&["--run", "/nonexistent"]);
     assert_eq!(nowhere.status.code(), Some(1));

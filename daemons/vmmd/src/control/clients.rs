@@ -22,6 +22,9 @@ use super::{Control, log};
 /// Connections that are accepted before others have their turn.
 const ACCEPTS_MAX: usize = 64;
 
+/// Steps of one connection before others have their turn: one reads, answers or sends at most 64 KiB or one message.
+const STEPS_MAX: usize = 32;
+
 /// Bytes of a refusal that we word ourselves.
 const REFUSAL_BYTES_MAX: usize = 1024;
 
@@ -31,7 +34,7 @@ enum Reading {
     Blocked,
     /// The conversation is over.
     Over,
-    /// Something was done about a message.
+    /// Something was read, or done about a message.
     Acted,
 }
 
@@ -72,11 +75,15 @@ impl Control<'_> {
         }
     }
 
-    /// Goes on with a connection until it has to wait.
+    /// Goes on with a connection until it has to wait, or has had its share of this turn: one that talks without end does not
+    /// keep others waiting.
     pub(super) fn serve(&mut self, index: u16) {
         self.serving = Some(index);
-        while self.step(index) {}
+        let goes_on = (0..STEPS_MAX).all(|_| self.step(index));
         self.serving = None;
+        if goes_on {
+            self.slots.wake(index);
+        }
     }
 
     /// One step of a connection; `false` when it has to wait or is gone.
@@ -164,24 +171,22 @@ impl Control<'_> {
     }
 
     fn read(&mut self, index: u16) -> Reading {
-        loop {
-            let read = match self.receive(index) {
-                Ok(0) => {
-                    if !self.slots.get(index).scanner.is_between_frames() {
-                        log!("a connection ended within a message");
-                    }
-                    return Reading::Over;
+        let read = match self.receive(index) {
+            Ok(0) => {
+                if !self.slots.get(index).scanner.is_between_frames() {
+                    log!("a connection ended within a message");
                 }
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Reading::Blocked,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return Reading::Over,
-            };
-            if let Some(acted) = self.scan(index, read) {
-                return acted;
+                return Reading::Over;
             }
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Reading::Blocked,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Reading::Acted,
+            Err(_) => return Reading::Over,
+        };
+        self.scan(index, read).unwrap_or_else(|| {
             self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
-        }
+            Reading::Acted
+        })
     }
 
     /// Fills the input: with what came early, or with what has come now.

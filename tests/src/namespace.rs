@@ -1,0 +1,92 @@
+//! Tests that need mounts or a network of their own: in namespaces that vanish with them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
+
+use crate::skips::skip;
+
+/// Says to a test that runs again that it is inside.
+const INSIDE: &str = "FULMAR_INSIDE";
+
+/// Runs `body` in mount and network namespaces of its own. Root gets them for one thread, an ordinary user as the root of a
+/// user namespace, for which the test `name` runs once more. Skipped, aloud, where neither can be had.
+pub fn inside(name: &str, body: impl FnOnce() + Send) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    if geteuid().is_root() {
+        return inside_thread(name, body);
+    }
+    let enter = ["--user", "--map-root-user", "--mount", "--net"];
+    if !Command::new("unshare").args(enter).arg("true").output().is_ok_and(|output| output.status.success()) {
+        return skip(name, "no user namespace can be had here: run it as root");
+    }
+    let mut again = Command::new("unshare");
+    again.args(enter).arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
+    let output = again.env(INSIDE, "1").output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn inside_thread(name: &str, body: impl FnOnce() + Send) {
+    let run = || {
+        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET) {
+            return skip(name, &format!("no namespaces can be had here: {}", errno.desc()));
+        }
+        // What is mounted from here on is seen by nobody else.
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        body();
+    };
+    std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+/// A small file system at a path, for as long as this lives.
+#[derive(Debug)]
+pub struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts one of this size, bytes; to be called [`inside`].
+    #[must_use]
+    pub fn mount(path: &Path, bytes: usize, flags: MsFlags) -> Self {
+        std::fs::create_dir_all(path).unwrap();
+        let options = format!("size={bytes},mode=0755");
+        mount(Some("fulmar-test"), path, Some("tmpfs"), flags, Some(options.as_str())).unwrap();
+        Self(path.to_path_buf())
+    }
+
+    /// Leaves about so many bytes free.
+    pub fn fill_up_to(&self, bytes: usize) {
+        let ballast = self.0.join("ballast");
+        let mut size = 1 << 23;
+        while std::fs::write(&ballast, vec![0; size]).is_err() {
+            size -= 4096;
+        }
+        std::fs::write(&ballast, vec![0; size.saturating_sub(bytes)]).unwrap();
+    }
+
+    /// Frees what [`Disk::fill_up_to`] took.
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}

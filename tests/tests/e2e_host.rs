@@ -1,0 +1,403 @@
+//! What the host does to the daemons: full and read-only disks, networks that come and go, users without rights, floods.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command as Program, Stdio};
+
+use fulmar_core::wire::{Bridge, Command, UnikernelCommand};
+use fulmar_tests::built::Kind;
+use fulmar_tests::images;
+use fulmar_tests::namespace::{Disk, inside};
+use fulmar_tests::raw::{Answer, Raw, Wish};
+use fulmar_tests::siege::{self, MEMORY_MB, PATH, Siege, arguments, children, tenders};
+use fulmar_tests::skips::skip;
+use fulmar_tests::system::{self, System, wait_until};
+use nix::mount::{MsFlags, mount};
+use nix::unistd::geteuid;
+
+/// Nobody's user id, which owns nothing.
+const NOBODY: u32 = 65534;
+
+fn new_system(test: &str) -> Option<System> {
+    let programs = siege::programs(test)?;
+    Some(System::new(system::make_folder("siege").unwrap(), programs).unwrap())
+}
+
+#[test]
+fn a_full_disk() {
+    inside("a_full_disk", || {
+        let Some(system) = new_system("a_full_disk") else { return };
+        let state = system.state();
+        let disk = Disk::mount(&state, 4 << 20, MsFlags::empty());
+        let siege = Siege::begin_in(system);
+        let socket = siege.system.socket("vmmd.sock");
+        let mut image = fs::read(siege.image("hello")).unwrap();
+        image.resize(600_000, 0);
+
+        // While the image arrives: the client hears it though it still has much to send.
+        disk.fill_up_to(100_000);
+        let answer = Raw::connect(&socket).ask("siege:full", Wish::of(&image).command());
+        assert!(answer.reason().contains("full"), "{answer:?}");
+        siege.expect_log("vmmd", "full");
+        let file = siege.system.folder().join("large.spt");
+        fs::write(&file, &image).unwrap();
+        let said = siege.client(&["create", "siege:full", &file.to_string_lossy()]);
+        assert_eq!(said.code, 117, "{said:?}");
+        assert!(said.err.contains("full") && said.err.contains("space"), "{said:?}");
+        siege.expect_service();
+        // Something smaller fits.
+        siege.take_whole_policy();
+
+        // While the journal is written: some records fit its last block, then none.
+        disk.fill_up_to(0);
+        let mut added = 0;
+        let said = loop {
+            let said = siege.client(&["add-policy", &format!("p{added}"), "1", "--mem", "32", "--cpu", "0"]);
+            if said.code != 0 {
+                break said;
+            }
+            added += 1;
+            assert!(added < 300, "the disk is not full");
+        };
+        assert_eq!(said.code, 117, "{said:?}");
+        assert!(said.err.contains("full") && said.err.contains("nothing was changed"), "{said:?}");
+        let said = siege.client(&["create", "siege:full", &siege.image("hello")]);
+        assert_eq!(said.code, 117, "{said:?}");
+        assert!(said.err.contains("full"), "{said:?}");
+        assert!(siege.names().is_empty() && tenders(siege.system.folder()).is_empty());
+
+        disk.make_room();
+        let listed = siege.client(&["policy", "--json"]);
+        assert!(listed.out.matches("\"p").count() >= added, "{added}: {}", listed.out);
+        siege.expect_nothing_left();
+        drop(disk);
+        siege.system.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_full_disk_under_a_running_unikernel() {
+    inside("a_full_disk_under_a_running_unikernel", || {
+        let Some(system) = new_system("a_full_disk_under_a_running_unikernel") else { return };
+        let disk = Disk::mount(&system.state(), 4 << 20, MsFlags::empty());
+        let siege = Siege::begin_in(system);
+        assert_eq!(siege.client(&["create", "siege:stays", &siege.image("hello")]).code, 0);
+        disk.fill_up_to(0);
+        for number in 0.. {
+            let path = format!("p{number}");
+            if siege.client(&["add-policy", &path, "1", "--mem", "32", "--cpu", "0"]).code != 0 {
+                break;
+            }
+        }
+        // A destruction is recorded first: without room it is refused, and the unikernel stays as it is.
+        let said = siege.client(&["destroy", "siege:stays"]);
+        if said.code != 0 {
+            assert!(said.err.contains("full"), "{said:?}");
+            assert_eq!(siege.names().len(), 1);
+            assert_eq!(tenders(siege.system.folder()).len(), 1);
+            disk.make_room();
+            assert_eq!(siege.client(&["destroy", "siege:stays"]).code, 0);
+        } else {
+            disk.make_room();
+        }
+        siege.expect_nothing_left();
+        drop(disk);
+        siege.system.stop().unwrap();
+    });
+}
+
+#[test]
+fn a_read_only_state_folder() {
+    inside("a_read_only_state_folder", || {
+        let Some(mut system) = new_system("a_read_only_state_folder") else { return };
+        let disk = Disk::mount(&system.state(), 1 << 20, MsFlags::empty());
+        let state = system.state();
+        let remount = |flags| {
+            let flags = MsFlags::MS_REMOUNT | flags;
+            // Somebody may still be writing his last.
+            assert!(wait_until(|| mount(None::<&str>, &state, None::<&str>, flags, None::<&str>).is_ok()));
+        };
+        remount(MsFlags::MS_RDONLY);
+        let error = system.start_vmmd(&[]).unwrap_err();
+        assert!(error.contains(&*system.state().to_string_lossy()) && error.contains("Read-only"), "{error}");
+        remount(MsFlags::empty());
+        // Once it can be written to, all is well.
+        let mut siege = Siege::begin_in(system);
+        siege.system.end("vmmd", nix::sys::signal::Signal::SIGTERM).unwrap();
+        remount(MsFlags::MS_RDONLY);
+        let error = siege.system.start_vmmd(&[]).unwrap_err();
+        assert!(error.contains("Read-only"), "{error}");
+        assert!(wait_until(|| children(siege.vmmd).is_empty()));
+        drop(disk);
+        siege.system.stop().unwrap();
+    });
+}
+
+#[test]
+fn an_image_folder_that_cannot_be_written() {
+    let Some(siege) = Siege::begin("an_image_folder_that_cannot_be_written") else { return };
+    let images = siege.system.state().join("images");
+    // Spare files are open already: more images at once than there are of those.
+    let forbid = || fs::set_permissions(&images, fs::Permissions::from_mode(0o500));
+    forbid().unwrap();
+    let said = siege.client(&["create", "siege:no", &siege.image("hello")]);
+    assert_eq!(said.code, 117, "{said:?}");
+    assert!(said.err.contains("denied"), "{said:?}");
+    siege.expect_log("vmmd", "denied");
+    siege.expect_service();
+    fs::set_permissions(&images, fs::Permissions::from_mode(0o750)).unwrap();
+    siege.end();
+}
+
+fn ip(words: &[&str]) -> bool {
+    Program::new("ip").args(words).output().is_ok_and(|output| output.status.success())
+}
+
+/// The interfaces in a bridge, and what it has received; seen from this network namespace.
+fn ports(net: &Path, bridge: &str) -> Vec<String> {
+    siege::files(&net.join("class/net").join(bridge).join("brif")).into_iter().collect()
+}
+
+fn received(net: &Path, bridge: &str) -> u64 {
+    let path = net.join("class/net").join(bridge).join("statistics/rx_packets");
+    fs::read_to_string(path).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_network_on_a_bridge() {
+    const TEST: &str = "a_network_on_a_bridge";
+    inside(TEST, || {
+        let Some(system) = new_system(TEST) else { return };
+        if !ip(&["link", "add", "br0", "type", "bridge"]) || !ip(&["link", "set", "br0", "up"]) {
+            return skip(TEST, "no bridge can be made here with `ip`");
+        }
+        // A view of this namespace's interfaces.
+        let net = system.folder().join("sys");
+        fs::create_dir(&net).unwrap();
+        if mount(Some("sysfs"), &net, Some("sysfs"), MsFlags::empty(), None::<&str>).is_err() {
+            return skip(TEST, "sysfs cannot be mounted here");
+        }
+        let siege = Siege::begin_in(system);
+        if siege.system.log("vmmd").contains("taps cannot be made") {
+            nix::mount::umount(&net).unwrap();
+            return skip(TEST, "taps cannot be made here");
+        }
+        let image = siege.image("network");
+        let create = |name: &str, net: &str| siege.client(&["create", name, &image, "--net", net]);
+        let taps =
+            || siege::files(&net.join("class/net")).into_iter().filter(|name| name.starts_with("vmmtap")).count();
+
+        // A bridge that nobody has is refused, and leaves nothing.
+        let said = create("wire", "service:br9");
+        assert_eq!(said.code, 117, "{said:?}");
+        assert!(said.err.contains("the host has no bridge br9"), "{said:?}");
+        // Nor may a policy below the root be passed by.
+        let said = create("siege:wire", "service:br0");
+        assert!(said.err.contains("br0 not allowed by policy"), "{said:?}");
+        assert_eq!(taps(), 0);
+
+        let said = create("wire", "service:br0=02:00:00:0a:0b:0c");
+        assert_eq!(said.code, 0, "{said:?}");
+        expect_line(&siege, "wire", "address 2 0 0 10 11 12");
+        let [tap] = ports(&net, "br0").try_into().unwrap();
+        assert!(str::starts_with(&tap, "vmmtap"), "{tap}");
+        let before = received(&net, "br0");
+        assert!(wait_until(|| received(&net, "br0") > before), "no frame of the unikernel came through");
+        let listed = siege.client(&["info", "wire", "--json"]);
+        assert!(listed.out.contains("br0") && listed.out.contains("02:00:00:0a:0b:0c"), "{listed:?}");
+        // The MAC that it gets without being told is the one that is listed.
+        assert_eq!(create("other", "service:br0").code, 0);
+        assert_eq!(ports(&net, "br0").len(), 2);
+
+        // However it ends, its tap goes with it.
+        let of = |name: &str| {
+            let word = format!("--name={name}");
+            let is = |pid: &u32| arguments(*pid).contains(&word);
+            tenders(siege.system.folder()).into_iter().find(is).unwrap()
+        };
+        let killed = nix::unistd::Pid::from_raw(i32::try_from(of("other")).unwrap());
+        nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert!(wait_until(|| ports(&net, "br0") == [tap.clone()] && taps() == 1));
+        assert_eq!(siege.client(&["destroy", "wire"]).code, 0);
+        assert!(wait_until(|| taps() == 0));
+
+        // A bridge that is made later can be used without any restart.
+        assert!(ip(&["link", "add", "br9", "type", "bridge"]) && ip(&["link", "set", "br9", "up"]));
+        assert!(wait_until(|| create("wire", "service:br9").code == 0), "{}", siege.system.log("vmmd"));
+        assert_eq!(ports(&net, "br9").len(), 1);
+        // And one that goes while it is used takes nobody with it.
+        assert!(ip(&["link", "del", "br9"]));
+        siege.expect_service();
+        assert_eq!(siege.client(&["destroy", "wire"]).code, 0);
+        assert!(wait_until(|| taps() == 0));
+        assert!(wait_until(|| create("wire", "service:br9").err.contains("the host has no bridge br9") || {
+            let _ = siege.client(&["destroy", "wire"]);
+            false
+        }));
+
+        // An interface that is no bridge.
+        assert!(ip(&["link", "add", "dummy0", "type", "bridge"]) && ip(&["link", "del", "dummy0"]));
+        let said = create("wire", "service:lo");
+        assert!(said.err.contains("the host has no bridge lo"), "{said:?}");
+        siege.expect_service();
+        siege.expect_nothing_left();
+        nix::mount::umount2(&net, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        siege.system.stop().unwrap();
+    });
+}
+
+/// Follows a console until a line has this text.
+fn expect_line(siege: &Siege, name: &str, text: &str) {
+    let mut command = siege.system.client(&["console", name]);
+    let mut console = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(console.stdout.take().unwrap()).lines();
+    let found = lines.map_while(Result::ok).any(|line| line.contains(text));
+    console.kill().unwrap();
+    console.wait().unwrap();
+    assert!(found, "no line with '{text}'\n{}", siege.system.log("vmmd_console"));
+}
+
+#[test]
+fn a_flood_on_one_console_does_not_stall_others() {
+    let Some(siege) = Siege::begin("a_flood_on_one_console_does_not_stall_others") else { return };
+    let socket = siege.system.socket("vmmd.sock");
+    let flooding = images::flooding();
+    assert_eq!(
+        Raw::connect(&socket).ask("flood", Wish::of(&flooding).command()),
+        Answer::Done("created unikernel".into())
+    );
+    expect_line(&siege, "flood", "nothing to say");
+    // One follows the flood and never reads; others are heard as ever.
+    let mut silent = siege.system.client(&["console", "flood"]);
+    let mut silent = silent.stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(siege.client(&["create", "siege:quiet", &siege.image("hello")]).code, 0);
+    expect_line(&siege, "siege:quiet", "tick 2");
+    expect_line(&siege, "flood", "nothing to say");
+    siege.expect_service();
+    assert_eq!(siege.client(&["destroy", "flood"]).code, 0);
+    assert_eq!(siege.client(&["destroy", "siege:quiet"]).code, 0);
+    silent.kill().unwrap();
+    silent.wait().unwrap();
+    // With the console daemon away it goes on writing, into the void.
+    siege.end();
+}
+
+#[test]
+fn an_ordinary_user_has_all_but_what_it_is_told() {
+    const TEST: &str = "an_ordinary_user_has_all_but_what_it_is_told";
+    let Some(programs) = siege::programs(TEST) else { return };
+    let folder = system::make_folder("siege").unwrap();
+    // Where an ordinary user can get at them.
+    let own = folder.join("programs");
+    fs::create_dir_all(own.join("guests")).unwrap();
+    for name in ["vmmd", "vmmd_console", "vmmc_local", "fulmar-tender", "guests/hello.spt", "guests/hello.hvt"] {
+        fs::copy(programs.join(name), own.join(name)).unwrap();
+    }
+    let image = |kind: Kind| own.join("guests").join(format!("hello.{}", kind.name())).to_string_lossy().into_owned();
+    let mut system = System::new(folder, own.clone()).unwrap();
+    if geteuid().is_root() {
+        system.become_user(NOBODY).unwrap();
+    }
+    system.start_vmmd(&[]).unwrap();
+    system.start_console().unwrap();
+    let vmmc = |words: &[&str]| siege::said(&system.client(words).output().unwrap());
+    assert_eq!(vmmc(&["add-policy", PATH, "1", "--mem", &MEMORY_MB.to_string(), "--cpu", "0"]).code, 0);
+    for _ in 0..2 {
+        let said = vmmc(&["create", "siege:mine", &image(Kind::Spt)]);
+        assert_eq!(said.code, 0, "{said:?}\n{}", system.log("vmmd"));
+        let mut console = system.client(&["console", "siege:mine"]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(console.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line.contains("tick")));
+        console.kill().unwrap();
+        console.wait().unwrap();
+        assert!(vmmc(&["info"]).out.contains("mine"));
+        let [tender] = tenders(system.folder()).try_into().unwrap();
+        let runs_as = fs::metadata(format!("/proc/{tender}")).unwrap().uid();
+        assert_eq!(runs_as, if geteuid().is_root() { NOBODY } else { geteuid().as_raw() });
+        assert_eq!(vmmc(&["destroy", "siege:mine"]).code, 0);
+    }
+    let log = system.log("vmmd");
+    for line in ["taps cannot be made", "no privilege to change users"] {
+        assert_eq!(log.matches(line).count(), 1, "{line}: {log}");
+    }
+    if log.contains("/dev/kvm cannot be opened") {
+        let said = vmmc(&["create", "siege:mine", &image(Kind::Hvt)]);
+        assert_eq!(said.code, 117, "{said:?}");
+        assert!(said.err.contains("/dev/kvm") && said.err.contains("build the unikernel for spt"), "{said:?}");
+    }
+    // A bridge is of no use to it, and it is told why.
+    let bridges = [Bridge { name: "service", bridge: Some("br0"), mac: None }];
+    let net = images::image(2, &["service"], 0x1000);
+    let answer =
+        Raw::connect(&system.socket("vmmd.sock")).ask("wire", Wish { bridges: &bridges, ..Wish::of(&net) }.command());
+    assert!(!answer.reason().is_empty());
+    assert_eq!(vmmc(&["info", "siege:mine"]).code, 117);
+    system.stop().unwrap();
+}
+
+#[test]
+fn hvt_where_there_is_kvm() {
+    const TEST: &str = "hvt_where_there_is_kvm";
+    let Some(siege) = Siege::begin(TEST) else { return };
+    if siege.system.log("vmmd").contains("/dev/kvm cannot be opened") {
+        return skip(TEST, "no /dev/kvm");
+    }
+    let hello = siege.image_for("hello", Kind::Hvt);
+    for _ in 0..3 {
+        assert_eq!(siege.client(&["create", "siege:kvm", &hello]).code, 0);
+        expect_line(&siege, "siege:kvm", "tick");
+        assert_eq!(siege.client(&["destroy", "siege:kvm"]).code, 0);
+    }
+    let forbidden = siege.image_for("forbidden", Kind::Hvt);
+    for argument in [None, Some("--null"), Some("--text"), Some("--reach")] {
+        let words: Vec<&str> = ["create", "siege:bad", &forbidden]
+            .into_iter()
+            .chain(argument.into_iter().flat_map(|it| ["--arg", it]))
+            .collect();
+        assert_eq!(siege.client(&words).code, 0);
+        assert!(wait_until(|| siege.names().is_empty()), "{argument:?}");
+    }
+    siege.end();
+}
+
+#[test]
+fn daemons_that_cannot_start_say_why() {
+    let Some(siege) = Siege::begin("daemons_that_cannot_start_say_why") else { return };
+    let (run, state) = (siege.system.run(), siege.system.state());
+    let other = siege.system.folder().join("other");
+    let start = |program: &str, options: &[&OsStr]| {
+        siege::said(&Program::new(system::programs().join(program)).args(options).output().unwrap())
+    };
+    let [run_is, state_is, no] = ["--run", "--state", "/dev/null/no"].map(OsStr::new);
+    let (run, state, other) = (run.as_os_str(), state.as_os_str(), other.as_os_str());
+    let twin = format!("another vmmd, process {}, uses the run folder", siege.vmmd);
+    for (program, options, code, words) in [
+        ("vmmd", &[run_is, run, state_is, state][..], 1, twin.as_str()),
+        ("vmmd", &[run_is, other, state_is, state], 1, "another vmmd uses this folder, stop it first"),
+        ("vmmd", &[run_is, no, state_is, state], 1, "/dev/null/no"),
+        ("vmmd", &[run_is, other, state_is, no], 1, "/dev/null/no"),
+        ("vmmd", &[OsStr::new("--wrong")], 124, "unknown option '--wrong', see --help"),
+        ("vmmd_console", &[run_is, run], 1, "another vmmd_console serves this folder"),
+        ("vmmd_console", &[run_is, no], 1, "/dev/null/no"),
+        ("vmmd_console", &[OsStr::new("--wrong")], 124, "--wrong"),
+    ] {
+        let said = start(program, options);
+        assert_eq!(said.code, code, "{program} {options:?}: {said:?}");
+        assert!(said.err.contains(words), "{program} {options:?}: {said:?}");
+        assert!(said.err.lines().count() <= 3, "{program} {options:?}: {said:?}");
+    }
+    let answer = Raw::connect(&siege.system.socket("vmmd.sock")).ask("x", Command::Unikernel(UnikernelCommand::Info));
+    assert!(answer.reason().contains("not found"), "{answer:?}");
+    siege.end();
+}
