@@ -216,32 +216,6 @@ fn documented() -> BTreeSet<String> {
 }
 
 #[test]
-fn recorded_conversations_are_read_and_written_again() {
-    let mut messages = 0;
-    let entries = fs::read_dir(folder("vectors/captures")).unwrap();
-    let files: BTreeSet<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    assert!(files.len() >= 40, "{}", files.len());
-    for file in files {
-        let stream = fs::read(&file).unwrap();
-        let mut rest = stream.as_slice();
-        while let Some((len, after)) = rest.split_first_chunk::<4>() {
-            let (bytes, after) = after.split_at(usize::try_from(u32::from_be_bytes(*len)).unwrap());
-            let message = decode(bytes).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-            let again = encode(&message);
-            // A time with .000 is the one thing that is read and not written.
-            if !String::from_utf8_lossy(bytes).contains(".000Z") {
-                assert_eq!(render::hex(&again), render::hex(bytes), "{}", file.display());
-            }
-            assert_eq!(decode(&again).unwrap(), message);
-            messages += 1;
-            rest = after;
-        }
-        assert!(rest.is_empty(), "{}", file.display());
-    }
-    assert!(messages >= 100, "{messages}");
-}
-
-#[test]
 fn mac_addresses_are_the_recorded_ones() {
     let recorded: Vec<Value> = serde_json::from_str(&fs::read_to_string(folder("vectors/mac.json")).unwrap()).unwrap();
     assert!(!recorded.is_empty());
