@@ -214,7 +214,7 @@ fn a_destruction_that_cannot_be_recorded_changes_nothing() {
     act(&mut host, &[ask(0, Wish::Destroy), Action::Append(1, Fate::NotWritten)]);
     assert_eq!(
         host.last_reply.text(),
-        "the journal could not be written, nothing was changed: input or output failed (error 5)"
+        "the journal could not be written, the change was undone: input or output failed (error 5)"
     );
     assert_eq!(stage(&host), Some((Stage::Kept, Life::Alive)));
 }
@@ -245,11 +245,11 @@ fn a_failed_creation_leaves_nothing() {
         ),
         (
             &[Action::Store(true), LAUNCH, Action::Append(1, Fate::NotWritten), Action::Exit(UNIT, Exit::Signal(9))],
-            "the journal could not be written, nothing was changed: input or output failed (error 5)",
+            "the journal could not be written, the change was undone: input or output failed (error 5)",
         ),
         (
             &[Action::Store(true), LAUNCH, Action::Exit(UNIT, Exit::Code(0)), Action::Append(1, Fate::Unknown)],
-            "the journal could not be written, nothing was changed: input or output failed (error 5)",
+            "the journal could not be written, the change was undone: input or output failed (error 5)",
         ),
     ];
     for (steps, text) in cases {

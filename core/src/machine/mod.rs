@@ -393,7 +393,10 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             Command::Unikernel(UnikernelCommand::Get { level }) => self.get(connection, name, *level),
             Command::Unikernel(UnikernelCommand::Info) => self.info(connection, name),
             Command::Policy(command) => self.policy(connection, name, command),
-            _ => self.refuse(connection, Refusal::UnknownCommand),
+            Command::Unikernel(_) | Command::Block(_) => self.refuse(connection, Refusal::NotOffered),
+            Command::Console(_) | Command::Stats(_) | Command::Log(_) => {
+                self.refuse(connection, Refusal::UnknownCommand);
+            }
         }
     }
 

@@ -63,7 +63,7 @@ impl fmt::Display for JournalError {
         match self {
             Self::DiskFull => f.write_str("the journal's disk is full: nothing was changed, add space and try again"),
             Self::Disk(errno) => {
-                write!(f, "the journal could not be written, nothing was changed: {}", Errno(*errno))
+                write!(f, "the journal could not be written, the change was undone: {}", Errno(*errno))
             }
         }
     }

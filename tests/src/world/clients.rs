@@ -257,6 +257,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
 
 fn refusal_mark(refusal: &Refusal) -> &'static str {
     match refusal {
+        Refusal::NotOffered => "refused: not offered",
         Refusal::UnknownCommand => "refused: unknown command",
         Refusal::Path => "refused: path",
         Refusal::Exists => "refused: exists",
