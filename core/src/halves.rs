@@ -64,6 +64,8 @@ pub enum Answer<'a> {
         pid: u32,
         /// The account it runs under: not to be given to another unit.
         account: u16,
+        /// When it was launched, unix milliseconds; for people.
+        started_ms: i64,
         /// Its taps, in the order of its networks.
         #[serde(borrow)]
         taps: Texts<'a>,

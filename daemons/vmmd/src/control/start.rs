@@ -10,7 +10,7 @@ use std::{fmt, io};
 
 use fulmar_core::halves::{Answer, Host, MessageError, OsError, Request, Unit};
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
-use fulmar_core::machine::{Input, Now, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
+use fulmar_core::machine::{Input, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
 use fulmar_core::policy::Policy;
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_host::disk::{FolderLock, HostFolder};
@@ -143,17 +143,25 @@ pub(super) fn start<'m>(
     Ok(control)
 }
 
+/// A unikernel that runs since before.
+#[derive(Clone, Copy)]
+struct Adopted {
+    unit: Unit,
+    account: u16,
+    started_ms: i64,
+}
+
 impl Control<'_> {
     /// Tells the machine what there is.
-    fn take_over(&mut self, adopted: &[(Unit, u16)]) {
-        let (root, tenders, Now { wall_ms, .. }) = (self.root.clone(), self.tenders, self.now);
+    fn take_over(&mut self, adopted: &[Adopted]) {
+        let (root, tenders) = (self.root.clone(), self.tenders);
         self.handle(Input::Host { root: &root, tenders });
-        for (unit, account) in adopted.iter().copied() {
+        for Adopted { unit, account, started_ms } in adopted.iter().copied() {
             match self.machine.find_unit(unit) {
                 Some((_, unikernel)) => log!("{} still runs", unikernel.name()),
                 None => log!("unit {} runs and nothing says that it should: ending it", unit.0),
             }
-            self.handle(Input::Survivor { unit, account, started_wall_ms: wall_ms });
+            self.handle(Input::Survivor { unit, account, started_wall_ms: started_ms });
         }
     }
 }
@@ -191,7 +199,7 @@ fn restore(
 struct Survey {
     root: Policy,
     tenders: Tenders,
-    adopted: Vec<(Unit, u16)>,
+    adopted: Vec<Adopted>,
 }
 
 impl Survey {
@@ -208,7 +216,9 @@ impl Survey {
                 Err(error) => return Err(StartError::Channel(error)),
             };
             match Answer::decode(packet).map_err(StartError::Message)? {
-                Answer::Adopted { unit, account, .. } => adopted.push((unit, account)),
+                Answer::Adopted { unit, account, started_ms, .. } => {
+                    adopted.push(Adopted { unit, account, started_ms })
+                }
                 Answer::Host(host) => return Ok(Self::of(&host, adopted)),
                 Answer::SurveyFailed(error) => return Err(StartError::Survey(error)),
                 answer => log!("the host half answered what was not asked: {answer:?}"),
@@ -216,7 +226,7 @@ impl Survey {
         }
     }
 
-    fn of(host: &Host<'_>, adopted: Vec<(Unit, u16)>) -> Self {
+    fn of(host: &Host<'_>, adopted: Vec<Adopted>) -> Self {
         let abilities = host.abilities;
         for (has, what) in [
             (abilities.tender, "the tender program was not found: nothing can be launched"),

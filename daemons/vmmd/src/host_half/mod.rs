@@ -126,7 +126,8 @@ impl<S: Shim> HostHalf<S> {
         for survivor in self.survivors.take().unwrap_or_default() {
             let Record { unit, process, account, ref taps } = survivor;
             let taps = Texts::new(taps).unwrap_or_default();
-            self.send(&Answer::Adopted { unit, pid: process.pid, account, taps })?;
+            let started_ms = self.records.written_ms(unit);
+            self.send(&Answer::Adopted { unit, pid: process.pid, account, started_ms, taps })?;
         }
         let mut names = vec![0; HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1)];
         let Capacity { cpus, memory_mb, abilities } = self.capacity;

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use fulmar_core::halves::Unit;
 use fulmar_host::shim::Process;
@@ -69,6 +70,13 @@ impl Records {
         let mut file =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.path(record.unit))?;
         io::Write::write_all(&mut file, line.as_bytes())
+    }
+
+    /// When the record of this unit was written, which is when it was launched: unix milliseconds, 0 where that is unknown.
+    pub(crate) fn written_ms(&self, unit: Unit) -> i64 {
+        let written = fs::metadata(self.path(unit)).and_then(|metadata| metadata.modified()).ok();
+        let since = written.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        since.and_then(|since| since.as_millis().try_into().ok()).unwrap_or(0)
     }
 
     /// Removes one; it may be gone already.

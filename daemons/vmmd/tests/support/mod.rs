@@ -103,7 +103,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
         match request {
             Request::Survey => {
                 for (unit, account) in world.lock().unwrap().running.clone() {
-                    say(Answer::Adopted { unit: Unit(unit), pid: 1, account, taps: none() });
+                    say(Answer::Adopted { unit: Unit(unit), pid: 1, account, started_ms: 0, taps: none() });
                 }
                 let mut bridges = [0; 32];
                 let mut bridges = TextsWriter::new(&mut bridges);
