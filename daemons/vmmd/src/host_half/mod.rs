@@ -6,7 +6,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`records`] | a file for each running unit, by which a successor finds it |
-//! | [`serve`] | the loop that waits for requests, exits and signals |
+//! | [`mod@serve`] | the loop that waits for requests, exits and signals |
 
 mod records;
 mod serve;
