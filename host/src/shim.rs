@@ -1,7 +1,7 @@
 //! What a host can do, as narrow as the host half needs it: each method is one conversation with the kernel.
 //!
 //! A shim must never decide: whether something may be done was settled before it was asked. `fulmar-shim-linux` is the
-//! real one for Linux, [`fake::FakeShim`] has no kernel behind it.
+//! real one for Linux, `fake::FakeShim` (feature `fake-shim`) has no kernel behind it.
 
 #[cfg(any(test, feature = "fake-shim"))]
 pub mod fake;
