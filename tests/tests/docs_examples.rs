@@ -1,0 +1,125 @@
+//! What the documentation tells a user to type is typed here, with the real programs: each `sh` block of README and of
+//! `docs/` is run, line by line, and each line must succeed.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use fulmar_tests::namespace::inside;
+use fulmar_tests::siege;
+use fulmar_tests::skips::skip;
+use fulmar_tests::system::{self, System};
+
+/// The pages with lines to type, and the test that types them.
+const PAGES: [&str; 3] = ["README.md", "docs/tender.md", "docs/vmmc_local.md"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The `sh` blocks of a page, each the lines that a user types.
+fn blocks(page: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(page)).unwrap();
+    text.split("\n```sh\n").skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_page_with_lines_to_type_is_typed() {
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
+    let pages = docs.chain(["README.md".to_owned()]).filter(|page| !blocks(page).is_empty());
+    assert_eq!(pages.collect::<BTreeSet<_>>(), PAGES.iter().map(|page| (*page).to_owned()).collect());
+}
+
+/// Nobody runs `cargo xtask test` from within itself: the commands exist, by xtask's own help.
+#[test]
+fn the_commands_of_the_readme_exist() {
+    let main = fs::read_to_string(root().join("xtask/src/main.rs")).unwrap();
+    let mut commands = 0;
+    for line in blocks("README.md").iter().flat_map(|block| block.lines()) {
+        let words = line.split('#').next().unwrap().trim();
+        let command = words.strip_prefix("cargo xtask ").unwrap_or_else(|| panic!("nobody tries: {line}"));
+        assert!(main.contains(&format!("[\"{command}\"] =>")), "xtask has no {command}");
+        assert!(main.contains(&format!("\n  {command} ")), "the help of xtask does not have {command}");
+        commands += 1;
+    }
+    assert!(commands >= 2, "{commands}");
+}
+
+/// A shell that finds the programs, as a user's does.
+fn shell(programs: &Path, folder: &Path, script: &str) -> Output {
+    let mut path = programs.as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let mut bash = Command::new("bash");
+    bash.args(["-e", "-o", "pipefail", "-c", script]).current_dir(folder).stdin(Stdio::null());
+    bash.env("PATH", path).env("FULMAR_RUN", folder.join("run")).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_page_of_the_client_runs_from_top_to_bottom() {
+    const TEST: &str = "the_page_of_the_client_runs_from_top_to_bottom";
+    let Some(programs) = siege::programs(TEST) else { return };
+    let mut system = System::new(system::make_folder("docs").unwrap(), programs.clone()).unwrap();
+    let kvm = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if !kvm {
+        skip(TEST, "/dev/kvm does not open: the image for spt stands in for hello.hvt");
+    }
+    let image = programs.join("guests").join(if kvm { "hello.hvt" } else { "hello.spt" });
+    fs::copy(image, system.folder().join("hello.hvt")).unwrap();
+    // vmmd makes the folder of the sockets.
+    system.start_vmmd(&[]).unwrap();
+    system.start_console().unwrap();
+    let mut said = String::new();
+    for line in blocks("docs/vmmc_local.md").iter().flat_map(|block| block.lines()) {
+        let output = shell(&programs, system.folder(), line);
+        let (out, error) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{line}\n{out}{error}\n{}", system.log("vmmd"));
+        if line.ends_with("--json") {
+            assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{line}\n{out}");
+        }
+        said += &out;
+    }
+    for part in ["Hello, World!", ":hello: created unikernel", ":hello: destroyed unikernel", "shop:web"] {
+        assert!(said.contains(part), "nothing said {part}:\n{said}");
+    }
+    system.stop().unwrap();
+}
+
+/// The line wants a tap, which a network of its own has.
+#[test]
+fn the_line_of_the_tender_starts_a_guest() {
+    const TEST: &str = "the_line_of_the_tender_starts_a_guest";
+    inside(TEST, || {
+        let Some(programs) = siege::programs(TEST) else { return };
+        let folder = system::make_folder("docs").unwrap();
+        let tap = "ip link set lo up; ip tuntap add tap0 mode tap && ip link set tap0 up";
+        if shell(&programs, &folder, tap).status.success() {
+            fs::copy(programs.join("guests/devices.spt"), folder.join("web.hvt")).unwrap();
+            File::create(folder.join("disk.img")).unwrap().set_len(1 << 20).unwrap();
+            let typed = blocks("docs/tender.md");
+            let lines: Vec<_> = typed.iter().flat_map(|block| block.lines()).collect();
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            // How the guest ends depends on who talks to it: here nobody need do.
+            let output = shell(&programs, &folder, lines[0]);
+            let (out, error) = (text(&output.stdout), text(&output.stderr));
+            assert!(out.contains("network: address") && out.contains("1048576 bytes"), "{out}{error}");
+        } else {
+            skip(TEST, "taps cannot be made here with `ip`");
+        }
+        fs::remove_dir_all(folder).unwrap();
+    });
+}
