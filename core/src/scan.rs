@@ -52,7 +52,7 @@ pub enum ScanError {
 impl fmt::Display for ScanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoLength => f.write_str("a frame without length ends the conversation"),
+            Self::NoLength => f.write_str("a message of length 0 or less ends the conversation"),
             Self::FrameTooLarge { len } => write!(f, "message of {len} bytes: that is more than may be sent here"),
             Self::HeadTooLarge => f.write_str("message too large: only its image may be long"),
             Self::DivertedTooLarge { len, max } => {

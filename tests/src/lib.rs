@@ -21,6 +21,7 @@ pub mod drive;
 pub mod generate;
 pub mod images;
 pub mod invariants;
+#[cfg(target_os = "linux")]
 pub mod namespace;
 pub mod oracle;
 pub mod raw;

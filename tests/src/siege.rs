@@ -13,9 +13,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
-use fulmar_core::wire::{Command, ConsoleCommand, Window};
+use fulmar_core::wire::{self, ConsoleCommand, Window};
 
 use crate::built::Kind;
 use crate::raw::{Answer, Raw};
@@ -116,7 +116,7 @@ impl Siege {
     /// As [`Siege::client`], for words after a `--`: the option that says where the daemons are comes first.
     #[must_use]
     pub fn client_before(&self, words: &[&str]) -> Said {
-        let mut command = std::process::Command::new(system::programs().join("vmmc_local"));
+        let mut command = Command::new(system::programs().join("vmmc_local"));
         said(&command.arg("--run").arg(self.system.run()).args(words).output().unwrap())
     }
 
@@ -164,7 +164,7 @@ impl Siege {
     /// Whether the console daemon has been told of a unikernel, whether it still runs or not.
     #[must_use]
     pub fn has_console(&self, name: &str) -> bool {
-        let subscribe = Command::Console(ConsoleCommand::Subscribe(Window::Count(0)));
+        let subscribe = wire::Command::Console(ConsoleCommand::Subscribe(Window::Count(0)));
         Raw::connect(&self.system.socket("console.sock")).ask(name, subscribe) == Answer::Done("subscribed".into())
     }
 
@@ -246,6 +246,12 @@ impl Siege {
 pub fn said(output: &Output) -> Said {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Said { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Copies a program so that it can be run at once. Another process does it: where this one had the copy open for writing, a
+/// fork in another thread could keep it so, and what is being written cannot be run.
+pub fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success(), "{}", from.display());
 }
 
 /// The names of a folder's files.

@@ -302,7 +302,7 @@ fn an_ordinary_user_has_all_but_what_it_is_told() {
     let own = folder.join("programs");
     fs::create_dir_all(own.join("guests")).unwrap();
     for name in ["vmmd", "vmmd_console", "vmmc_local", "fulmar-tender", "guests/hello.spt", "guests/hello.hvt"] {
-        fs::copy(programs.join(name), own.join(name)).unwrap();
+        siege::copy_program(&programs.join(name), &own.join(name));
     }
     let image = |kind: Kind| own.join("guests").join(format!("hello.{}", kind.name())).to_string_lossy().into_owned();
     let mut system = System::new(folder, own.clone()).unwrap();

@@ -176,7 +176,7 @@ fn one_user_does_not_take_all_connections() {
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
     // This program again, as somebody else, from where somebody else can get at it.
     let program = siege.system.folder().join("greedy");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    siege::copy_program(&std::env::current_exe().unwrap(), &program);
     let mut greedy = Program::new(program);
     greedy.args(["--exact", "takes_all_connections", "--ignored"]).env(GREEDY, &socket).uid(NOBODY).gid(NOBODY);
     let mut greedy = greedy.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
