@@ -88,7 +88,7 @@ pub fn build(out: &Path) -> Result<Guests, BuildError> {
     for kind in [Kind::Hvt, Kind::Spt] {
         let work = out.join("build").join(kind.name());
         let mut cargo = cargo(&root.join("guest"));
-        cargo.args(["build", "--release", "--config"]).arg(format!("{}.toml", kind.name()));
+        cargo.args(["build", "--release", "--locked", "--config"]).arg(format!("{}.toml", kind.name()));
         cargo.arg("--target-dir").arg(&work);
         run(cargo, &format!("the guests for {}", kind.name()))?;
         for name in NAMES {
@@ -108,7 +108,7 @@ pub fn build_static(package: &str, program: &str, out: &Path) -> Result<PathBuf,
     let work = out.join("build").join("static");
     let compile = |flags: &[&str]| {
         let mut cargo = cargo(&root());
-        cargo.args(["rustc", "--release", "--package", package, "--bin", program, "--target-dir"]);
+        cargo.args(["rustc", "--release", "--locked", "--package", package, "--bin", program, "--target-dir"]);
         cargo.arg(&work).arg("--").args(flags);
         run(cargo, program)
     };

@@ -26,7 +26,8 @@ impl Programs {
 /// Builds all programs that belong to a running system, in release form.
 pub(crate) fn programs() -> Done<Programs> {
     let programs = Programs { folder: target().join("release") };
-    let mut build = cargo(&["build", "--release", "--package", "fulmar-console", "--package", "fulmar-client"]);
+    let mut build =
+        cargo(&["build", "--release", "--locked", "--package", "fulmar-console", "--package", "fulmar-client"]);
     step("building vmmd_console and vmmc_local", &mut build)?;
     // Those two are trusted and count every KiB.
     for (package, program) in [("fulmar-vmmd", "vmmd"), ("fulmar-tender", "fulmar-tender")] {

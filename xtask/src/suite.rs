@@ -11,7 +11,7 @@ pub(crate) fn test() -> Done {
     build::guests(&programs)?;
     let skips = target().join("skips");
     let _ = fs::remove_file(&skips);
-    let mut tests = cargo(&["test", "--workspace"]);
+    let mut tests = cargo(&["test", "--workspace", "--locked"]);
     tests.env("FULMAR_PROGRAMS", programs.folder()).env("FULMAR_SKIPS", &skips);
     step("tests of the workspace", &mut tests)?;
     let skipped = fs::read_to_string(&skips).unwrap_or_default();
@@ -25,9 +25,9 @@ pub(crate) fn test() -> Done {
 /// What must hold besides the tests.
 pub(crate) fn checks() -> Done {
     step("formatting", &mut cargo(&["fmt", "--all", "--check"]))?;
-    let mut clippy = cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+    let mut clippy = cargo(&["clippy", "--workspace", "--locked", "--all-targets", "--", "--deny", "warnings"]);
     step("lints", &mut clippy)?;
-    let mut documentation = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
+    let mut documentation = cargo(&["doc", "--workspace", "--locked", "--no-deps", "--document-private-items"]);
     step("documentation", documentation.env("RUSTDOCFLAGS", "--deny warnings"))?;
     if !root().join("Cargo.lock").exists() {
         return Err(Failure("Cargo.lock is missing".into()));

@@ -4,6 +4,7 @@ use super::Bench;
 use crate::steps::{Done, cargo, step};
 
 pub(super) fn run(_: &Bench) -> Done {
-    let mut bench = cargo(&["run", "--release", "--quiet", "--package", "fulmar-tests", "--bin", "bench_codec"]);
+    let mut bench =
+        cargo(&["run", "--release", "--quiet", "--locked", "--package", "fulmar-tests", "--bin", "bench_codec"]);
     step("messages a second", &mut bench)
 }

@@ -14,8 +14,16 @@ const SAMPLES: usize = 200;
 
 pub(super) fn run(bench: &Bench) -> Done {
     let folder = target().join("fake-shim");
-    let mut build =
-        cargo(&["build", "--release", "--package", "fulmar-vmmd", "--features", "fake-shim", "--target-dir"]);
+    let mut build = cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        "fulmar-vmmd",
+        "--features",
+        "fake-shim",
+        "--target-dir",
+    ]);
     step("building vmmd with a fake host", build.arg(&folder))?;
     let programs = folder.join("release");
     for name in ["vmmd_console", "vmmc_local", "fulmar-tender"] {
