@@ -12,8 +12,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use fulmar_core::wire::{self, ConsoleCommand, Window};
 
@@ -137,6 +138,17 @@ impl Siege {
     pub fn expect_log(&self, program: &str, text: &str) {
         let logged = wait_until(|| self.system.log(program).contains(text));
         assert!(logged, "no line with '{text}' in the log of {program}:\n{}", self.system.log(program));
+    }
+
+    /// Follows a console until a line has this text.
+    pub fn expect_line(&self, name: &str, text: &str) {
+        let mut command = self.system.client(&["console", name]);
+        let mut console = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(console.stdout.take().unwrap()).lines();
+        let found = lines.map_while(Result::ok).any(|line| line.contains(text));
+        console.kill().unwrap();
+        console.wait().unwrap();
+        assert!(found, "no line with '{text}'\n{}", self.system.log("vmmd_console"));
     }
 
     /// The daemon still serves.

@@ -12,7 +12,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
 use std::process::{Command as Program, Stdio};
 
 use fulmar_core::wire::{Bridge, Command, UnikernelCommand};
@@ -20,7 +19,7 @@ use fulmar_tests::built::Kind;
 use fulmar_tests::images;
 use fulmar_tests::namespace::{Disk, inside};
 use fulmar_tests::raw::{Answer, Raw, Wish};
-use fulmar_tests::siege::{self, MEMORY_MB, PATH, Siege, arguments, children, tenders};
+use fulmar_tests::siege::{self, MEMORY_MB, PATH, Siege, children, tenders};
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, System, wait_until};
 use nix::mount::{MsFlags, mount};
@@ -160,114 +159,6 @@ fn an_image_folder_that_cannot_be_written() {
     siege.end();
 }
 
-fn ip(words: &[&str]) -> bool {
-    Program::new("ip").args(words).output().is_ok_and(|output| output.status.success())
-}
-
-/// The interfaces in a bridge, and what it has received; seen from this network namespace.
-fn ports(net: &Path, bridge: &str) -> Vec<String> {
-    siege::files(&net.join("class/net").join(bridge).join("brif")).into_iter().collect()
-}
-
-fn received(net: &Path, bridge: &str) -> u64 {
-    let path = net.join("class/net").join(bridge).join("statistics/rx_packets");
-    fs::read_to_string(path).unwrap().trim().parse().unwrap()
-}
-
-#[test]
-fn a_network_on_a_bridge() {
-    const TEST: &str = "a_network_on_a_bridge";
-    inside(TEST, || {
-        let Some(system) = new_system(TEST) else { return };
-        if !ip(&["link", "add", "br0", "type", "bridge"]) || !ip(&["link", "set", "br0", "up"]) {
-            return skip(TEST, "no bridge can be made here with `ip`");
-        }
-        // A view of this namespace's interfaces.
-        let net = system.folder().join("sys");
-        fs::create_dir(&net).unwrap();
-        if mount(Some("sysfs"), &net, Some("sysfs"), MsFlags::empty(), None::<&str>).is_err() {
-            return skip(TEST, "sysfs cannot be mounted here");
-        }
-        let siege = Siege::begin_in(system);
-        if siege.system.log("vmmd").contains("taps cannot be made") {
-            nix::mount::umount(&net).unwrap();
-            return skip(TEST, "taps cannot be made here");
-        }
-        let image = siege.image("network");
-        let create = |name: &str, net: &str| siege.client(&["create", name, &image, "--net", net]);
-        let taps =
-            || siege::files(&net.join("class/net")).into_iter().filter(|name| name.starts_with("vmmtap")).count();
-
-        // A bridge that nobody has is refused, and leaves nothing.
-        let said = create("wire", "service:br9");
-        assert_eq!(said.code, 117, "{said:?}");
-        assert!(said.err.contains("the host has no bridge br9"), "{said:?}");
-        // Nor may a policy below the root be passed by.
-        let said = create("siege:wire", "service:br0");
-        assert!(said.err.contains("br0 not allowed by policy"), "{said:?}");
-        assert_eq!(taps(), 0);
-
-        let said = create("wire", "service:br0=02:00:00:0a:0b:0c");
-        assert_eq!(said.code, 0, "{said:?}");
-        expect_line(&siege, "wire", "address 2 0 0 10 11 12");
-        let [tap] = ports(&net, "br0").try_into().unwrap();
-        assert!(str::starts_with(&tap, "vmmtap"), "{tap}");
-        let before = received(&net, "br0");
-        assert!(wait_until(|| received(&net, "br0") > before), "no frame of the unikernel came through");
-        let listed = siege.client(&["info", "wire", "--json"]);
-        assert!(listed.out.contains("br0") && listed.out.contains("02:00:00:0a:0b:0c"), "{listed:?}");
-        // The MAC that it gets without being told is the one that is listed.
-        assert_eq!(create("other", "service:br0").code, 0);
-        assert_eq!(ports(&net, "br0").len(), 2);
-
-        // However it ends, its tap goes with it.
-        let of = |name: &str| {
-            let word = format!("--name={name}");
-            let is = |pid: &u32| arguments(*pid).contains(&word);
-            tenders(siege.system.folder()).into_iter().find(is).unwrap()
-        };
-        let killed = nix::unistd::Pid::from_raw(i32::try_from(of("other")).unwrap());
-        nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
-        assert!(wait_until(|| ports(&net, "br0") == [tap.clone()] && taps() == 1));
-        assert_eq!(siege.client(&["destroy", "wire"]).code, 0);
-        assert!(wait_until(|| taps() == 0));
-
-        // A bridge that is made later can be used without any restart.
-        assert!(ip(&["link", "add", "br9", "type", "bridge"]) && ip(&["link", "set", "br9", "up"]));
-        assert!(wait_until(|| create("wire", "service:br9").code == 0), "{}", siege.system.log("vmmd"));
-        assert_eq!(ports(&net, "br9").len(), 1);
-        // And one that goes while it is used takes nobody with it.
-        assert!(ip(&["link", "del", "br9"]));
-        siege.expect_service();
-        assert_eq!(siege.client(&["destroy", "wire"]).code, 0);
-        assert!(wait_until(|| taps() == 0));
-        assert!(wait_until(|| create("wire", "service:br9").err.contains("the host has no bridge br9") || {
-            let _ = siege.client(&["destroy", "wire"]);
-            false
-        }));
-
-        // An interface that is no bridge.
-        assert!(ip(&["link", "add", "dummy0", "type", "bridge"]) && ip(&["link", "del", "dummy0"]));
-        let said = create("wire", "service:lo");
-        assert!(said.err.contains("the host has no bridge lo"), "{said:?}");
-        siege.expect_service();
-        siege.expect_nothing_left();
-        nix::mount::umount2(&net, nix::mount::MntFlags::MNT_DETACH).unwrap();
-        siege.system.stop().unwrap();
-    });
-}
-
-/// Follows a console until a line has this text.
-fn expect_line(siege: &Siege, name: &str, text: &str) {
-    let mut command = siege.system.client(&["console", name]);
-    let mut console = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(console.stdout.take().unwrap()).lines();
-    let found = lines.map_while(Result::ok).any(|line| line.contains(text));
-    console.kill().unwrap();
-    console.wait().unwrap();
-    assert!(found, "no line with '{text}'\n{}", siege.system.log("vmmd_console"));
-}
-
 #[test]
 fn a_flood_on_one_console_does_not_stall_others() {
     let Some(siege) = Siege::begin("a_flood_on_one_console_does_not_stall_others") else { return };
@@ -277,13 +168,13 @@ fn a_flood_on_one_console_does_not_stall_others() {
         Raw::connect(&socket).ask("flood", Wish::of(&flooding).command()),
         Answer::Done("created unikernel".into())
     );
-    expect_line(&siege, "flood", "nothing to say");
+    siege.expect_line("flood", "nothing to say");
     // One follows the flood and never reads; others are heard as ever.
     let mut silent = siege.system.client(&["console", "flood"]);
     let mut silent = silent.stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(siege.client(&["create", "siege:quiet", &siege.image("hello")]).code, 0);
-    expect_line(&siege, "siege:quiet", "tick 2");
-    expect_line(&siege, "flood", "nothing to say");
+    siege.expect_line("siege:quiet", "tick 2");
+    siege.expect_line("flood", "nothing to say");
     siege.expect_service();
     assert_eq!(siege.client(&["destroy", "flood"]).code, 0);
     assert_eq!(siege.client(&["destroy", "siege:quiet"]).code, 0);
@@ -356,7 +247,7 @@ fn hvt_where_there_is_kvm() {
     let hello = siege.image_for("hello", Kind::Hvt);
     for _ in 0..3 {
         assert_eq!(siege.client(&["create", "siege:kvm", &hello]).code, 0);
-        expect_line(&siege, "siege:kvm", "tick");
+        siege.expect_line("siege:kvm", "tick");
         assert_eq!(siege.client(&["destroy", "siege:kvm"]).code, 0);
     }
     let forbidden = siege.image_for("forbidden", Kind::Hvt);

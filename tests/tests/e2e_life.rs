@@ -7,9 +7,7 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-use std::io::{BufRead, BufReader};
 use std::net::Shutdown;
-use std::process::Stdio;
 
 use fulmar_core::wire::{Command, UnikernelCommand};
 use fulmar_tests::raw::{Answer, Raw, Wish, frame};
@@ -36,17 +34,6 @@ fn the_tender(siege: &Siege) -> u32 {
         found.len() == 1
     }));
     found[0]
-}
-
-/// Follows a console until a line has this text.
-fn expect_line(siege: &Siege, name: &str, text: &str) {
-    let mut command = siege.system.client(&["console", name]);
-    let mut console = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let lines = BufReader::new(console.stdout.take().unwrap()).lines();
-    let found = lines.map_while(Result::ok).any(|line| line.contains(text));
-    console.kill().unwrap();
-    console.wait().unwrap();
-    assert!(found, "no line with '{text}'\n{}", siege.system.log("vmmd_console"));
 }
 
 #[test]
@@ -112,7 +99,7 @@ fn a_guest_that_does_what_is_forbidden_harms_nobody() {
         let arguments = argument.map_or(vec![], |argument| vec!["--arg", argument]);
         let words = [&["create", "siege:bad", &forbidden][..], &arguments].concat();
         assert_eq!(siege.client(&words).code, 0);
-        expect_line(&siege, "siege:bad", "trying what is forbidden");
+        siege.expect_line("siege:bad", "trying what is forbidden");
         assert!(wait_until(|| siege.names().is_empty()), "{argument:?} {:?}", siege.names());
     }
     siege.expect_log("vmmd", "siege:bad ended: ");
@@ -129,7 +116,7 @@ fn a_killed_console_daemon_stalls_nobody_and_finds_its_consoles_again() {
     let Some(mut siege) = Siege::begin("a_killed_console_daemon") else { return };
     let hello = siege.image("hello");
     assert_eq!(siege.client(&["create", "siege:talks", &hello]).code, 0);
-    expect_line(&siege, "siege:talks", "tick");
+    siege.expect_line("siege:talks", "tick");
     let tender = the_tender(&siege);
     siege.system.end("vmmd_console", Signal::SIGKILL).unwrap();
     let said = siege.client(&["console", "siege:talks"]);
@@ -141,8 +128,8 @@ fn a_killed_console_daemon_stalls_nobody_and_finds_its_consoles_again() {
     assert_eq!(siege.client(&["create", "siege:later", &hello]).code, 0);
     siege.console = siege.system.start_console().unwrap();
     // It says its first words to the one that came after, for they were kept in the fifo.
-    expect_line(&siege, "siege:later", "Hello, World!");
-    expect_line(&siege, "siege:later", "tick");
+    siege.expect_line("siege:later", "Hello, World!");
+    siege.expect_line("siege:later", "tick");
     assert_eq!(siege.client(&["destroy", "siege:later"]).code, 0);
     siege.count_again();
     siege.end();
@@ -174,7 +161,7 @@ fn a_killed_half_of_vmmd_ends_the_other_and_the_next_adopts_all() {
         // Its policy is full, as before.
         let other = siege.client(&["create", "siege:other", &hello]);
         assert!(other.err.contains("maximum amount of unikernels"), "{other:?}");
-        expect_line(&siege, "siege:stays", "tick");
+        siege.expect_line("siege:stays", "tick");
         assert_eq!(siege.client(&["destroy", "siege:stays"]).code, 0);
         assert!(is_gone(pid(tender)));
     }
