@@ -9,7 +9,7 @@ use std::time::Instant;
 use std::{fmt, io};
 
 use fulmar_core::halves::{Answer, Host, MessageError, OsError, Request, Unit};
-use fulmar_core::limits::{CHANNEL_BYTES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
+use fulmar_core::limits::{CHANNEL_BYTES_MAX, POLICY_BRIDGES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
 use fulmar_core::machine::{Input, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
 use fulmar_core::policy::Policy;
 use fulmar_host::channel::{Channel, ReceivedFds};
@@ -237,6 +237,10 @@ impl Survey {
             if !has {
                 log!("{what}");
             }
+        }
+        let bridges = host.bridges.iter().count();
+        if bridges > POLICY_BRIDGES_MAX {
+            log!("the host has {bridges} bridges: the first {POLICY_BRIDGES_MAX} can be used");
         }
         let root = Policy {
             unikernels: UNIKERNELS_MAX as u64,
