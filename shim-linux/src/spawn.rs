@@ -2,7 +2,8 @@
 //!
 //! Everything is prepared before the fork. Between fork and exec nothing allocates, locks or panics. The two processes share
 //! a socket: over it the new one says which step failed (its closing by exec says that none did), and over it it waits
-//! for the word that it has been recorded. If vmmd dies before that, the new process ends without becoming the tender.
+//! for the word that it has been recorded. If vmmd dies before that, the new process ends without becoming the tender: it
+//! has closed its copies of all that is vmmd's, the other end of that socket among them.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -18,7 +19,7 @@ use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 
 use crate::failed;
 use crate::limit::limits;
-use crate::sys::{self, Pointers};
+use crate::sys::{self, AtExec, Pointers};
 
 /// Standard fds, the image, the taps, `/dev/kvm`.
 const FDS_MAX: usize = TAP_FD_FIRST as usize + DEVICES_MAX + 1;
@@ -147,20 +148,21 @@ fn cpus_of(plan: &LaunchPlan<'_>) -> Result<CpuSet, Errno> {
 /// What happens in the new process. Nothing here may allocate, lock or panic.
 impl Prepared<'_> {
     fn run(&self) {
-        let Err((step, errno)) = self.take_steps();
+        let mut line = self.line.as_raw_fd();
+        let Err((step, errno)) = self.take_steps(&mut line);
         let [a, b, c, d] = (errno as i32).to_ne_bytes();
         // If nobody hears it any more, there is nobody to tell.
-        let _ = send(self.line.as_raw_fd(), &[step, a, b, c, d], MsgFlags::MSG_NOSIGNAL);
+        let _ = send(line, &[step, a, b, c, d], MsgFlags::MSG_NOSIGNAL);
     }
 
-    /// Each error is the number of its step in [`STEPS`].
-    fn take_steps(&self) -> Result<std::convert::Infallible, (u8, Errno)> {
+    /// Each error is the number of its step in [`STEPS`]. `line` is where the line is, also when it has moved.
+    fn take_steps(&self, line: &mut RawFd) -> Result<std::convert::Infallible, (u8, Errno)> {
         let at = |step: u8| move |errno: Errno| (step, errno);
         // Signals to vmmd's group, such as those of a terminal, are not for unikernels.
         setsid().map_err(at(0))?;
         sys::reset_signals().map_err(at(0))?;
         nix::unistd::chdir("/").map_err(at(0))?;
-        let (line, program) = self.place_fds().map_err(at(1))?;
+        let program = self.place_fds(line).map_err(at(1))?;
         sched_setaffinity(Pid::from_raw(0), &self.cpus).map_err(at(2))?;
         for (resource, value) in self.limits.iter().flatten() {
             setrlimit(*resource, *value, *value).map_err(at(3))?;
@@ -169,25 +171,31 @@ impl Prepared<'_> {
             change_user(id).map_err(at(4))?;
         }
         set_no_new_privs().map_err(at(5))?;
-        wait_for_release(line).map_err(at(6))?;
+        wait_for_release(*line).map_err(at(6))?;
         Err((6, sys::execute(program, &self.arguments, &self.environment)))
     }
 
-    /// Puts the fds in their places and lets exec close all others. Returns where the line and the program are now.
-    fn place_fds(&self) -> Result<(RawFd, RawFd), Errno> {
-        let least = RawFd::try_from(self.fds_len).map_err(|_| Errno::EINVAL)?;
+    /// Puts the fds in their places and closes all others. The line and the program stand behind the tender's until exec
+    /// closes them; returns where the program is.
+    fn place_fds(&self, line: &mut RawFd) -> Result<RawFd, Errno> {
+        let end = RawFd::try_from(self.fds_len).map_err(|_| Errno::EINVAL)?;
+        let (line_place, program, rest) = (end, end + 1, end + 2);
         // First all out of the way, since one's place may be where another is now.
         let mut moved = [0; FDS_MAX];
         for (moved, fd) in moved.iter_mut().zip(self.fds.iter().flatten()) {
-            *moved = sys::duplicate_above(*fd, least)?;
+            *moved = sys::duplicate_above(*fd, rest)?;
         }
-        let line = sys::duplicate_above(self.line, least)?;
-        let program = sys::duplicate_above(self.program, least)?;
-        for (place, moved) in (0..least).zip(moved) {
-            sys::place(moved, place)?;
+        let line_moved = sys::duplicate_above(self.line, rest)?;
+        let program_moved = sys::duplicate_above(self.program, rest)?;
+        *line = line_moved;
+        for (place, moved) in (0..end).zip(moved) {
+            sys::place(moved, place, AtExec::Stays)?;
         }
-        sys::close_on_exec_from(least)?;
-        Ok((line, program))
+        sys::place(line_moved, line_place, AtExec::Closes)?;
+        sys::place(program_moved, program, AtExec::Closes)?;
+        *line = line_place;
+        sys::close_from(rest)?;
+        Ok(program)
     }
 }
 

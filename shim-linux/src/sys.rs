@@ -80,18 +80,28 @@ pub(crate) fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> Result<RawFd,
     Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })
 }
 
-/// Puts the fd `from` also at `to`, where it stays open over exec. Only for a process that is about to execute: what was
-/// at `to` is closed whoever owned it.
-pub(crate) fn place(from: RawFd, to: RawFd) -> Result<(), Errno> {
-    // SAFETY: the new process owns none of its inherited fds, it only passes them on.
-    Errno::result(unsafe { libc::dup2(from, to) }).map(drop)
+/// What exec does with a fd.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AtExec {
+    /// The program has it.
+    Stays,
+    /// The program does not.
+    Closes,
 }
 
-/// Makes all fds from `first` on close when a program is executed.
-pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
-    const CLOSE_RANGE_CLOEXEC: c_uint = 4;
-    // SAFETY: the call takes three numbers; nothing is closed now.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first.cast_unsigned(), c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+/// Puts the fd `from` also at `to`, which must be another number. Only for a process that is about to execute: what was at
+/// `to` is closed whoever owned it.
+pub(crate) fn place(from: RawFd, to: RawFd, at_exec: AtExec) -> Result<(), Errno> {
+    let flags = if at_exec == AtExec::Closes { libc::O_CLOEXEC } else { 0 };
+    // SAFETY: the new process owns none of its inherited fds, it only passes them on.
+    Errno::result(unsafe { libc::dup3(from, to, flags) }).map(drop)
+}
+
+/// Closes all fds from `first` on. Only for a process that is about to execute: whoever owned them.
+pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
+    let flags: c_uint = 0;
+    // SAFETY: the call takes three numbers; the new process owns none of its inherited fds.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first.cast_unsigned(), c_uint::MAX, flags) };
     Errno::result(done).map(drop)
 }
 

@@ -333,6 +333,46 @@ fn predecessor() {
 }
 
 #[test]
+fn a_process_that_waits_ends_with_its_shim_and_holds_nothing_of_it() {
+    // This test again, in another process that is killed while the new one waits: see below.
+    let program = std::env::current_exe().unwrap();
+    let arguments = ["--exact", "killed", "--ignored", "--nocapture"];
+    let output = Command::new(program).args(arguments).stderr(Stdio::inherit()).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let pid = output.lines().find_map(|line| line.split_once("LEFT ")).unwrap_or_else(|| panic!("{output}")).1;
+    let until = Instant::now() + Duration::from_millis(PATIENCE_MS.into());
+    // Nobody may be there to reap it.
+    let ended = || match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => status.lines().any(|line| line.starts_with("State:\tZ")),
+        Err(_) => true,
+    };
+    while !ended() {
+        assert!(Instant::now() < until, "it waits for somebody who is dead: {pid}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+#[ignore = "run by a_process_that_waits_ends_with_its_shim_and_holds_nothing_of_it in a process of its own"]
+fn killed() {
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
+    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[] };
+    let _ = shim().spawn(&start, &mut |process| {
+        let fds = format!("/proc/{}/fd", process.pid);
+        let until = Instant::now() + Duration::from_millis(PATIENCE_MS.into());
+        // The tender's four, the line and the program: all that was open here is closed there.
+        while fs::read_dir(&fds).unwrap().count() != 6 {
+            assert!(Instant::now() < until, "{:?}", fs::read_dir(&fds).unwrap().collect::<Vec<_>>());
+            std::thread::yield_now();
+        }
+        println!("LEFT {}", process.pid);
+        nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL).unwrap();
+        Ok(())
+    });
+}
+
+#[test]
 fn the_capacity_is_that_of_the_kernel() {
     let capacity = shim().capacity().unwrap();
     assert!(!capacity.cpus.is_empty());
