@@ -167,9 +167,12 @@ impl Prepared<'_> {
         for (resource, value) in self.limits.iter().flatten() {
             setrlimit(*resource, *value, *value).map_err(at(3))?;
         }
-        if let Some(id) = self.user {
-            change_user(id).map_err(at(4))?;
+        match self.user {
+            Some(id) => change_user(id),
+            // It may be root, in a container or a namespace: it keeps nothing of that but the number.
+            None => sys::drop_capabilities(),
         }
+        .map_err(at(4))?;
         set_no_new_privs().map_err(at(5))?;
         wait_for_release(*line).map_err(at(6))?;
         Err((6, sys::execute(program, &self.arguments, &self.environment)))

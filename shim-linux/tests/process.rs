@@ -262,6 +262,21 @@ fn a_tender_has_a_user_of_its_own() {
 }
 
 #[test]
+fn a_tender_that_stays_the_same_user_has_no_capabilities() {
+    // There are not that many users from here on.
+    let mut shim = LinuxShim::new(Path::new("/bin/sh"), u32::MAX - 1).unwrap();
+    assert!(!shim.capacity().unwrap().abilities.accounts);
+    let mut child = start(&mut shim, 1, WAIT);
+    assert_eq!(child.line(), "ready");
+    assert_eq!(child.status("Uid").split(' ').next(), Some(Uid::effective().to_string().as_str()));
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(child.status(set), "0000000000000000", "{set}");
+    }
+    drop(child.image);
+    assert_eq!(next_exit(&mut shim).status, Status::Code(7));
+}
+
+#[test]
 fn nothing_runs_that_could_not_be_recorded() {
     let mut shim = shim();
     let refusal = OsError { attempt: Attempt::RecordProcess, errno: 28 };

@@ -232,7 +232,10 @@ impl Survey {
             (abilities.tender, "the tender program was not found: nothing can be launched"),
             (abilities.kvm, "/dev/kvm cannot be opened: hvt images cannot run, spt images can"),
             (abilities.taps, "taps cannot be made: unikernels with networks cannot run"),
-            (abilities.accounts, "no privilege to change users: all tenders run under one account"),
+            (
+                abilities.accounts,
+                "the users from --tender-uid-base on cannot be had here: all tenders run under one account, without capabilities",
+            ),
         ] {
             if !has {
                 log!("{what}");
