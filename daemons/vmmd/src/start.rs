@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use fulmar_host::channel::Channel;
 use fulmar_host::privilege::{self, Identity};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::decide::ControlOptions;
 use crate::options::{CONTROL_HALF, Options};
@@ -27,6 +27,8 @@ const LOCK_WAIT: Duration = Duration::from_millis(50);
 pub(crate) enum StartError {
     /// A folder could not be made, or given to the control half.
     Folder(PathBuf, io::Error),
+    /// Others can change what is in the run folder; its owner and mode.
+    Open(PathBuf, u32, u32),
     /// Another `vmmd` uses the run folder.
     InUse(PathBuf, String),
     /// The lock could not be used.
@@ -50,6 +52,13 @@ impl fmt::Display for StartError {
             Self::Folder(path, error) => {
                 write!(f, "could not use the folder {}: {error}; see --run and --state", path.display())
             }
+            Self::Open(path, uid, mode) => write!(
+                f,
+                "the run folder {} belongs to user {uid} and has mode {mode:03o}: who else can change it could take over \
+                 vmmd. Let it belong to {} and take the write permission of others away",
+                path.display(),
+                Identity::current().uid
+            ),
             Self::InUse(path, holder) => write!(
                 f,
                 "another vmmd, process {holder}, uses the run folder {}: end that one or give another --run",
@@ -76,23 +85,32 @@ pub(crate) fn attainable(user: Identity) -> Identity {
     if same || privilege::can_become(user.uid.as_raw(), user.gid.as_raw(), 1) { user } else { Identity::current() }
 }
 
-/// Makes the folders. Those that the control half writes to belong to `user`.
+/// Makes the folders. Those that the control half writes to belong to `user`. What is directly in the run folder is
+/// trusted (the lock, the records of units), so nobody else may write there.
 pub(crate) fn make_folders(options: &Options, user: Identity) -> Result<(), StartError> {
     make_folder(&options.run, 0o755, None)?;
+    let found = fs::metadata(&options.run).map_err(|error| StartError::Folder(options.run.clone(), error))?;
+    let me = Identity::current();
+    let by_group = found.mode() & 0o020 != 0 && found.gid() != me.gid.as_raw();
+    if found.uid() != me.uid.as_raw() || by_group || found.mode() & 0o002 != 0 {
+        return Err(StartError::Open(options.run.clone(), found.uid(), found.mode() & 0o7777));
+    }
     make_folder(&options.run.join("util"), 0o755, Some(user))?;
     make_folder(&options.run.join("fifo"), 0o750, Some(user))?;
     make_folder(&options.state, 0o750, Some(user))
 }
 
 fn make_folder(path: &Path, mode: u32, owner: Option<Identity>) -> Result<(), StartError> {
+    let is_of =
+        |found: &fs::Metadata, owner: Identity| (found.uid(), found.gid()) == (owner.uid.as_raw(), owner.gid.as_raw());
     let made = fs::DirBuilder::new().mode(mode).recursive(true).create(path).and_then(|()| {
-        let found = fs::metadata(path)?;
-        match owner {
-            Some(owner) if (found.uid(), found.gid()) != (owner.uid.as_raw(), owner.gid.as_raw()) => {
-                chown(path, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))
-            }
-            _ => Ok(()),
-        }
+        let Some(owner) = owner.filter(|owner| fs::metadata(path).is_ok_and(|found| !is_of(&found, *owner))) else {
+            return Ok(());
+        };
+        // Not by way of a link: the control half may have put it there, and get what it points to.
+        let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+        let folder = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        fchown(&folder, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))
     });
     made.map_err(|error| StartError::Folder(path.to_owned(), error))
 }
@@ -190,6 +208,57 @@ pub(crate) fn become_control(options: Options) -> Result<(ControlOptions, Channe
 mod tests {
     use super::*;
     use crate::host_half::tests::Folder;
+
+    fn options(folder: &Folder) -> Options {
+        let run = format!("--run={}", folder.0.join("run").display());
+        let state = format!("--state={}", folder.0.join("state").display());
+        match crate::options::Command::parse([run.into(), state.into()]) {
+            Ok(crate::options::Command::Both(options)) => options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_run_folder_that_others_can_change_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new();
+        let options = options(&folder);
+        make_folders(&options, Identity::current()).unwrap();
+        make_folders(&options, Identity::current()).unwrap();
+        fs::set_permissions(&options.run, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = make_folders(&options, Identity::current()).unwrap_err().to_string();
+        assert!(error.contains("mode 777"), "{error}");
+        fs::set_permissions(&options.run, fs::Permissions::from_mode(0o755)).unwrap();
+        if !privilege::can_become(77, 77, 1) {
+            fulmar_tests::skips::skip("a_run_folder_that_others_can_change_is_refused", "users cannot be changed here");
+            return;
+        }
+        std::os::unix::fs::chown(&options.run, Some(77), None).unwrap();
+        let error = make_folders(&options, Identity::current()).unwrap_err().to_string();
+        assert!(error.contains("belongs to user 77"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_not_given_away_by_way_of_a_link() {
+        let folder = Folder::new();
+        let options = options(&folder);
+        if !privilege::can_become(77, 77, 1) {
+            fulmar_tests::skips::skip("a_folder_is_not_given_away_by_way_of_a_link", "users cannot be changed here");
+            return;
+        }
+        let user = Identity::parse("77:77").unwrap();
+        make_folders(&options, user).unwrap();
+        assert_eq!(fs::metadata(&options.state).unwrap().uid(), 77);
+        let precious = folder.0.join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::remove_dir(&options.state).unwrap();
+        std::os::unix::fs::symlink(&precious, &options.state).unwrap();
+        assert!(make_folders(&options, user).is_err());
+        assert_eq!(fs::metadata(&precious).unwrap().uid(), Identity::current().uid.as_raw());
+        // An administrator's link to a folder that is the control half's already.
+        std::os::unix::fs::chown(&precious, Some(77), Some(77)).unwrap();
+        make_folders(&options, user).unwrap();
+    }
 
     #[test]
     fn a_second_vmmd_is_told_who_is_the_first() {
