@@ -103,6 +103,44 @@ fn one_that_exits_is_dropped_durably() {
 }
 
 #[test]
+fn a_refusal_is_not_replaced_by_an_older_reply_while_others_read_slowly() {
+    let (folder, world) = (Folder::new(), World::default());
+    let daemon = Daemon::start(&folder.0, &world);
+    let mut client = daemon.connect();
+    // A listing that no socket takes at once.
+    let label = "long".repeat(15);
+    for first in (0..2_000).step_by(100) {
+        for number in first..first + 100 {
+            client.send(&format!("{label}:{label}:{label}:{number}:"), add_policy(1));
+        }
+        for _ in 0..100 {
+            assert_eq!(client.receive().unwrap(), text("added policy"));
+        }
+    }
+    let list = || Command::Policy(PolicyCommand::Info);
+    let slow: Vec<_> = (0..fulmar_core::limits::LONG_REPLIES_MAX)
+        .map(|_| {
+            let mut slow = daemon.connect();
+            slow.send(":", list());
+            // It has begun to come, so it has a long buffer.
+            slow.0.read_exact(&mut [0; 4]).unwrap();
+            slow
+        })
+        .collect();
+    // The connection has had a reply; now a message that is none, and more behind it.
+    client.send("small:", add_policy(1));
+    assert_eq!(client.receive().unwrap(), text("added policy"));
+    let mut bad = frame("small:", add_policy(1));
+    let last = bad.len() - 1;
+    bad[last] ^= 0x7f;
+    bad.extend_from_slice(&frame("small:", add_policy(1)));
+    client.0.write_all(&bad).unwrap();
+    assert!(client.receive().unwrap().failure().len() > 1);
+    assert!(client.is_closed());
+    drop(slow);
+}
+
+#[test]
 fn malformed_messages_are_answered_in_words_where_the_header_can_be_read() {
     let (folder, world) = (Folder::new(), World::default());
     let daemon = Daemon::start(&folder.0, &world);

@@ -68,7 +68,11 @@ impl Control<'_> {
     pub(super) fn refuse(&mut self, index: u16, header: &Header, text: &str) {
         let payload = Payload::Failure(text.into());
         let buffer_bytes = self.slots.reply.len();
-        self.slots.get(index).keep = false;
+        let slot = self.slots.get(index);
+        slot.keep = false;
+        // What came after the message will not be read. So a refusal always fits, and never waits for a long buffer: what
+        // is sent after that wait is the machine's reply, and this is none.
+        slot.early_bytes = 0;
         match wire::encode_frame(&Message { header: *header, payload }, &mut self.slots.reply) {
             Ok(frame) => {
                 let begin = buffer_bytes - frame.len();
