@@ -15,7 +15,7 @@ usage: cargo xtask COMMAND
   demo [--keep]   build everything, run a unikernel before your eyes, clean up;
                   --keep leaves it running and says how to go on
   demo --stop     end what a demo with --keep has left running
-  bench [NAME]... measure: codec, info, create, policies, memory, scale
+  bench [NAME]... measure: codec, disk, info, create, policies, memory, scale
   test            all tests of the workspace
   checks          what else must hold: formatting, lints, documentation
 ";

@@ -28,16 +28,19 @@ pub(super) fn run(bench: &Bench) -> Done {
     }
     let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
     println!("one client, a connection each: {rate:.0} requests/s, median {}", shown(median(&mut times)));
-    let begun = Instant::now();
-    let clients = 2;
-    std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..clients).map(|_| scope.spawn(|| (0..REQUESTS).try_for_each(|_| load::ask(&socket, &frame)))).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
-    })?;
-    let both = (clients * REQUESTS) as f64 / begun.elapsed().as_secs_f64();
-    println!("{clients} clients at once: {both:.0} requests/s");
+    let mut best = rate;
+    for clients in [2, 8, 32] {
+        let (begun, each) = (Instant::now(), REQUESTS / clients);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..clients).map(|_| scope.spawn(|| (0..each).try_for_each(|_| load::ask(&socket, &frame)))).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+        })?;
+        let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
+        println!("{clients} clients at once: {rate:.0} requests/s");
+        best = best.max(rate);
+    }
     let (low, high) = (PEER_RATE.start(), PEER_RATE.end());
-    println!("ratio to the peer's {low:.0} to {high:.0}: {:.1} to {:.1}", rate.max(both) / high, rate.max(both) / low);
+    println!("best, by the peer's {low:.0} to {high:.0}: {:.1} to {:.1} times (aim: 3)", best / high, best / low);
     Ok(system.stop()?)
 }

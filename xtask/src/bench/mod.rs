@@ -4,6 +4,7 @@
 
 mod codec;
 mod create;
+mod disk;
 mod info;
 mod load;
 mod memory;
@@ -36,8 +37,9 @@ pub(crate) struct Bench {
 
 /// Runs those whose names are given, or all.
 pub(crate) fn run(names: &[&str]) -> Done {
-    let all: [(&str, Benchmark); 6] = [
+    let all: [(&str, Benchmark); 7] = [
         ("codec", codec::run),
+        ("disk", disk::run),
         ("info", info::run),
         ("create", create::run),
         ("policies", policies::run),
