@@ -267,19 +267,25 @@ impl Name {
     /// This name as seen from `path`, which contains it: `bar:web` of `foo:bar:web` in `foo:`.
     #[must_use]
     pub fn relative_to(&self, path: &Self) -> Self {
-        if path.is_root() {
-            return *self;
-        }
-        let rest = self.as_bytes().strip_prefix(path.as_bytes()).unwrap_or(self.as_bytes());
         let mut name = Self::EMPTY;
-        if !rest.contains(&b':') {
-            let _ = name.push(b':');
-        }
-        for byte in rest {
-            // Shorter than the whole: it fits.
-            let _ = name.push(*byte);
+        for byte in self.relative_text(path).bytes() {
+            // No longer than the whole: it fits.
+            let _ = name.push(byte);
         }
         name
+    }
+
+    /// The text of [`Name::relative_to`]: a name as seen from above is the end of its text.
+    #[must_use]
+    pub fn relative_text(&self, path: &Self) -> &str {
+        let text = self.as_str();
+        if path.is_root() || !path.contains(self) {
+            return text;
+        }
+        let prefix = path.as_str().len();
+        let rest = text.get(prefix..).unwrap_or_default();
+        // What is directly in the path keeps the colon before it.
+        if rest.contains(':') { rest } else { text.get(prefix.saturating_sub(1)..).unwrap_or_default() }
     }
 }
 

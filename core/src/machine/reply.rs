@@ -9,10 +9,7 @@ use super::unikernel::{Digest, Life, Unikernel};
 use crate::limits::DEVICES_MAX;
 use crate::mac;
 use crate::name::Name;
-use crate::wire::{
-    self, Arguments, Full, Header, Info, InfoBridge, InfoForm, Kind, List, Message, NamedInfo, NamedPolicy, Payload,
-    Success,
-};
+use crate::wire::{self, Arguments, Full, Header, Info, InfoBridge, InfoForm, Kind, List, Message, Payload, Success};
 
 /// Bytes of a refusal's text.
 const REFUSAL_BYTES_MAX: usize = 320;
@@ -147,8 +144,9 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
                 // As many as a create admits.
                 let _ = bridges.push(bridge);
             }
-            let name = if name.is_path() { unikernel.name.relative_to(name) } else { unikernel.name };
-            write(&NamedInfo { name, info: describe(unikernel, &arguments, &bridges) });
+            let own = &unikernel.name;
+            let name = if name.is_path() { own.relative_text(name) } else { own.as_str() };
+            write(name, &describe(unikernel, &arguments, &bridges));
         })
     }
 
@@ -156,8 +154,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         let path = header.name.path();
         let listed = self.ledger.listing(&path).filter_map(|account| Some((account, account.policy()?)));
         wire::encode_policies(header, listed, buffer, |(account, policy), write| {
-            let name = account.path().relative_to(&path);
-            with_wire_policy(policy, |policy| write(&NamedPolicy { name, policy: *policy }));
+            with_wire_policy(policy, |policy| write(account.path().relative_text(&path), policy));
         })
     }
 }

@@ -4,6 +4,7 @@ use crate::der::{Malformed, Reader, Writer, tag};
 use crate::name::Name;
 use crate::wire::config::{FailBehaviour, Kind};
 use crate::wire::list::{Form, Item, List, Order};
+use crate::wire::policy::write_named;
 use crate::wire::text::Text;
 
 /// A block device of a running unikernel.
@@ -190,9 +191,6 @@ impl<'a> Item<'a> for NamedInfo<'a> {
     }
 
     fn write(&self, writer: &mut Writer<'_>, form: Form) {
-        writer.within(tag::SEQUENCE, |writer| {
-            self.info.write(writer, form);
-            writer.text(self.name.as_bytes());
-        });
+        write_named(writer, self.name.as_str(), |writer| self.info.write(writer, form));
     }
 }

@@ -5,10 +5,10 @@
 use crate::der::{Full, Writer, tag};
 use crate::name::Name;
 use crate::wire::block::BlockInfo;
-use crate::wire::info::NamedInfo;
+use crate::wire::info::Info;
 use crate::wire::list::{Form, Item};
 use crate::wire::message::{Header, finish_frame, write};
-use crate::wire::policy::NamedPolicy;
+use crate::wire::policy::{Policy, write_named};
 use crate::wire::success;
 
 /// In which form unikernels are listed: as the command that asked wants it.
@@ -23,7 +23,7 @@ pub enum InfoForm {
 }
 
 /// Writes the reply that lists unikernels, with its length before it. `describe` makes the entry of one item and hands
-/// it on while what it borrows is alive, so that nothing of a listing is ever held as a whole.
+/// it on, with its name as text, while what it borrows is alive, so that nothing of a listing is ever held as a whole.
 ///
 /// # Errors
 /// [`Full`] when `buffer` is too small.
@@ -32,14 +32,16 @@ pub fn encode_infos<'b, T>(
     form: InfoForm,
     items: impl DoubleEndedIterator<Item = T>,
     buffer: &'b mut [u8],
-    mut describe: impl FnMut(T, &mut dyn FnMut(&NamedInfo<'_>)),
+    mut describe: impl FnMut(T, &mut dyn FnMut(&str, &Info<'_>)),
 ) -> Result<&'b [u8], Full> {
     let (choice, form) = match form {
         InfoForm::Current => (success::INFOS, Form::Current),
         InfoForm::Old5 => (success::INFOS_5, Form::Info5),
         InfoForm::Old4 => (success::INFOS_4, Form::Info4),
     };
-    let write_one = |item: T, writer: &mut Writer<'_>| describe(item, &mut |entry| entry.write(writer, form));
+    let write_one = |item: T, writer: &mut Writer<'_>| {
+        describe(item, &mut |name, info| write_named(writer, name, |writer| info.write(writer, form)));
+    };
     encode_list(header, choice, items, write_one, buffer)
 }
 
@@ -51,9 +53,11 @@ pub fn encode_policies<'b, T>(
     header: &Header,
     items: impl DoubleEndedIterator<Item = T>,
     buffer: &'b mut [u8],
-    mut describe: impl FnMut(T, &mut dyn FnMut(&NamedPolicy<'_>)),
+    mut describe: impl FnMut(T, &mut dyn FnMut(&str, &Policy<'_>)),
 ) -> Result<&'b [u8], Full> {
-    let write_one = |item: T, writer: &mut Writer<'_>| describe(item, &mut |entry| entry.write(writer, Form::Current));
+    let write_one = |item: T, writer: &mut Writer<'_>| {
+        describe(item, &mut |name, policy| write_named(writer, name, |writer| policy.write(writer)));
+    };
     encode_list(header, success::POLICIES, items, write_one, buffer)
 }
 

@@ -80,11 +80,16 @@ impl<'a> Item<'a> for NamedPolicy<'a> {
     }
 
     fn write(&self, writer: &mut Writer<'_>, _: Form) {
-        writer.within(tag::SEQUENCE, |writer| {
-            self.policy.write(writer);
-            writer.text(self.name.as_bytes());
-        });
+        write_named(writer, self.name.as_str(), |writer| self.policy.write(writer));
     }
+}
+
+/// Writes an entry of a listing: a name and what belongs to it.
+pub(crate) fn write_named(writer: &mut Writer<'_>, name: &str, content: impl FnOnce(&mut Writer<'_>)) {
+    writer.within(tag::SEQUENCE, |writer| {
+        content(writer);
+        writer.text(name.as_bytes());
+    });
 }
 
 /// What can be asked about policies.
