@@ -234,7 +234,8 @@ impl Survey {
             (abilities.taps, "taps cannot be made: unikernels with networks cannot run"),
             (
                 abilities.accounts,
-                "the users from --tender-uid-base on cannot be had here: all tenders run under one account, without capabilities",
+                "no privilege to change users, or those from --tender-uid-base on are not mapped here: \
+                 all tenders run under one account, without capabilities",
             ),
         ] {
             if !has {
