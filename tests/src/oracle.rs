@@ -12,7 +12,7 @@ use fulmar_core::machine::{
 use fulmar_core::name::Name;
 use fulmar_core::policy::{Bridge, CpuSet, Policy};
 use fulmar_core::solo5::{DeviceKind, Target};
-use fulmar_core::wire::{self, Arguments, FailBehaviour, List, NamedInfo, NamedPolicy};
+use fulmar_core::wire::{self, Arguments, FailBehaviour, InfoForm, List, NamedInfo, NamedPolicy};
 
 use crate::ask::{Ask, Flaw, PolicySpec, Spec, Wish};
 use crate::images::IMAGES;
@@ -155,7 +155,7 @@ pub fn judge<const U: usize, const P: usize, const C: usize, const A: usize>(
             (_, None) => refused(Refusal::Busy),
             _ => Verdict::Later(Done::DestroyedUnikernel),
         },
-        Wish::Info if ask.name.is_path() || listed.is_some() => Verdict::Exactly(Reply::Infos),
+        Wish::Info if ask.name.is_path() || listed.is_some() => Verdict::Exactly(Reply::Infos(InfoForm::Current)),
         Wish::Info => refused(Refusal::InfoNotFound),
         Wish::Get(level) => match listed.and_then(|it| Some((it.digest()?, it.image_bytes()))) {
             Some((digest, bytes)) => {

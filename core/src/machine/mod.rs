@@ -49,7 +49,7 @@ use crate::halves::{LaunchError, Unit};
 use crate::limits::{ARENA_BYTES_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, UNIKERNELS_MAX};
 use crate::name::Name;
 use crate::policy::Policy;
-use crate::wire::{Command, Header, UnikernelCommand};
+use crate::wire::{Command, Header, InfoForm, UnikernelCommand};
 
 /// The machine of the product.
 pub type Product = Machine<UNIKERNELS_MAX, POLICIES_MAX, CONNECTIONS_MAX, ARENA_BYTES_MAX>;
@@ -391,7 +391,9 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             Command::Unikernel(UnikernelCommand::Create(config)) => self.create(connection, name, config, image),
             Command::Unikernel(UnikernelCommand::Destroy) => self.destroy(connection, name),
             Command::Unikernel(UnikernelCommand::Get { level }) => self.get(connection, name, *level),
-            Command::Unikernel(UnikernelCommand::Info) => self.info(connection, name),
+            Command::Unikernel(UnikernelCommand::Info) => self.info(connection, name, InfoForm::Current),
+            Command::Unikernel(UnikernelCommand::OldInfo5) => self.info(connection, name, InfoForm::Old5),
+            Command::Unikernel(UnikernelCommand::OldInfo4) => self.info(connection, name, InfoForm::Old4),
             Command::Policy(command) => self.policy(connection, name, command),
             Command::Unikernel(_) | Command::Block(_) => self.refuse(connection, Refusal::NotOffered),
             Command::Console(_) | Command::Stats(_) | Command::Log(_) => {

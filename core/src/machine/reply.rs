@@ -24,8 +24,8 @@ pub enum Reply {
     Done(Done),
     /// It is refused.
     Refused(Refusal),
-    /// The unikernels at the name.
-    Infos,
+    /// The unikernels at the name, in the form that was asked for.
+    Infos(InfoForm),
     /// The policies at the path.
     Policies,
     /// An image, whose octets are the caller's to send.
@@ -69,9 +69,9 @@ impl Done {
 }
 
 impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
-    pub(super) fn info(&mut self, connection: u16, name: &Name) {
+    pub(super) fn info(&mut self, connection: u16, name: &Name, form: InfoForm) {
         let known = name.is_path() || self.find(name).is_some_and(|(_, unikernel)| unikernel.is_listed());
-        let reply = if known { Reply::Infos } else { Reply::Refused(Refusal::InfoNotFound) };
+        let reply = if known { Reply::Infos(form) } else { Reply::Refused(Refusal::InfoNotFound) };
         self.answer(connection, reply);
     }
 
@@ -114,7 +114,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
     pub fn encode_reply<'b>(&self, connection: u16, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {
         let Some(header) = self.reply_header(connection) else { return Err(Full) };
         let payload = match self.reply(connection) {
-            Reply::Infos => return self.encode_infos(&header, buffer),
+            Reply::Infos(form) => return self.encode_infos(&header, form, buffer),
             Reply::Policies => return self.encode_policies(&header, buffer),
             Reply::None | Reply::Image { .. } => return Err(Full),
             Reply::Done(done) => Payload::Success(Success::Text(done.as_str().into())),
@@ -129,13 +129,13 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         wire::encode_frame(&Message { header, payload }, buffer)
     }
 
-    fn encode_infos<'b>(&self, header: &Header, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {
+    fn encode_infos<'b>(&self, header: &Header, form: InfoForm, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {
         let name = &header.name;
         let exact = self.unikernels.find(name);
         let slots = if name.is_path() { self.unikernels.below(name) } else { exact.as_slice() };
         let listed = slots.iter().filter_map(|slot| Some((*slot, self.unikernel(*slot)?)));
         let listed = listed.filter(|(_, unikernel)| unikernel.is_listed());
-        wire::encode_infos(header, InfoForm::Current, listed, buffer, |(slot, unikernel), write| {
+        wire::encode_infos(header, form, listed, buffer, |(slot, unikernel), write| {
             let Some(arguments) = self.arguments(slot) else { return };
             let mut bridges = heapless::Vec::<InfoBridge<'_>, DEVICES_MAX>::new();
             for network in arguments.bridges {

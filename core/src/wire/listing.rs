@@ -12,7 +12,7 @@ use crate::wire::policy::{Policy, write_named};
 use crate::wire::success;
 
 /// In which form unikernels are listed: as the command that asked wants it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum InfoForm {
     /// For [`crate::wire::UnikernelCommand::Info`].
     Current,

@@ -34,6 +34,26 @@ fn create_info_get_destroy() {
 }
 
 #[test]
+fn old_clients_are_answered_in_their_form() {
+    let (folder, world) = (Folder::new(), World::default());
+    let daemon = Daemon::start(&folder.0, &world);
+    assert_eq!(daemon.create("hello"), text("created unikernel"));
+    // The choice of a success, behind a payload shorter than 128 bytes: [13], [11], [9].
+    for (command, choice) in
+        [(UnikernelCommand::Info, 0xad), (UnikernelCommand::OldInfo5, 0xab), (UnikernelCommand::OldInfo4, 0xa9)]
+    {
+        let command = Command::Unikernel(command);
+        assert_eq!(daemon.ask(":", command), Answered::Names(vec![":hello".to_owned()]));
+        let mut client = daemon.connect();
+        client.send(":", command);
+        let mut bytes = Vec::new();
+        client.0.read_to_end(&mut bytes).unwrap();
+        let payload = bytes.iter().position(|byte| *byte == 0xa1).unwrap();
+        assert_eq!(bytes[payload + 2], choice, "{bytes:x?}");
+    }
+}
+
+#[test]
 fn policies_on_one_connection() {
     let (folder, world) = (Folder::new(), World::default());
     let daemon = Daemon::start(&folder.0, &world);

@@ -125,7 +125,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
         self.mark(match reply {
             Reply::Done(done) => done.as_str(),
             Reply::Refused(refusal) => refusal_mark(&refusal),
-            Reply::Infos => "info",
+            Reply::Infos(_) => "info",
             Reply::Policies => "policies",
             Reply::Image { .. } => "image",
             Reply::None => return wrong("an empty reply"),
@@ -197,7 +197,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
                 Ok(())
             }
             (Reply::Refused(refusal), Payload::Failure(text)) if text.as_str() == Some(&refusal.to_string()) => Ok(()),
-            (Reply::Infos, Payload::Success(Success::Infos(infos))) => oracle::check_infos(self, question, infos),
+            (Reply::Infos(_), Payload::Success(Success::Infos(infos))) => oracle::check_infos(self, question, infos),
             (Reply::Policies, Payload::Success(Success::Policies(list))) => {
                 oracle::check_policies(self, question, list)
             }

@@ -290,7 +290,7 @@ impl Client {
         Some(match message.payload {
             Payload::Success(Success::Text(text)) => Answered::Text(String::from_utf8(text.0.to_vec()).unwrap()),
             Payload::Failure(text) => Answered::Failure(String::from_utf8(text.0.to_vec()).unwrap()),
-            Payload::Success(Success::Infos(infos)) => {
+            Payload::Success(Success::Infos(infos) | Success::OldInfos5(infos) | Success::OldInfos4(infos)) => {
                 Answered::Names(infos.iter().map(|info| info.name.as_str().to_owned()).collect())
             }
             Payload::Success(Success::Policies(policies)) => {
