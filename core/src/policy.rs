@@ -107,7 +107,8 @@ impl CpuSet {
             let set = words.take_while(|word| *word != 0);
             set.map(move |word| first.saturating_add(usize::try_from(word.trailing_zeros()).unwrap_or(0)))
         };
-        self.words.iter().enumerate().flat_map(bits).map(|id| i64::try_from(id).unwrap_or(i64::MAX))
+        let used = self.words.iter().enumerate().filter(|(_, word)| **word != 0);
+        used.flat_map(bits).map(|id| i64::try_from(id).unwrap_or(i64::MAX))
     }
 }
 

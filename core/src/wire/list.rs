@@ -215,10 +215,13 @@ pub(crate) fn write_items<'a, T: Item<'a>>(
     form: Form,
 ) {
     let end = writer.written();
+    let mut count = 0_usize;
     for item in backwards {
         item.write(writer, form);
+        count = count.wrapping_add(1);
     }
-    if let Some(compare) = order.compare() {
+    // Most lists have one item or none, and those are in order.
+    if let Some(compare) = order.compare().filter(|_| count > 1) {
         writer.sort_since(end, compare);
     }
 }
