@@ -122,7 +122,7 @@ fn what_is_being_created_is_busy_and_unknown() {
         assert_eq!(say(&mut host, "p:a", Wish::Get(0)), "get: no unikernel found");
         host.apply(&step).unwrap();
     }
-    assert_eq!(say(&mut host, "p:a", Wish::Info), "Infos");
+    assert_eq!(say(&mut host, "p:a", Wish::Info), "Infos(Current)");
     assert_eq!(say(&mut host, "p:b", Wish::Destroy), "destroy: not found");
     assert_eq!(say(&mut host, "p:", Wish::Destroy), "destroy: not found");
     assert_eq!(say(&mut host, "p:a", Wish::Unknown), "unknown command");
