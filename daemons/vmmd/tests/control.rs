@@ -123,6 +123,32 @@ fn one_that_exits_is_dropped_durably() {
 }
 
 #[test]
+fn nothing_waits_while_an_image_is_compressed() {
+    let (folder, world) = (Folder::new(), World::default());
+    let daemon = Daemon::start(&folder.0, &world);
+    // Takes seconds to compress: noise behind what is loaded.
+    let mut large = image(0);
+    let mut noise = 1_u32;
+    large.extend(
+        std::iter::repeat_with(|| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            noise.to_be_bytes()[0]
+        })
+        .take(16 << 20),
+    );
+    assert_eq!(daemon.ask("large", create(&large)), text("created unikernel"));
+    let mut slow = daemon.connect();
+    slow.send("large", Command::Unikernel(UnikernelCommand::Get { level: 9 }));
+    slow.0.set_nonblocking(true).unwrap();
+    assert_eq!(daemon.create("small"), text("created unikernel"));
+    assert_eq!(daemon.destroy("small"), text("destroyed unikernel"));
+    let early = slow.0.read(&mut [0; 4]).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock, "it was compressed before the others were served");
+    slow.0.set_nonblocking(false).unwrap();
+    let Some(Answered::Image { compressed: true, .. }) = slow.receive() else { panic!("not compressed") };
+}
+
+#[test]
 fn a_refusal_is_not_replaced_by_an_older_reply_while_others_read_slowly() {
     let (folder, world) = (Folder::new(), World::default());
     let daemon = Daemon::start(&folder.0, &world);

@@ -12,7 +12,7 @@
 //! | `slots` | the memory of connections |
 //! | `host` | the channel to the host half |
 //! | `console` | the link to the console daemon, and fifos |
-//! | `worker` | the thread that waits for the disk |
+//! | `worker` | the threads that wait for the disk and for the compressor |
 
 mod clients;
 mod console;

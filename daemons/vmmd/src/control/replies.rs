@@ -8,7 +8,7 @@ use fulmar_core::wire::{self, Header, Message, Payload};
 use fulmar_host::store;
 
 use super::slots::{Octets, PIECE_BYTES, Rest, Sending, Slots, Stage};
-use super::worker::Job;
+use super::worker::Pressing;
 use super::{Control, ImageSpool, log};
 
 /// How writing went.
@@ -27,7 +27,7 @@ impl Control<'_> {
             Reply::Image { digest, bytes, level: 0 } => self.send_stored(index, &header, &digest, bytes),
             Reply::Image { digest, level, .. } => {
                 let serial = self.slots.get(index).serial;
-                self.worker.push(Job::Compress { connection: index, serial, digest, level });
+                self.worker.press(Pressing::Compress { connection: index, serial, digest, level });
                 return;
             }
             Reply::Refused(refusal) => {

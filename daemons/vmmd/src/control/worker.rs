@@ -3,6 +3,8 @@
 //!
 //! An image is told to be stored before it is durable, so that its unikernel can be launched meanwhile. It is made durable before the
 //! next record is written; where that fails, a record that names it is refused.
+//!
+//! Compressing an image for a client takes seconds. A second thread does only that, so that no record waits for it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -33,6 +35,12 @@ pub(super) enum Job {
     Release(Digest),
     /// Remove all images but these, which are sorted.
     Collect(Vec<Digest>),
+    /// End.
+    Stop,
+}
+
+/// What the second thread is asked for.
+pub(super) enum Pressing {
     /// Compress an image for a client.
     Compress { connection: u16, serial: u32, digest: Digest, level: u8 },
     /// End.
@@ -91,37 +99,69 @@ impl<T> Queue<T> {
     }
 }
 
-/// The thread, from outside.
+/// The threads, from outside.
 pub(super) struct Worker {
     jobs: Arc<Queue<Job>>,
+    pressings: Arc<Queue<Pressing>>,
     outcomes: Arc<Queue<Outcome>>,
-    thread: Option<JoinHandle<()>>,
+    threads: [Option<JoinHandle<()>>; 2],
+}
+
+/// Where outcomes go.
+#[derive(Clone)]
+struct Outbox {
+    outcomes: Arc<Queue<Outcome>>,
+    waker: Arc<mio::Waker>,
+}
+
+impl Outbox {
+    fn tell(&self, outcome: Outcome) {
+        self.outcomes.push(outcome);
+        if let Err(error) = self.waker.wake() {
+            log!("could not wake the event loop: {error}");
+        }
+    }
 }
 
 impl Worker {
-    /// Starts the thread. It wakes the event loop when there is an outcome.
+    /// Starts the threads. They wake the event loop when there is an outcome.
     pub(super) fn start(
         journal: Journal<Arc<HostFolder>>,
         spools: Spools<Images>,
         waker: mio::Waker,
     ) -> io::Result<Self> {
-        let (jobs, outcomes) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
-        let store = Store::new(spools, IMAGE_BYTES_MAX);
+        let (jobs, pressings) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
+        let outcomes = Arc::new(Queue::new());
+        let outbox = Outbox { outcomes: Arc::clone(&outcomes), waker: Arc::new(waker) };
+        let mut press = Store::new(spools.clone(), IMAGE_BYTES_MAX);
         let desk = Desk {
             journal,
-            store,
+            store: Store::new(spools, IMAGE_BYTES_MAX),
             unsettled: Vec::with_capacity(UNSETTLED_ROOM),
             failed: Vec::with_capacity(UNSETTLED_ROOM),
         };
-        let (inbox, outbox) = (Arc::clone(&jobs), Arc::clone(&outcomes));
-        let thread =
-            std::thread::Builder::new().name("disk".to_owned()).spawn(move || desk.work(&inbox, &outbox, &waker))?;
-        Ok(Self { jobs, outcomes, thread: Some(thread) })
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let (inbox, out) = (Arc::clone(&jobs), outbox.clone());
+        let disk = thread("disk").spawn(move || desk.work(&inbox, &out))?;
+        let inbox = Arc::clone(&pressings);
+        // Where this fails, the first thread ends with the program.
+        let pressing = thread("compress").spawn(move || {
+            while let Pressing::Compress { connection, serial, digest, level } = inbox.pop() {
+                let compressed = press.compress(&digest, u32::from(level));
+                outbox.tell(Outcome::Compressed(connection, serial, compressed));
+            }
+        })?;
+        Ok(Self { jobs, pressings, outcomes, threads: [Some(disk), Some(pressing)] })
     }
 
     /// Asks for something.
     pub(super) fn push(&self, job: Job) {
         self.jobs.push(job);
+    }
+
+    /// Asks for something that takes seconds.
+    pub(super) fn press(&self, pressing: Pressing) {
+        self.pressings.push(pressing);
     }
 
     /// What has come of something that was asked for.
@@ -133,7 +173,8 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.jobs.push(Job::Stop);
-        if let Some(thread) = self.thread.take() {
+        self.pressings.push(Pressing::Stop);
+        for thread in self.threads.iter_mut().filter_map(Option::take) {
             // A panic over there has been reported over there.
             let _ = thread.join();
         }
@@ -153,13 +194,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn work(mut self, jobs: &Queue<Job>, outcomes: &Queue<Outcome>, waker: &mio::Waker) {
-        let tell = |outcome| {
-            outcomes.push(outcome);
-            if let Err(error) = waker.wake() {
-                log!("could not wake the event loop: {error}");
-            }
-        };
+    fn work(mut self, jobs: &Queue<Job>, outbox: &Outbox) {
         loop {
             let job = jobs.try_pop().unwrap_or_else(|| {
                 self.settle();
@@ -171,20 +206,18 @@ impl Desk {
             match job {
                 Job::Append(mut batch) => {
                     let appended = self.append(&mut batch);
-                    tell(Outcome::Appended(batch, appended));
+                    outbox.tell(Outcome::Appended(batch, appended));
                     self.compact_if_wanted();
                 }
-                Job::Store { slot, spool, compressed } => tell(Outcome::Stored(slot, self.store(spool, compressed))),
+                Job::Store { slot, spool, compressed } => {
+                    outbox.tell(Outcome::Stored(slot, self.store(spool, compressed)));
+                }
                 Job::Release(digest) => self.remove(&digest),
                 Job::Collect(wanted) => match self.store.sweep(|digest| wanted.binary_search(digest).is_ok()) {
                     Ok(0) => {}
                     Ok(count) => log!("removed {count} unused files of the image folder"),
                     Err(error) => log!("{error}"),
                 },
-                Job::Compress { connection, serial, digest, level } => {
-                    let compressed = self.store.compress(&digest, u32::from(level));
-                    tell(Outcome::Compressed(connection, serial, compressed));
-                }
                 Job::Stop => return,
             }
         }
