@@ -122,7 +122,10 @@ impl Control<'_> {
         }
         if self.bridges_at_ms <= now_ms {
             self.bridges_at_ms = now_ms + BRIDGES_MS;
-            self.ask(Asking::Bridges);
+            // Once is enough while the host half stands still.
+            if !self.host.waiting.contains(&Asking::Bridges) {
+                self.ask(Asking::Bridges);
+            }
         }
         self.call_console();
         self.drain();
