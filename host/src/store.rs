@@ -30,8 +30,6 @@ pub enum StoreError {
     Spool(SpoolError),
     /// There is none of this digest.
     Missing,
-    /// The file of this digest has other content.
-    Damaged,
     /// The system said no.
     Io(&'static str, io::Error),
 }
@@ -43,7 +41,6 @@ impl fmt::Display for StoreError {
             Self::Truncated => f.write_str("the compressed image is incomplete or has a tail: send it again"),
             Self::Spool(error) => error.fmt(f),
             Self::Missing => f.write_str("the image is not in the store: create the unikernel again"),
-            Self::Damaged => f.write_str("the stored image is damaged: create the unikernel again"),
             Self::Io(attempt, error) => write!(f, "could not {attempt}: {error}"),
         }
     }
@@ -119,16 +116,6 @@ impl<F: Folder> Store<F> {
     /// [`StoreError::Missing`] or [`StoreError::Io`].
     pub fn open(&self, digest: &Digest) -> Result<F::File, StoreError> {
         open(self.spools.folder(), digest)
-    }
-
-    /// Reads an image and compares its digest.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::Damaged`] or [`StoreError::Io`].
-    pub fn verify(&mut self, digest: &Digest) -> Result<(), StoreError> {
-        let file = self.open(digest)?;
-        let bytes = file.bytes().map_err(|error| StoreError::Io("read an image", error))?;
-        if self.hash(&file, bytes)? == *digest { Ok(()) } else { Err(StoreError::Damaged) }
     }
 
     /// Removes an image that no record names any more. Those who have it open keep it.

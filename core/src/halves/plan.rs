@@ -68,18 +68,6 @@ impl LaunchPlan<'_> {
         }
         Ok(())
     }
-
-    /// How many taps it needs.
-    #[must_use]
-    pub fn taps(&self) -> u16 {
-        u16::try_from(self.networks.iter().count()).unwrap_or(u16::MAX)
-    }
-
-    /// The fd of `/dev/kvm` for [`Tender::Hvt`] on Linux, after `taps` taps: the option `--kvm=@N`.
-    #[must_use]
-    pub fn kvm_fd(taps: u16) -> u16 {
-        TAP_FD_FIRST.saturating_add(taps)
-    }
 }
 
 /// Bytes of the names of all taps of one unit, with their NULs.

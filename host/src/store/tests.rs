@@ -53,7 +53,6 @@ fn an_image_is_found_by_the_digest_of_its_uncompressed_bytes() {
     assert!(again.was_there && again.digest == placed.digest);
     assert_eq!(content(&store.open(&placed.digest).unwrap()), image());
     assert_eq!(held(&folder), 1, "no spool is left");
-    store.verify(&placed.digest).unwrap();
     for level in [1, 9] {
         let compressed = store.compress(&placed.digest, level).unwrap();
         assert!(compressed.bytes() < placed.bytes);
@@ -170,9 +169,10 @@ fn a_crash_at_every_operation() {
                     at += 1;
                     choices >> (at % 6) & 1 == 1
                 });
-                let mut store = Store::new(Spools::new(folder.clone(), ROOM_BYTES), IMAGE_BYTES_MAX);
+                let store = Store::new(Spools::new(folder.clone(), ROOM_BYTES), IMAGE_BYTES_MAX);
                 if settled {
-                    store.verify(&digest).unwrap();
+                    let kept = content(&store.open(&digest).unwrap());
+                    assert_eq!(<[u8; 32]>::from(Sha256::digest(kept)), digest);
                 }
                 store.sweep(|_| false).unwrap();
                 Spools::new(folder.clone(), ROOM_BYTES).clear().unwrap();
