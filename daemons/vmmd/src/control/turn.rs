@@ -122,6 +122,8 @@ impl Control<'_> {
         }
         if self.bridges_at_ms <= now_ms {
             self.bridges_at_ms = now_ms + BRIDGES_MS;
+            // An edge is told once: who came while there was no file descriptor left would wait until the next one comes.
+            self.accepting = true;
             // Once is enough while the host half stands still.
             if !self.host.waiting.contains(&Asking::Bridges) {
                 self.ask(Asking::Bridges);
