@@ -29,13 +29,21 @@ pub(super) fn run(bench: &Bench) -> Done {
         begun.elapsed().as_secs_f64()
     );
     let list = load::frame(":", Command::Policy(PolicyCommand::Info))?;
-    let begun = Instant::now();
-    for _ in 0..LISTINGS {
-        let mut connection = Connection::open(&socket)?;
-        connection.send(&list)?;
-        connection.receive()?;
+    for clients in [1, 2] {
+        let (begun, each) = (Instant::now(), LISTINGS / clients);
+        let listings = || {
+            (0..each).try_for_each(|_| {
+                let mut connection = Connection::open(&socket)?;
+                connection.send(&list)?;
+                connection.receive().map(|_| ())
+            })
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..clients).map(|_| scope.spawn(listings)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+        })?;
+        let rate = LISTINGS as f64 / begun.elapsed().as_secs_f64();
+        println!("listing {POLICIES} policies, {clients} at once: {rate:.0} times a second (peer: 200, aim: 5000)");
     }
-    let rate = LISTINGS as f64 / begun.elapsed().as_secs_f64();
-    println!("listing {POLICIES} policies: {rate:.0} times a second (peer: 200, aim: 5000)");
     Ok(system.stop()?)
 }
