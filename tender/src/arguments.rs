@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use fulmar_core::limits::{COMMAND_LINE_BYTES_MAX, DEVICE_NAME_BYTES_MAX};
 
+use crate::privilege::User;
 use crate::refusal::{OptionFault, Refusal};
 use crate::sys;
 
@@ -30,10 +31,27 @@ pub(crate) struct RunArguments {
     pub(crate) exec_heap: bool,
     /// hvt: an open `/dev/kvm`, for a tender whose user may not open it.
     pub(crate) kvm: Option<i32>,
+    /// hvt: whether the ring for frames is offered to the guest.
+    pub(crate) net_ring: bool,
+    /// Whom to become.
+    pub(crate) user: Option<User>,
+    /// Where to record how the guest fares.
+    pub(crate) status_file: Option<OsString>,
+    pub(crate) status_fd: Option<i32>,
+    pub(crate) debug: DebugArguments,
     pub(crate) options: Vec<DeviceOption>,
     pub(crate) kernel: OsString,
     /// The guest's arguments, joined by spaces.
     pub(crate) command_line: Vec<u8>,
+}
+
+/// What is asked for to find a fault in a guest.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct DebugArguments {
+    /// The folder for a core file.
+    pub(crate) core: Option<OsString>,
+    /// The path of the socket at which a debugger is waited for.
+    pub(crate) gdb: Option<OsString>,
 }
 
 /// An option that speaks of a device.
@@ -77,9 +95,19 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Request, Refusal> {
     if command_line.len() > COMMAND_LINE_BYTES_MAX {
         return Err(Refusal::CommandLineLong);
     }
-    let memory_bytes = MEMORY_MIB << 20;
-    let mut arguments =
-        RunArguments { memory_bytes, exec_heap: false, kvm: None, options: Vec::new(), kernel, command_line };
+    let mut arguments = RunArguments {
+        memory_bytes: MEMORY_MIB << 20,
+        exec_heap: false,
+        kvm: None,
+        net_ring: true,
+        user: None,
+        status_file: None,
+        status_fd: None,
+        debug: DebugArguments::default(),
+        options: Vec::new(),
+        kernel,
+        command_line,
+    };
     for option in options {
         let text = option.to_string_lossy().into_owned();
         arguments.take_option(&text, &option).map_err(|fault| Refusal::Option { option: text, fault })?;
@@ -90,18 +118,7 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Request, Refusal> {
 impl RunArguments {
     fn take_option(&mut self, text: &str, option: &OsStr) -> Result<(), OptionFault> {
         let bytes = option.as_bytes();
-        if let Some(number) = bytes.strip_prefix(b"--mem=") {
-            let mib = decimal(number).filter(|mib| *mib > 0).ok_or(OptionFault::Memory)?;
-            self.memory_bytes = mib.checked_mul(1 << 20).ok_or(OptionFault::Memory)?;
-            return Ok(());
-        }
-        if bytes == b"--x-exec-heap" {
-            self.exec_heap = true;
-            return Ok(());
-        }
-        if let Some(value) = bytes.strip_prefix(b"--kvm=") {
-            let form = OptionFault::Form { wanted: "--kvm=@FD" };
-            self.kvm = Some(sys::fd_number(value).ok_or(form)?);
+        if self.take_core_option(bytes)? {
             return Ok(());
         }
         let (name, value) = if let Some(rest) = bytes.strip_prefix(b"--net:") {
@@ -124,6 +141,51 @@ impl RunArguments {
         self.options.push(DeviceOption { text: text.to_owned(), name, value });
         Ok(())
     }
+
+    /// The descriptors that are spoken of, some perhaps more than once.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = i32> {
+        let of_device = |option: &DeviceOption| match &option.value {
+            DeviceValue::Net(value) | DeviceValue::Block(value) => fd(value),
+            DeviceValue::NetMac(_) | DeviceValue::BlockSectorSize(_) => None,
+        };
+        let devices = self.options.iter().filter_map(of_device);
+        [self.status_fd, fd(&self.kernel), self.kvm].into_iter().flatten().chain(devices)
+    }
+
+    /// Takes an option that speaks of no device; `false` if this is none of them.
+    fn take_core_option(&mut self, option: &[u8]) -> Result<bool, OptionFault> {
+        let path = |value: &[u8], wanted| match value {
+            b"" => Err(OptionFault::Plain { wanted }),
+            value => Ok(Some(OsStr::from_bytes(value).to_owned())),
+        };
+        let (key, value) = match option.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&option[..at], &option[at + 1..]),
+            None => (option, &b""[..]),
+        };
+        match (key, option == key) {
+            (b"--mem", false) => {
+                let mib = decimal(value).filter(|mib| *mib > 0).ok_or(OptionFault::Memory)?;
+                self.memory_bytes = mib.checked_mul(1 << 20).ok_or(OptionFault::Memory)?;
+            }
+            (b"--x-exec-heap", true) => self.exec_heap = true,
+            (b"--no-net-ring", true) => self.net_ring = false,
+            (b"--kvm", false) => {
+                let form = OptionFault::Plain { wanted: "--kvm=@FD" };
+                self.kvm = Some(sys::fd_number(value).ok_or(form)?);
+            }
+            (b"--user", false) => self.user = Some(user(value).ok_or(OptionFault::UserForm)?),
+            (b"--exit-status-file", false) => self.status_file = path(value, "--exit-status-file=PATH")?,
+            (b"--status-fd", false) => {
+                let number = decimal(value).and_then(|number| i32::try_from(number).ok());
+                self.status_fd = Some(number.ok_or(OptionFault::Plain { wanted: "--status-fd=FD" })?);
+            }
+            (b"--dumpcore", false) => self.debug.core = path(value, "--dumpcore=DIR")?,
+            (b"--gdb", false) => self.debug.gdb = path(value, "--gdb=SOCKET")?,
+            (b"--gdb", true) | (b"--gdb-port", _) => return Err(OptionFault::GdbPort),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// Splits `NAME=VALUE`.
@@ -142,6 +204,15 @@ fn split<'a>(rest: &'a [u8], wanted: &'static str) -> Result<(String, &'a OsStr)
 fn decimal(text: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(text).ok()?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// `UID` or `UID:GID`.
+fn user(text: &[u8]) -> Option<User> {
+    let id = |text| decimal(text).and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX);
+    let mut fields = text.splitn(2, |byte| *byte == b':');
+    let user = id(fields.next()?)?;
+    let group = fields.next().map_or(Some(user), id)?;
+    Some(User { user, group })
 }
 
 /// Six fields of one or two hexadecimal digits.
@@ -170,17 +241,24 @@ KERNEL is the filename of the unikernel to run, or @FD for one that is open alre
 ARGS are optional arguments passed to the unikernel.
 Core options:
   [ --mem=512 ] (guest memory in MB)
-  [ --kvm=@NN ] (hvt: use the open /dev/kvm of file descriptor @NN)
+  [ --user=UID | UID:GID ] (whom to become when started by root; nobody if not given)
+  [ --exit-status-file=PATH ] (record how the guest fares in this file)
+  [ --status-fd=FD ] (the same, a record each time, to an open file descriptor)
+  [ --kvm=@FD ] (hvt: use the open /dev/kvm of a file descriptor)
   [ --x-exec-heap ] (spt: heap and stack may be executed)
   --help (display this help)
   --version (display version information)
-Compiled-in modules: core block net
+Compiled-in modules: core block net gdb dumpcore
 block: 
-  --block:NAME=PATH (attach block device or file at PATH as block storage NAME)
+  --block:NAME=PATH | @FD (attach block device or file at PATH, or open as FD, as block storage NAME)
   [ --block-sector-size:NAME=512 ] (bytes of a sector of NAME)
 net: 
-  --net:NAME=IFACE | @NN (attach tap at IFACE, or open as file descriptor @NN, as network NAME)
+  --net:NAME=IFACE | @FD (attach tap at IFACE, or open as file descriptor FD, as network NAME)
   [ --net-mac:NAME=HWADDR ] (set HWADDR for network NAME)
+  [ --no-net-ring ] (hvt: do not offer the guest a ring for its frames)
+gdb, dumpcore (under a name that ends in -debug only): 
+  [ --gdb=SOCKET ] (hvt: wait for a debugger at this unix socket before the guest runs)
+  [ --dumpcore=DIR ] (write the guest's memory to a file there when it aborts or faults, and on SIGUSR1)
 Called as solo5-hvt or solo5-spt it runs images of that kind, else either.
 Example: {program} --mem=32 --net:service=tap0 web.hvt --ipv4=10.0.0.2/24
 "
@@ -223,6 +301,17 @@ mod tests {
     }
 
     #[test]
+    fn options_of_our_own() {
+        let arguments = run(&["--user=7", "--no-net-ring", "--exit-status-file=/s", "--status-fd=9", "k"]);
+        assert_eq!(arguments.user, Some(User { user: 7, group: 7 }));
+        assert_eq!((arguments.net_ring, arguments.status_fd), (false, Some(9)));
+        assert_eq!(arguments.status_file, Some("/s".into()));
+        assert_eq!(run(&["--user=7:8", "k"]).user, Some(User { user: 7, group: 8 }));
+        let debug = run(&["--gdb=/g", "--dumpcore=/d", "k"]).debug;
+        assert_eq!((debug.gdb, debug.core), (Some("/g".into()), Some("/d".into())));
+    }
+
+    #[test]
     fn help_and_version_come_first() {
         assert_eq!(parse(&["--nonsense", "--help"]).unwrap(), Request::Help);
         assert_eq!(parse(&["--mem=0", "--version", "k"]).unwrap(), Request::Version);
@@ -245,6 +334,16 @@ mod tests {
             (&["--net-mac:a=1:2:3:4:5:+6", "k"], "six hexadecimal bytes"),
             (&["--block-sector-size:a=513", "k"], "Block size must"),
             (&["--block-sector-size:a=66048", "k"], "Block size must"),
+            (&["--user=root", "k"], "--user=UID"),
+            (&["--user=4294967295", "k"], "--user=UID"),
+            (&["--user=1:", "k"], "--user=UID"),
+            (&["--user", "k"], "no such option"),
+            (&["--status-fd=x", "k"], "--status-fd=FD"),
+            (&["--exit-status-file=", "k"], "--exit-status-file=PATH"),
+            (&["--no-net-ring=1", "k"], "no such option"),
+            (&["--gdb", "k"], "--gdb=SOCKET"),
+            (&["--gdb-port=1234", "k"], "--gdb=SOCKET"),
+            (&["--dumpcore=", "k"], "--dumpcore=DIR"),
         ] {
             let text = parse(words).unwrap_err().to_string();
             assert!(text.contains(wanted), "{words:?}: {text}");

@@ -40,7 +40,7 @@ pub(crate) fn write(
 }
 
 fn put(memory: &mut Memory, address: u64, bytes: &[u8]) -> Result<(), Outside> {
-    memory.any_bytes_mut(address, bytes.len() as u64)?.copy_from_slice(bytes);
+    memory.bytes_mut(address, bytes.len() as u64)?.copy_from_slice(bytes);
     Ok(())
 }
 

@@ -1,15 +1,17 @@
-//! The devices of a guest: every one that the image declares, opened as the command line says.
+//! The devices of a guest: opened as the command line says, then matched with what the image declares. The opening comes
+//! first, while the tender still may; whatever did not open is said when its turn comes.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use fulmar_core::solo5::{DeviceKind, Manifest};
 
 use crate::arguments::{self, DeviceOption, DeviceValue};
-use crate::refusal::{OptionFault, Refusal};
-use crate::sys::Errno;
+use crate::disk::{self, Disk};
+use crate::inherited::Inherited;
+use crate::refusal::{DiskFault, OptionFault, Refusal};
+use crate::sys;
 use crate::tap::{self, Tap};
 
 /// Bytes of a sector where the command line says nothing.
@@ -17,7 +19,7 @@ const SECTOR_BYTES: u16 = 512;
 
 /// All devices of a guest, in the order of their handles, which begin at 1.
 pub(crate) struct Devices {
-    list: Vec<Device>,
+    pub(crate) list: Vec<Device>,
 }
 
 /// A device that the image declares and that is open.
@@ -48,22 +50,57 @@ impl Attachment {
     }
 }
 
+/// An option that speaks of a device, with what it names opened.
+pub(crate) struct OpenedOption {
+    text: String,
+    name: String,
+    what: Opened,
+}
+
+enum Opened {
+    Tap(Result<Tap, OptionFault>),
+    Mac([u8; 6]),
+    Disk(Result<Disk, DiskFault>, String),
+    SectorBytes(u16),
+}
+
+/// Opens what the options name.
+pub(crate) fn open(options: Vec<DeviceOption>, inherited: &mut Inherited) -> Vec<OpenedOption> {
+    let opened = options.into_iter().map(|DeviceOption { text, name, value }| {
+        let what = match value {
+            DeviceValue::Net(tap) => Opened::Tap(open_tap(&tap, inherited)),
+            DeviceValue::NetMac(mac) => Opened::Mac(mac),
+            DeviceValue::Block(path) => Opened::Disk(disk::open(&path, inherited), path.to_string_lossy().into_owned()),
+            DeviceValue::BlockSectorSize(bytes) => Opened::SectorBytes(bytes),
+        };
+        OpenedOption { text, name, what }
+    });
+    opened.collect()
+}
+
+fn open_tap(value: &OsStr, inherited: &mut Inherited) -> Result<Tap, OptionFault> {
+    let opened = match arguments::fd(value) {
+        Some(number) => inherited.take(number).and_then(tap::inherit),
+        None => tap::attach(value),
+    };
+    opened.map_err(|errno| OptionFault::Interface { interface: value.to_string_lossy().into_owned(), errno })
+}
+
 /// What the options have said about one device so far.
 #[derive(Default)]
 struct Draft {
     tap: Option<Tap>,
     mac: Option<[u8; 6]>,
-    disk: Option<(File, String)>,
+    disk: Option<(Disk, String)>,
     sector_bytes: Option<u16>,
 }
 
 impl Devices {
-    /// Opens what the options name. All that the image declares must be given, and nothing else, each once.
-    pub(crate) fn open(manifest: &Manifest, options: &[DeviceOption]) -> Result<Devices, Refusal> {
+    /// Gives the image what it declares. All of that must have been opened, and nothing else, each once.
+    pub(crate) fn attach(manifest: &Manifest, options: Vec<OpenedOption>) -> Result<Devices, Refusal> {
         let mut drafts: Vec<Draft> = manifest.devices().iter().map(|_| Draft::default()).collect();
-        for option in options {
-            take(manifest, &mut drafts, option)
-                .map_err(|fault| Refusal::Option { option: option.text.clone(), fault })?;
+        for OpenedOption { text, name, what } in options {
+            take(manifest, &mut drafts, name, what).map_err(|fault| Refusal::Option { option: text, fault })?;
         }
         let (mut list, mut missing) = (Vec::new(), Vec::new());
         for (declared, draft) in manifest.devices().iter().zip(drafts) {
@@ -73,9 +110,8 @@ impl Devices {
                     let mac = mac.filter(|mac| *mac != [0; 6]).map_or_else(random_mac, Ok)?;
                     list.push(Device { name, attachment: Attachment::Net { fd, mac, mtu } });
                 }
-                Draft { disk: Some((file, path)), sector_bytes, .. } => {
-                    let sector_bytes = sector_bytes.unwrap_or(SECTOR_BYTES);
-                    let attachment = size_disk(&name, file, path, sector_bytes)?;
+                Draft { disk: Some((disk, path)), sector_bytes, .. } => {
+                    let attachment = size_disk(&name, disk, path, sector_bytes.unwrap_or(SECTOR_BYTES))?;
                     list.push(Device { name, attachment });
                 }
                 _ => missing.push((name, declared.kind)),
@@ -103,48 +139,43 @@ impl Devices {
             Attachment::Block { .. } => None,
         })
     }
-}
 
-fn take(manifest: &Manifest, drafts: &mut [Draft], option: &DeviceOption) -> Result<(), OptionFault> {
-    let kind = match option.value {
-        DeviceValue::Net(_) | DeviceValue::NetMac(_) => DeviceKind::Net,
-        DeviceValue::Block(_) | DeviceValue::BlockSectorSize(_) => DeviceKind::Block,
-    };
-    let handle = manifest.handle(&option.name, kind);
-    let Some(draft) = handle.and_then(|handle| drafts.get_mut(handle.checked_sub(1)?)) else {
-        return Err(OptionFault::Undeclared { name: option.name.clone(), kind, declared: declared(manifest) });
-    };
-    let twice = match &option.value {
-        DeviceValue::Net(value) => draft.tap.replace(open_tap(value)?).is_some(),
-        DeviceValue::NetMac(mac) => draft.mac.replace(*mac).is_some(),
-        DeviceValue::Block(path) => draft.disk.replace(open_disk(path)?).is_some(),
-        DeviceValue::BlockSectorSize(bytes) => draft.sector_bytes.replace(*bytes).is_some(),
-    };
-    if twice { Err(OptionFault::Twice { name: option.name.clone() }) } else { Ok(()) }
-}
-
-fn open_tap(value: &OsStr) -> Result<Tap, OptionFault> {
-    let opened = match arguments::fd(value) {
-        Some(number) => tap::inherit(number),
-        None => tap::attach(value),
-    };
-    opened.map_err(|errno| OptionFault::Interface { interface: value.to_string_lossy().into_owned(), errno })
-}
-
-fn open_disk(path: &OsStr) -> Result<(File, String), OptionFault> {
-    let name = path.to_string_lossy().into_owned();
-    match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => Ok((file, name)),
-        Err(error) => Err(OptionFault::Block { path: name, errno: error.into() }),
+    /// Whether there is a device of this kind.
+    pub(crate) fn has(&self, kind: DeviceKind) -> bool {
+        self.list.iter().any(|device| device.attachment.kind() == kind)
     }
 }
 
-fn size_disk(name: &str, mut file: File, path: String, sector_bytes: u16) -> Result<Attachment, Refusal> {
-    let capacity_bytes = file.seek(SeekFrom::End(0)).map_err(|error| Refusal::Step {
-        what: "Could not determine capacity of a block device",
-        errno: error.into(),
-        remedy: "give it a regular file or a disk",
-    })?;
+fn take(manifest: &Manifest, drafts: &mut [Draft], name: String, what: Opened) -> Result<(), OptionFault> {
+    let kind = match what {
+        Opened::Tap(_) | Opened::Mac(_) => DeviceKind::Net,
+        Opened::Disk(..) | Opened::SectorBytes(_) => DeviceKind::Block,
+    };
+    let handle = manifest.handle(&name, kind);
+    let Some(draft) = handle.and_then(|handle| drafts.get_mut(handle.checked_sub(1)?)) else {
+        return Err(OptionFault::Undeclared { name, kind, declared: declared(manifest) });
+    };
+    let twice = match &what {
+        Opened::Tap(_) => draft.tap.is_some(),
+        Opened::Mac(_) => draft.mac.is_some(),
+        Opened::Disk(..) => draft.disk.is_some(),
+        Opened::SectorBytes(_) => draft.sector_bytes.is_some(),
+    };
+    if twice {
+        return Err(OptionFault::Twice { name });
+    }
+    match what {
+        Opened::Tap(tap) => draft.tap = Some(tap?),
+        Opened::Mac(mac) => draft.mac = Some(mac),
+        Opened::Disk(Ok(disk), path) => draft.disk = Some((disk, path)),
+        Opened::Disk(Err(fault), path) => return Err(OptionFault::Disk { path, fault }),
+        Opened::SectorBytes(bytes) => draft.sector_bytes = Some(bytes),
+    }
+    Ok(())
+}
+
+fn size_disk(name: &str, disk: Disk, path: String, sector_bytes: u16) -> Result<Attachment, Refusal> {
+    let Disk { file, capacity_bytes } = disk;
     if capacity_bytes < u64::from(sector_bytes) || !capacity_bytes.is_multiple_of(u64::from(sector_bytes)) {
         return Err(Refusal::BlockSize { name: name.to_owned(), path, capacity: capacity_bytes, sector_bytes });
     }
@@ -154,10 +185,9 @@ fn size_disk(name: &str, mut file: File, path: String, sector_bytes: u16) -> Res
 /// An address for a network that was given none: random, unicast, locally administered.
 fn random_mac() -> Result<[u8; 6], Refusal> {
     let mut mac = [0; 6];
-    let read = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut mac));
-    read.map_err(|error| Refusal::Step {
-        what: "Could not read /dev/urandom",
-        errno: Errno::from(error),
+    sys::random(&mut mac).map_err(|errno| Refusal::Step {
+        what: "Could not get random bytes",
+        errno,
         remedy: "give each network its address with --net-mac",
     })?;
     mac[0] = (mac[0] & 0xfe) | 2;

@@ -2,12 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
 use fulmar_core::solo5::{ReadAt, ReadFailed};
 
+use crate::inherited::Inherited;
 use crate::refusal::Refusal;
 use crate::sys::{self, Errno};
 
@@ -20,10 +20,10 @@ pub(crate) struct ImageFile {
 impl ImageFile {
     /// Opens what the KERNEL operand says: a path, or `@FD` for a file that whoever started us has opened (a file of such a
     /// name is written `./@3`).
-    pub(crate) fn open(operand: &OsStr) -> Result<ImageFile, Refusal> {
+    pub(crate) fn open(operand: &OsStr, inherited: &mut Inherited) -> Result<ImageFile, Refusal> {
         let name = operand.to_string_lossy().into_owned();
         let opened = match sys::fd_number(operand.as_bytes()) {
-            Some(number) => sys::take_fd(number).map(|fd: OwnedFd| File::from(fd)),
+            Some(number) => inherited.take(number).map(File::from),
             None => File::open(operand).map_err(Errno::from),
         };
         match opened {

@@ -29,6 +29,16 @@ pub(crate) enum Refusal {
     Memory { bytes: u64, errno: Errno },
     /// More memory than the kind can give.
     MemoryLarge { bytes: u64, bytes_max: u64 },
+    /// The user that the tender is to become cannot be had.
+    User { user: u32, errno: Errno },
+    /// Where the guest's fate is to be recorded cannot be written.
+    Status { place: String, errno: Errno },
+    /// A debugging option, and nobody allowed debugging.
+    DebugForbidden { option: &'static str },
+    /// The core file could not be made.
+    Core { path: String, errno: Errno },
+    /// The debugger's socket could not be made.
+    Gdb { path: String, errno: Errno },
     /// A step of the set-up failed; the text says what to do.
     Step { what: &'static str, errno: Errno, remedy: &'static str },
     /// The host cannot do what is needed.
@@ -44,6 +54,12 @@ pub(crate) enum OptionFault {
     Memory,
     /// Not `NAME=VALUE` with a name of letters and digits.
     Form { wanted: &'static str },
+    /// Not what the option takes.
+    Plain { wanted: &'static str },
+    /// Not the numbers of a user and a group.
+    UserForm,
+    /// The original's debugger on a TCP port.
+    GdbPort,
     /// Not six bytes.
     Mac,
     /// Not a power of two from 512 to 32768.
@@ -58,8 +74,23 @@ pub(crate) enum OptionFault {
     Twice { name: String },
     /// The tap could not be had.
     Interface { interface: String, errno: Errno },
-    /// The disk could not be opened.
-    Block { path: String, errno: Errno },
+    /// The disk could not be had.
+    Disk { path: String, fault: DiskFault },
+}
+
+/// Why a disk could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DiskFault {
+    /// It does not open for reading and writing.
+    Open(Errno),
+    /// Neither a file nor a block device.
+    Kind,
+    /// Somebody has it.
+    Used,
+    /// It cannot be locked.
+    Lock(Errno),
+    /// Nobody knows how large it is.
+    Capacity(Errno),
 }
 
 impl fmt::Display for Refusal {
@@ -104,6 +135,26 @@ impl fmt::Display for Refusal {
                 "guest memory size {bytes} bytes exceeds the max size {bytes_max} bytes: give --mem at most {}",
                 bytes_max >> 20
             ),
+            Refusal::User { user, errno } => {
+                write!(f, "Could not become user {user}: {errno}: start it as root, or leave --user out")
+            }
+            Refusal::Status { place, errno } => {
+                write!(f, "Could not record the guest's status: {place}: {errno}: give it a place that can be written")
+            }
+            Refusal::DebugForbidden { option } => write!(
+                f,
+                "Invalid option: `{option}': debugging is not allowed: the operator allows it by a link to this program \
+                 whose name ends in -debug"
+            ),
+            Refusal::Core { path, errno } => {
+                write!(f, "dumpcore: {path}: {errno}: give --dumpcore a folder that can be written")
+            }
+            Refusal::Gdb { path, errno } => {
+                write!(
+                    f,
+                    "gdb: {path}: {errno}: give --gdb a path for a socket that nobody uses, at most 107 bytes long"
+                )
+            }
             Refusal::Step { what, errno, remedy } => write!(f, "{what}: {errno}: {remedy}"),
             Refusal::Host { what } => f.write_str(what),
         }
@@ -116,6 +167,9 @@ impl fmt::Display for OptionFault {
             OptionFault::Unknown => f.write_str("no such option; see --help, and put the guest's own behind the image"),
             OptionFault::Memory => f.write_str("Malformed argument to --mem; give a whole number of MiB above 0"),
             OptionFault::Form { wanted } => write!(f, "write it as {wanted}, NAME being 1 to 67 letters and digits"),
+            OptionFault::Plain { wanted } => write!(f, "write it as {wanted}"),
+            OptionFault::UserForm => f.write_str("write it as --user=UID or --user=UID:GID, numbers below 4294967295"),
+            OptionFault::GdbPort => f.write_str("the debugger comes to a unix socket: write it as --gdb=SOCKET"),
             OptionFault::Mac => f.write_str("write the address as six hexadecimal bytes, 02:00:00:00:00:01"),
             OptionFault::SectorSize => f.write_str(
                 "Block size must be a multiple of 2 greater than or equal 512; give a power of two up to 32768",
@@ -131,9 +185,24 @@ impl fmt::Display for OptionFault {
                 f,
                 "Could not attach interface: {interface}: {errno}; it must be an existing tap that is up and not in use"
             ),
-            OptionFault::Block { path, errno } => {
-                write!(f, "Could not open block device: {path}: {errno}; it must be a file or disk that can be written")
+            OptionFault::Disk { path, fault: DiskFault::Capacity(errno) } => {
+                write!(f, "{path}: Could not determine capacity: {errno}; give it a regular file or a disk")
             }
+            OptionFault::Disk { path, fault } => write!(f, "Could not open block device: {path}: {fault}"),
+        }
+    }
+}
+
+impl fmt::Display for DiskFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DiskFault::Open(errno) => write!(f, "{errno}; it must be a file or disk that can be written"),
+            DiskFault::Kind => f.write_str("it is neither a file nor a block device; give it one of these"),
+            DiskFault::Used => {
+                f.write_str("it is in use; end the unikernel that has it, or unmount it, or give another one")
+            }
+            DiskFault::Lock(errno) => write!(f, "it cannot be locked: {errno}; put it on a file system with locks"),
+            DiskFault::Capacity(errno) => write!(f, "nobody knows its size: {errno}"),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The filter that a guest or its tender lives under: a table of (system call, argument rules, why), compiled to the
-//! kernel's filter language. Whatever no row allows ends the process at once.
+//! kernel's filter language. Whatever no row allows ends the process at once; a few rows call the tender instead.
 
 use std::os::fd::RawFd;
 
-use crate::sys::{self, Errno};
+use crate::refusal::Refusal;
+use crate::sys;
 
 /// `AUDIT_ARCH_X86_64`.
 const ARCHITECTURE: u32 = 0xC000_003E;
@@ -23,26 +24,43 @@ const IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
 const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-/// One row: this call is allowed if every argument rule holds.
+/// One row: what becomes of this call if every argument rule holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Row {
+pub struct Row {
     pub(crate) call: i64,
     pub(crate) arguments: Vec<Argument>,
+    pub(crate) verdict: Verdict,
     /// Why the guest cannot do without it.
-    pub(crate) why: &'static str,
+    pub why: &'static str,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is made.
+    Allow,
+    /// It is not, and the handler of SIGSYS is called in its place.
+    Signal,
 }
 
 /// A rule for one argument, compared in all its 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Argument {
+    /// It is this.
     Is(u32, u64),
+    /// It is not more than this.
     AtMost(u32, u64),
 }
 
 impl Row {
     /// A row.
     pub(crate) fn new(call: i64, arguments: &[Argument], why: &'static str) -> Row {
-        Row { call, arguments: arguments.to_vec(), why }
+        Row { call, arguments: arguments.to_vec(), verdict: Verdict::Allow, why }
+    }
+
+    /// A row for a call that is the tender's business.
+    pub(crate) fn signal(call: i64, why: &'static str) -> Row {
+        Row { call, arguments: Vec::new(), verdict: Verdict::Signal, why }
     }
 
     /// A row whose first argument is this descriptor.
@@ -71,14 +89,18 @@ impl Filter {
             program.extend(compile_row(row));
         }
         program.push(finish(libc::SECCOMP_RET_KILL_PROCESS));
-        assert!(program.len() <= INSTRUCTIONS_MAX, "63 devices of four rows each do not fill a filter");
+        assert!(program.len() <= INSTRUCTIONS_MAX, "63 devices of two rows each do not fill a filter");
         Filter { program }
     }
 
-    /// Puts the filter on this process, for ever.
-    pub(crate) fn install(&self) -> Result<(), Errno> {
-        sys::no_new_privileges()?;
-        sys::install_filter(&self.program)
+    /// Puts the filter on this process, for ever. The filter's own memory cannot be given back under it.
+    pub(crate) fn confine(self) -> Result<(), Refusal> {
+        let filter = std::mem::ManuallyDrop::new(self);
+        sys::install_filter(&filter.program).map_err(|errno| Refusal::Step {
+            what: "Could not confine the guest by seccomp",
+            errno,
+            remedy: "run a kernel of 4.14 or newer with CONFIG_SECCOMP_FILTER",
+        })
     }
 }
 
@@ -104,7 +126,10 @@ fn compile_row(row: &Row) -> Vec<libc::sock_filter> {
             ]),
         }
     }
-    code.push(finish(libc::SECCOMP_RET_ALLOW));
+    code.push(finish(match row.verdict {
+        Verdict::Allow => libc::SECCOMP_RET_ALLOW,
+        Verdict::Signal => libc::SECCOMP_RET_TRAP,
+    }));
     code.push(load(NUMBER_AT));
     let last = code.len() - 1;
     for (at, instruction) in code.iter_mut().enumerate() {
@@ -177,7 +202,8 @@ mod tests {
             Row::on_fd(1, 1, ""),
             Row::on_fd(1, 9, ""),
             Row::new(17, &[Argument::Is(0, 5), Argument::Is(2, 512), Argument::AtMost(3, limit)], ""),
-            Row::new(231, &[], ""),
+            Row::new(231, &[Argument::Is(1, 7)], ""),
+            Row::signal(231, ""),
         ]);
         let on = |call, arguments| verdict(&filter, ARCHITECTURE, call, arguments);
         assert_eq!(on(1, [1, 0, 0, 0, 0, 0]), ALLOW);
@@ -190,7 +216,8 @@ mod tests {
         assert_eq!(on(17, [5, 0, 512, (6 << 32) + 0xffff_ffff, 0, 0]), ALLOW);
         assert_eq!(on(17, [5, 0, 512, 8 << 32, 0, 0]), KILL);
         assert_eq!(on(17, [5, 0, 513, 0, 0, 0]), KILL);
-        assert_eq!(on(231, [3; 6]), ALLOW);
+        assert_eq!(on(231, [3, 7, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(on(231, [3; 6]), libc::SECCOMP_RET_TRAP);
         assert_eq!(on(39, [0; 6]), KILL);
         assert_eq!(on(X32 | 231, [0; 6]), KILL);
         assert_eq!(verdict(&filter, 0x4000_0003, 231, [0; 6]), KILL);

@@ -1,73 +1,275 @@
-//! From the command line to a running guest: which kind, which image, then the kind's three steps.
+//! From the command line to a running guest. Everything is opened first; then the tender gives up what it is, and only then
+//! looks at the image, whose author nobody knows.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use fulmar_core::solo5::{Elf, Target, manifest, note};
+use fulmar_core::solo5::{Elf, ImageError, Target, manifest, note};
 
 use crate::arguments::{self, Request, RunArguments};
-use crate::device::Devices;
+use crate::core_file::CoreFile;
+use crate::device::{self, Devices, OpenedOption};
 use crate::image::ImageFile;
+use crate::inherited::Inherited;
+use crate::load::LoadError;
+use crate::privilege::{self, View};
 use crate::refusal::Refusal;
+use crate::seccomp::Row;
+use crate::status::{self, Record, Sinks};
+use crate::sys::Errno;
 use crate::{hvt, report, spt, sys};
 
+/// What the names of the tender end with under which guests may be looked into.
+const DEBUG_SUFFIX: &str = "-debug";
+
 /// Runs what the command line asks for. Exit codes: the guest's status; 1 for whatever kept it from running.
-pub(crate) fn main() -> i32 {
+pub fn main() -> i32 {
     sys::prepare_process();
     let mut words = std::env::args_os();
     let program = words.next().map_or_else(|| String::from("fulmar-tender"), |path| base_name(&path));
-    report::set_program(&program);
-    let words: Vec<OsString> = words.collect();
-    match run(&program, words) {
-        Ok(code) => code,
-        Err(refusal) => {
-            report::say(format_args!("{refusal}"));
-            1
-        }
+    match prepare(&program, words.collect()).and_then(Prepared::confine) {
+        Ok(confined) => confined.run(),
+        Err(code) => code,
     }
 }
 
-fn run(program: &str, words: Vec<OsString>) -> Result<i32, Refusal> {
-    let wanted = wanted_by_name(program);
-    match arguments::parse(words)? {
+/// A guest whose image is in place, and the tender with nothing left but its open files: the first of three states.
+pub struct Prepared(Kind<spt::Prepared, hvt::Prepared>);
+
+/// The same, with no system call left that neither of them needs: the second state. The third, a guest that runs, lasts until
+/// the process ends.
+pub struct Confined(Kind<spt::Confined, hvt::Confined>);
+
+/// Either kind.
+enum Kind<S, H> {
+    Spt(S),
+    Hvt(H),
+}
+
+/// Opens all, gives up all privileges, and puts the image into place.
+///
+/// # Errors
+/// The exit code, once it has been said why there is no guest: one line, which names the thing and the remedy. Also when the
+/// command line was a question, which has then been answered.
+pub fn prepare(program: &str, words: Vec<OsString>) -> Result<Prepared, i32> {
+    report::set_program(program);
+    match arguments::parse(words).map_err(failed)? {
         Request::Help => {
             eprint!("{}", arguments::usage(program));
-            Ok(1)
+            Err(1)
         }
         Request::Version => {
             eprintln!("{program} tender, version {}\nABI version 2", env!("CARGO_PKG_VERSION"));
-            Ok(0)
+            Err(0)
         }
-        Request::Run(arguments) => start(wanted, &arguments),
+        Request::Run(arguments) => run(program, arguments).map_err(failed),
     }
 }
 
-fn start(wanted: Option<Target>, arguments: &RunArguments) -> Result<i32, Refusal> {
-    let image = ImageFile::open(&arguments.kernel)?;
-    let wrong = |error| Refusal::Image { name: image.name().to_owned(), error };
-    let elf = Elf::read(&image).map_err(wrong)?;
-    let abi = note::find_abi(&image, &elf).map_err(wrong)?;
-    let target = wanted.unwrap_or(abi.target);
-    abi.check_target(target).map_err(wrong)?;
-    abi.check_version().map_err(wrong)?;
-    let manifest = manifest::find(&image, &elf).map_err(wrong)?;
-    let devices = Devices::open(&manifest, &arguments.options)?;
-    match target {
-        Target::Spt => {
-            let prepared = spt::Prepared::new(arguments, &image, &elf, devices)?;
-            prepared.confine()?.run().enter()
+fn run(program: &str, arguments: RunArguments) -> Result<Prepared, Refusal> {
+    let wanted = wanted_by_name(program);
+    let opened = Opened::new(program, wanted, arguments)?;
+    let view = privilege::give_up(opened.user)?;
+    opened.load(wanted, view)
+}
+
+/// Says why there is no guest.
+#[expect(clippy::needless_pass_by_value, reason = "the last place that an error comes to")]
+fn failed(refusal: Refusal) -> i32 {
+    report::say(format_args!("{refusal}"));
+    status::record(Record::Failed);
+    1
+}
+
+impl Prepared {
+    /// The rows of the filter that is about to be installed.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        match &self.0 {
+            Kind::Spt(prepared) => &prepared.rows,
+            Kind::Hvt(prepared) => &prepared.rows,
         }
-        _ => {
-            let prepared = hvt::Prepared::new(arguments, &image, &elf, devices)?;
-            prepared.confine()?.run().until_end()
+    }
+
+    /// The same guest with one row fewer, to prove that it cannot do without.
+    pub fn remove_row(&mut self, index: usize) {
+        match &mut self.0 {
+            Kind::Spt(prepared) => drop(prepared.rows.remove(index)),
+            Kind::Hvt(prepared) => drop(prepared.rows.remove(index)),
+        }
+    }
+
+    /// Gives up every system call but those of the rows.
+    ///
+    /// # Errors
+    /// The exit code, once it has been said why: the kernel has no such filters.
+    pub fn confine(self) -> Result<Confined, i32> {
+        match self.0 {
+            Kind::Spt(prepared) => prepared.confine().map(Kind::Spt),
+            Kind::Hvt(prepared) => prepared.confine().map(Kind::Hvt),
+        }
+        .map(Confined)
+        .map_err(failed)
+    }
+}
+
+impl Confined {
+    /// Runs the guest to its end, which is this process's end.
+    pub fn run(self) -> ! {
+        match self.0 {
+            Kind::Spt(confined) => confined.run().enter(),
+            Kind::Hvt(confined) => confined.run().until_end(),
         }
     }
 }
 
-/// The kind that the program's name asks for: `solo5-hvt` and `solo5-spt`, also with a version behind (`solo5-hvt.2`).
+/// Everything that the command line names, open.
+struct Opened {
+    user: Option<privilege::User>,
+    image: ImageFile,
+    devices: Vec<OpenedOption>,
+    given: Given<()>,
+}
+
+/// What a guest is run with, its devices being `D`.
+pub(crate) struct Given<D = Devices> {
+    pub(crate) memory_bytes: u64,
+    pub(crate) exec_heap: bool,
+    pub(crate) net_ring: bool,
+    pub(crate) kvm: Option<Kvm>,
+    pub(crate) command_line: Vec<u8>,
+    pub(crate) core: Option<CoreFile>,
+    pub(crate) gdb: Option<UnixListener>,
+    pub(crate) devices: D,
+}
+
+/// `/dev/kvm`, or why there is none.
+pub(crate) struct Kvm {
+    pub(crate) opened: Result<OwnedFd, Errno>,
+    /// The command line speaks of it.
+    pub(crate) is_asked_for: bool,
+}
+
+/// An image that has been looked at.
+pub(crate) struct Image {
+    pub(crate) file: ImageFile,
+    pub(crate) elf: Elf,
+}
+
+impl Image {
+    /// Puts its name before what is wrong with it.
+    pub(crate) fn wrong(&self) -> impl Fn(LoadError) -> Refusal {
+        let name = self.file.name();
+        move |error| match error {
+            LoadError::Image(error) => Refusal::Image { name: name.to_owned(), error },
+            LoadError::Protect(errno) => Refusal::Protect { name: name.to_owned(), errno },
+        }
+    }
+}
+
+impl Opened {
+    fn new(program: &str, wanted: Option<Target>, arguments: RunArguments) -> Result<Opened, Refusal> {
+        let debug = &arguments.debug;
+        for (is_given, option) in [(debug.core.is_some(), "--dumpcore"), (debug.gdb.is_some(), "--gdb")] {
+            if is_given && !program.ends_with(DEBUG_SUFFIX) {
+                return Err(Refusal::DebugForbidden { option });
+            }
+        }
+        if sys::reads_imply_exec() {
+            let what = "Cannot run with personality READ_IMPLIES_EXEC: start it without `setarch -X`".into();
+            return Err(Refusal::Host { what });
+        }
+        let mut inherited = Inherited::take_all(arguments.fds());
+        status::set_sinks(open_sinks(arguments.status_file, arguments.status_fd, &mut inherited)?);
+        let image = ImageFile::open(&arguments.kernel, &mut inherited)?;
+        let kvm = match (arguments.kvm, wanted) {
+            (Some(number), _) => Some(Kvm { opened: inherited.take(number), is_asked_for: true }),
+            (None, Some(Target::Spt)) => None,
+            (None, _) => {
+                let opened = File::options().read(true).write(true).open("/dev/kvm");
+                Some(Kvm { opened: opened.map(OwnedFd::from).map_err(Errno::from), is_asked_for: false })
+            }
+        };
+        Ok(Opened {
+            user: arguments.user,
+            image,
+            devices: device::open(arguments.options, &mut inherited),
+            given: Given {
+                memory_bytes: arguments.memory_bytes,
+                exec_heap: arguments.exec_heap,
+                net_ring: arguments.net_ring,
+                kvm,
+                command_line: arguments.command_line,
+                core: arguments.debug.core.map(|folder| CoreFile::create(&folder, program)).transpose()?,
+                gdb: arguments.debug.gdb.map(|path| listen(&path)).transpose()?,
+                devices: (),
+            },
+        })
+    }
+
+    /// Looks at the image, and puts it into place.
+    fn load(self, wanted: Option<Target>, view: View) -> Result<Prepared, Refusal> {
+        let Opened { image: file, devices, given, .. } = self;
+        let wrong = |error: ImageError| Refusal::Image { name: file.name().to_owned(), error };
+        let elf = Elf::read(&file).map_err(wrong)?;
+        let abi = note::find_abi(&file, &elf).map_err(wrong)?;
+        let target = wanted.unwrap_or(abi.target);
+        abi.check_target(target).map_err(wrong)?;
+        abi.check_version().map_err(wrong)?;
+        let manifest = manifest::find(&file, &elf).map_err(wrong)?;
+        let devices = Devices::attach(&manifest, devices)?;
+        let Given { memory_bytes, exec_heap, net_ring, kvm, command_line, core, gdb, devices: () } = given;
+        let given = Given { memory_bytes, exec_heap, net_ring, kvm, command_line, core, gdb, devices };
+        let image = Image { file, elf };
+        let prepared = match target {
+            Target::Spt => Kind::Spt(spt::Prepared::new(given, &image)?),
+            _ => Kind::Hvt(hvt::Prepared::new(given, &image)?),
+        };
+        let View { network_is_own, root_is_empty } = view;
+        status::record(Record::Running { network_is_own, root_is_empty });
+        Ok(Prepared(prepared))
+    }
+}
+
+fn open_sinks(file: Option<OsString>, stream: Option<i32>, inherited: &mut Inherited) -> Result<Sinks, Refusal> {
+    let open = |path: OsString| {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let place = || path.to_string_lossy().into_owned();
+        options.open(&path).map_err(|error| Refusal::Status { place: place(), errno: error.into() })
+    };
+    let take = |number| inherited.take(number).map_err(|errno| Refusal::Status { place: format!("@{number}"), errno });
+    Ok(Sinks { file: file.map(open).transpose()?.map(OwnedFd::from), stream: stream.map(take).transpose()? })
+}
+
+/// A socket for a debugger. One that a tender has left behind is taken over.
+fn listen(path: &OsStr) -> Result<UnixListener, Refusal> {
+    let refusal =
+        |error: std::io::Error| Refusal::Gdb { path: path.to_string_lossy().into_owned(), errno: error.into() };
+    let is_dead = |error: &std::io::Error| {
+        error.kind() == std::io::ErrorKind::AddrInUse
+            && std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
+    sys::restrict_new_files();
+    match UnixListener::bind(path) {
+        Err(error) if is_dead(&error) => {
+            std::fs::remove_file(path).and_then(|()| UnixListener::bind(path)).map_err(refusal)
+        }
+        bound => bound.map_err(refusal),
+    }
+}
+
+/// The kind that the program's name asks for: `solo5-hvt` and `solo5-spt`, also with a version behind (`solo5-hvt.2`) or for
+/// debugging (`solo5-hvt-debug`).
 fn wanted_by_name(program: &str) -> Option<Target> {
     let stem = program.split('.').next().unwrap_or(program);
+    let stem = stem.strip_suffix(DEBUG_SUFFIX).unwrap_or(stem);
     [(Target::Hvt, "solo5-hvt"), (Target::Spt, "solo5-spt")]
         .into_iter()
         .find(|(_, name)| *name == stem)

@@ -1,12 +1,10 @@
-//! The system calls that the standard library does not have. Every one checks its result; none decides anything.
+//! The system calls of the set-up that the standard library does not have: before a guest is there, through the C library.
+//! Every one checks its result; none decides anything. What is called beside a guest is in `raw`.
 #![allow(unsafe_code, reason = "system calls")]
 
-use std::ffi::c_ulong;
+use std::ffi::CStr;
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-
-/// What the timer of a guest is known by in the epoll set, beside its networks' handles.
-pub(crate) const TIMER: u64 = 0xFFFF_FFFE;
 
 /// An error number of the operating system, shown as its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +45,7 @@ pub(crate) fn prepare_process() {
         let is_open = unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
         // SAFETY: the path is a string that ends with NUL. The lowest free number is this one.
         if !is_open && unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } != fd {
-            exit_now(1);
+            std::process::exit(1);
         }
     }
     // SAFETY: to ignore a signal runs no code of ours.
@@ -85,46 +83,6 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
 }
 
-/// Writes once. A short write is no error.
-pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
-    // SAFETY: the kernel reads `bytes`.
-    check_size(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })
-}
-
-/// Reads once.
-pub(crate) fn read(fd: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
-    // SAFETY: the kernel writes at most `bytes.len()` bytes into `bytes`.
-    check_size(unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) })
-}
-
-/// Writes once at an offset.
-pub(crate) fn pwrite(fd: RawFd, bytes: &[u8], offset: i64) -> Result<usize, Errno> {
-    // SAFETY: the kernel reads `bytes`.
-    check_size(unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), offset) })
-}
-
-/// Reads once at an offset.
-pub(crate) fn pread(fd: RawFd, bytes: &mut [u8], offset: i64) -> Result<usize, Errno> {
-    // SAFETY: the kernel writes at most `bytes.len()` bytes into `bytes`.
-    check_size(unsafe { libc::pread(fd, bytes.as_mut_ptr().cast(), bytes.len(), offset) })
-}
-
-/// An `ioctl` whose argument is a number, or nothing.
-pub(crate) fn ioctl(fd: RawFd, request: c_ulong, argument: c_ulong) -> Result<i32, Errno> {
-    // SAFETY: callers use it only with requests that take a number.
-    check(unsafe { libc::ioctl(fd, request as _, argument) })
-}
-
-/// An `ioctl` whose argument is a structure.
-///
-/// # Safety
-/// `T` must be the structure that the request reads and writes, and whatever addresses stand in it must be as the request
-/// wants them.
-pub(crate) unsafe fn ioctl_with<T>(fd: RawFd, request: c_ulong, argument: &mut T) -> Result<i32, Errno> {
-    // SAFETY: as the caller promises.
-    check(unsafe { libc::ioctl(fd, request as _, &raw mut *argument) })
-}
-
 /// A socket that serves to ask about network interfaces.
 pub(crate) fn control_socket() -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is involved.
@@ -153,37 +111,10 @@ pub(crate) fn epoll_add(set: BorrowedFd<'_>, fd: RawFd, number: u64) -> Result<(
     check(unsafe { libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) }).map(drop)
 }
 
-/// Waits until something in the set can be read.
-pub(crate) fn epoll_wait(set: BorrowedFd<'_>, events: &mut [libc::epoll_event]) -> Result<usize, Errno> {
-    let room = i32::try_from(events.len()).unwrap_or(i32::MAX);
-    // SAFETY: the kernel writes at most `room` events into `events`.
-    let count = unsafe { libc::epoll_pwait(set.as_raw_fd(), events.as_mut_ptr(), room, -1, std::ptr::null()) };
-    check(count).map(|count| count as usize)
-}
-
 /// A new timer of the monotonic clock.
 pub(crate) fn timer_create() -> Result<OwnedFd, Errno> {
     // SAFETY: no memory is involved.
     own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK) })
-}
-
-/// Lets a timer fire once, this many nanoseconds from now.
-pub(crate) fn timer_set(timer: BorrowedFd<'_>, ns: u64) -> Result<(), Errno> {
-    let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let s = i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX);
-    // A value of zero would disarm it; a nanosecond more hurts nobody.
-    let value = libc::timespec { tv_sec: s, tv_nsec: (ns % 1_000_000_000) as i64 | 1 };
-    let spec = libc::itimerspec { it_interval: zero, it_value: value };
-    // SAFETY: the kernel reads `spec`.
-    check(unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const spec, std::ptr::null_mut()) }).map(drop)
-}
-
-/// Nanoseconds since 1970.
-pub(crate) fn wall_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes `now`. This clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
 /// Refuses the personality in which all that is readable can be executed.
@@ -214,24 +145,132 @@ pub(crate) fn install_filter(program: &[libc::sock_filter]) -> Result<(), Errno>
     }
 }
 
-/// Lets SIGINT and SIGTERM call this.
-pub(crate) fn on_termination(handler: extern "C" fn(i32)) -> Result<(), Errno> {
-    // SAFETY: all zero is a valid `sigaction`: no flags, no mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler as *const () as usize;
-    // SAFETY: the kernel's library writes `sa_mask`.
-    unsafe { libc::sigfillset(&raw mut action.sa_mask) };
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the handler does only what a handler may: write and end.
-        check(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) })?;
-    }
-    Ok(())
+/// A counter that can be waited for.
+pub(crate) fn event_create() -> Result<OwnedFd, Errno> {
+    // SAFETY: no memory is involved.
+    own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })
 }
 
-/// Ends the process at once.
-pub(crate) fn exit_now(status: i32) -> ! {
-    // SAFETY: nothing runs after it.
-    unsafe { libc::_exit(status) }
+/// Takes the only lock of an open file or disk, for as long as it is open; [`libc::EWOULDBLOCK`] if somebody else has it.
+pub(crate) fn lock(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+}
+
+/// How a descriptor was opened: `O_RDWR` and the like.
+pub(crate) fn access_mode(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }).map(|flags| flags & libc::O_ACCMODE)
+}
+
+/// Sends us SIGIO whenever this descriptor can be read.
+pub(crate) fn signal_input(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: no memory is involved.
+    let me = unsafe { libc::getpid() };
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETOWN, me) })?;
+    // SAFETY: no memory is involved.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_ASYNC) }).map(drop)
+}
+
+/// What a signal calls: its number, what the kernel says of it, where the process stood.
+pub(crate) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// Lets a signal call this, all others waiting meanwhile. `flags` are those of `sigaction(2)`.
+pub(crate) fn on_signal(signal: i32, handler: Handler, flags: i32) -> Result<(), Errno> {
+    // SAFETY: all zero is a valid `sigaction`.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | flags;
+    // SAFETY: the C library writes `sa_mask`.
+    unsafe { libc::sigfillset(&raw mut action.sa_mask) };
+    // SAFETY: every handler of ours does only what a handler may.
+    check(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }).map(drop)
+}
+
+/// Keeps all signals away from this thread.
+pub(crate) fn block_signals() -> Result<(), Errno> {
+    // SAFETY: all zero is a valid set.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the C library writes `all`.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: the kernel reads `all`.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        errno => Err(Errno(errno)),
+    }
+}
+
+/// A stack for handlers of signals, which do not trust the one that a guest has left.
+pub(crate) fn set_signal_stack(stack: &'static mut [u8]) -> Result<(), Errno> {
+    let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
+    // SAFETY: the memory is given away for ever.
+    check(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }).map(drop)
+}
+
+/// Whether programs may use the instructions for the base of the thread-local storage (`AT_HWCAP2`, bit 1).
+pub(crate) fn has_fs_instructions() -> bool {
+    // SAFETY: it only asks.
+    unsafe { libc::getauxval(libc::AT_HWCAP2) & 2 != 0 }
+}
+
+/// Files that are made from here on are their owner's alone.
+pub(crate) fn restrict_new_files() {
+    // SAFETY: no memory is involved.
+    unsafe { libc::umask(0o077) };
+}
+
+/// Random bytes.
+pub(crate) fn random(bytes: &mut [u8]) -> Result<(), Errno> {
+    // SAFETY: the kernel writes at most `bytes.len()` bytes into `bytes`.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if got == bytes.len() as isize { Ok(()) } else { Err(Errno::last()) }
+}
+
+/// Our user id.
+pub(crate) fn user() -> u32 {
+    // SAFETY: it only asks.
+    unsafe { libc::geteuid() }
+}
+
+/// Leaves namespaces for new ones: flags of `unshare(2)`.
+pub(crate) fn unshare(flags: i32) -> Result<(), Errno> {
+    // SAFETY: no memory is involved, and no file descriptors or memory are among what is left.
+    check(unsafe { libc::unshare(flags) }).map(drop)
+}
+
+/// Makes a folder all that there is of the file system.
+pub(crate) fn change_root(folder: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path ends with NUL.
+    check(unsafe { libc::chroot(folder.as_ptr()) })?;
+    // SAFETY: the path ends with NUL.
+    check(unsafe { libc::chdir(c"/".as_ptr()) }).map(drop)
+}
+
+/// Becomes another user, in every way, with no groups but one.
+pub(crate) fn become_user(user: u32, group: u32) -> Result<(), Errno> {
+    // SAFETY: no group is read.
+    check(unsafe { libc::setgroups(0, std::ptr::null()) })?;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::setresgid(group, group, group) })?;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::setresuid(user, user, user) }).map(drop)
+}
+
+/// Gives up every capability.
+pub(crate) fn drop_capabilities() -> Result<(), Errno> {
+    // `_LINUX_CAPABILITY_VERSION_3`, and ourselves.
+    let header = [0x2008_0522u32, 0];
+    let none = [0u32; 6];
+    // SAFETY: the kernel reads a header and, of that version, six numbers.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    if set != 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }).map(drop)
 }
 
 fn own(fd: RawFd) -> Result<OwnedFd, Errno> {
@@ -242,8 +281,4 @@ fn own(fd: RawFd) -> Result<OwnedFd, Errno> {
 
 fn check(result: i32) -> Result<i32, Errno> {
     if result < 0 { Err(Errno::last()) } else { Ok(result) }
-}
-
-fn check_size(result: isize) -> Result<usize, Errno> {
-    usize::try_from(result).map_err(|_| Errno::last())
 }

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use fulmar_core::limits::INTERFACE_BYTES_MAX;
 
+use crate::raw;
 use crate::sys::{self, Errno};
 
 /// Payload of a frame on a descriptor that is no interface (a datagram socket: one datagram is one frame).
@@ -59,7 +60,7 @@ impl InterfaceRequest {
     fn send(&mut self, fd: RawFd, request: c_ulong) -> Result<(), Errno> {
         // SAFETY: every request of this module takes a `struct ifreq`; where an address stands in it, it is that of a
         // structure that outlives the call.
-        unsafe { sys::ioctl_with(fd, request, self) }.map(drop)
+        unsafe { raw::ioctl_with(fd, request, self) }.map(drop)
     }
 }
 
@@ -90,11 +91,10 @@ pub(crate) fn attach(interface: &OsStr) -> Result<Tap, Errno> {
 }
 
 /// Takes over a descriptor: a tap, or a datagram socket.
-pub(crate) fn inherit(number: RawFd) -> Result<Tap, Errno> {
-    let fd = sys::take_fd(number)?;
+pub(crate) fn inherit(fd: OwnedFd) -> Result<Tap, Errno> {
     sys::set_nonblocking(fd.as_fd())?;
     let mut request = InterfaceRequest::new([0; INTERFACE_BYTES_MAX + 1]);
-    if request.send(number, TUNGETIFF).is_err() {
+    if request.send(fd.as_raw_fd(), TUNGETIFF).is_err() {
         return match sys::keeps_datagrams(fd.as_fd()) {
             true => Ok(Tap { fd, mtu: MTU_BYTES }),
             false => Err(Errno(libc::EINVAL)),

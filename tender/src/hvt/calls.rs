@@ -2,11 +2,15 @@
 //! through the memory's door. Nothing here allocates.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, RawFd};
+
+use fulmar_core::solo5::DeviceKind;
 
 use crate::device::{Attachment, Devices};
 use crate::memory::{Memory, Outside};
-use crate::sys::{self, Errno, TIMER};
+use crate::raw;
+use crate::sys::Errno;
+use crate::waiting::{TIMER, Waiting};
 
 const PORTS: u16 = 0x500;
 const WALLTIME: u16 = 1;
@@ -19,9 +23,9 @@ const NET_READ: u16 = 7;
 const HALT: u16 = 8;
 
 /// What a hypercall says of its success.
-const OK: u32 = 0;
-const AGAIN: u32 = 1;
-const INVALID: u32 = 2;
+pub(super) const OK: u32 = 0;
+pub(super) const AGAIN: u32 = 1;
+pub(super) const INVALID: u32 = 2;
 
 /// Bytes that a halting guest may point to.
 const COOKIE_BYTES: u64 = 512;
@@ -30,16 +34,23 @@ const EVENTS_MAX: usize = 64;
 
 /// What answers.
 pub(super) struct Host<'a> {
-    pub(super) memory: &'a mut Memory,
+    pub(super) memory: &'a Memory,
     pub(super) devices: &'a Devices,
-    pub(super) epoll: BorrowedFd<'a>,
-    pub(super) timer: BorrowedFd<'a>,
+    pub(super) waiting: &'a Waiting,
 }
 
 /// What becomes of the guest after a hypercall.
 pub(super) enum Answer {
     Done,
-    Halt { status: i32 },
+    /// It waits for a network or for the time that has been set: [`Host::wait`], with this address.
+    Wait {
+        at: u64,
+    },
+    /// It has ended; `cookie` is the address of what it wants to be known of that, or 0.
+    Halt {
+        status: i32,
+        cookie: u64,
+    },
 }
 
 /// Why a guest must end; the tender's exit code is then 1.
@@ -88,39 +99,41 @@ impl fmt::Display for Death {
 
 impl Host<'_> {
     /// Answers the hypercall that was made by writing `argument` to `port`.
-    pub(super) fn call(&mut self, port: u16, argument: u32) -> Result<Answer, Death> {
+    pub(super) fn call(&self, port: u16, argument: u32) -> Result<Answer, Death> {
         let at = u64::from(argument);
         let number = port.checked_sub(PORTS).filter(|number| *number <= HALT).ok_or(Death::Port { port })?;
         match number {
-            WALLTIME => self.put_u64(at, sys::wall_ns())?,
+            WALLTIME => self.memory.put_u64(at, raw::wall_ns())?,
             PUTS => self.puts(at)?,
-            POLL => self.poll(at)?,
-            BLOCK_WRITE | BLOCK_READ if self.has(is_block) => self.block(at, number == BLOCK_WRITE)?,
-            NET_WRITE if self.has(is_net) => self.net_write(at)?,
-            NET_READ if self.has(is_net) => self.net_read(at)?,
+            POLL => return self.poll(at),
+            BLOCK_WRITE | BLOCK_READ if self.devices.has(DeviceKind::Block) => self.block(at, number == BLOCK_WRITE)?,
+            NET_WRITE if self.devices.has(DeviceKind::Net) => self.net_write(at)?,
+            NET_READ if self.devices.has(DeviceKind::Net) => self.net_read(at)?,
             HALT => return self.halt(at),
             number => return Err(Death::Hypercall { number }),
         }
         Ok(Answer::Done)
     }
 
-    fn puts(&mut self, at: u64) -> Result<(), Death> {
+    fn puts(&self, at: u64) -> Result<(), Death> {
         let [data, len] = self.words(at)?;
         // A console that is full or gone costs the guest its bytes, never its life.
-        let _ = sys::write(1, self.memory.bytes(data, len)?);
+        let _ = raw::write_guest(1, self.memory.readable(data, len)?);
         Ok(())
     }
 
-    fn poll(&mut self, at: u64) -> Result<(), Death> {
+    fn poll(&self, at: u64) -> Result<Answer, Death> {
         let [timeout_ns] = self.words(at)?;
-        let failed = |errno| Death::Poll { errno };
-        sys::timer_set(self.timer, timeout_ns).map_err(failed)?;
+        raw::timer_set(self.waiting.timer(), timeout_ns).map_err(|errno| Death::Poll { errno })?;
+        Ok(Answer::Wait { at })
+    }
+
+    /// Waits as the guest has asked for in the structure at this address; `false` if a signal came before the end of it.
+    pub(super) fn wait(&self, at: u64) -> Result<bool, Death> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
-        let count = loop {
-            match sys::epoll_wait(self.epoll, &mut events) {
-                Err(Errno(libc::EINTR)) => {}
-                result => break result.map_err(failed)?,
-            }
+        let count = match raw::epoll_wait(self.waiting.epoll(), &mut events) {
+            Err(Errno(libc::EINTR)) => return Ok(false),
+            result => result.map_err(|errno| Death::Poll { errno })?,
         };
         let (mut ready, mut nets) = (0u64, 0u32);
         for event in events.iter().take(count) {
@@ -130,111 +143,104 @@ impl Host<'_> {
                 nets += 1;
             }
         }
-        self.put_u64(at + 8, ready)?;
-        self.put_u32(at + 16, nets)
+        self.memory.put_u64(place(at, 8), ready)?;
+        self.memory.put_u32(place(at, 16), nets)?;
+        Ok(true)
     }
 
-    fn block(&mut self, at: u64, write: bool) -> Result<(), Death> {
+    fn block(&self, at: u64, write: bool) -> Result<(), Death> {
         let [handle, offset, data, len] = self.words(at)?;
-        let Some(Attachment::Block { capacity_bytes, .. }) = self.devices.attachment(handle) else {
-            return self.put_u32(at + 32, INVALID);
+        let answer = |result| Ok(self.memory.put_u32(place(at, 32), result)?);
+        let Some(Attachment::Block { file, capacity_bytes, .. }) = self.devices.attachment(handle) else {
+            return answer(INVALID);
         };
         let within = offset < *capacity_bytes && offset.checked_add(len).is_some_and(|end| end <= *capacity_bytes);
-        let Some(Ok(start)) = within.then(|| i64::try_from(offset)) else { return self.put_u32(at + 32, INVALID) };
-        let fd = self.fd(handle);
+        if !within {
+            return answer(INVALID);
+        }
+        let fd = file.as_raw_fd();
         let (doing, done) = match write {
-            true => ("writing", sys::pwrite(fd, self.memory.bytes(data, len)?, start)),
-            false => ("reading", sys::pread(fd, self.memory.bytes_mut(data, len)?, start)),
+            true => ("writing", raw::pwrite_guest(fd, self.memory.readable(data, len)?, offset)),
+            false => ("reading", raw::pread_guest(fd, self.memory.writable(data, len)?, offset)),
         };
         whole(doing, done, len)?;
-        self.put_u32(at + 32, OK)
+        answer(OK)
     }
 
-    fn net_write(&mut self, at: u64) -> Result<(), Death> {
+    fn net_write(&self, at: u64) -> Result<(), Death> {
         let [handle, data, len] = self.words(at)?;
-        let Some(Attachment::Net { .. }) = self.devices.attachment(handle) else {
-            return self.put_u32(at + 24, INVALID);
-        };
-        match sys::write(self.fd(handle), self.memory.bytes(data, len)?) {
-            // A frame that the host has no room for is lost, as frames are.
-            Err(Errno(libc::EAGAIN | libc::ENOBUFS)) => {}
-            done => whole("writing", done, len)?,
-        }
-        self.put_u32(at + 24, OK)
-    }
-
-    fn net_read(&mut self, at: u64) -> Result<(), Death> {
-        let [handle, data, len] = self.words(at)?;
-        let Some(Attachment::Net { .. }) = self.devices.attachment(handle) else {
-            return self.put_u32(at + 24, INVALID);
-        };
-        match sys::read(self.fd(handle), self.memory.bytes_mut(data, len)?) {
-            Ok(0) | Err(Errno(libc::EAGAIN)) => self.put_u32(at + 24, AGAIN),
-            Ok(done) => {
-                self.put_u64(at + 16, done as u64)?;
-                self.put_u32(at + 24, OK)
+        let result = match self.devices.attachment(handle) {
+            Some(Attachment::Net { fd, .. }) => {
+                send(self.memory, fd.as_raw_fd(), data, len)?;
+                OK
             }
-            Err(errno) => Err(Death::Device { doing: "reading", errno }),
-        }
+            _ => INVALID,
+        };
+        Ok(self.memory.put_u32(place(at, 24), result)?)
     }
 
-    fn halt(&mut self, at: u64) -> Result<Answer, Death> {
+    fn net_read(&self, at: u64) -> Result<(), Death> {
+        let [handle, data, len] = self.words(at)?;
+        let result = match self.devices.attachment(handle) {
+            Some(Attachment::Net { fd, .. }) => match receive(self.memory, fd.as_raw_fd(), data, len)? {
+                Ok(Some(len)) => {
+                    self.memory.put_u64(place(at, 16), len)?;
+                    OK
+                }
+                Ok(None) => AGAIN,
+                Err(errno) => return Err(Death::Device { doing: "reading", errno }),
+            },
+            _ => INVALID,
+        };
+        Ok(self.memory.put_u32(place(at, 24), result)?)
+    }
+
+    fn halt(&self, at: u64) -> Result<Answer, Death> {
         let [cookie] = self.words(at)?;
-        let status = i32::from_le_bytes(self.array(at + 8)?);
+        let status = self.memory.u32_at(place(at, 8))?.cast_signed();
         if cookie != 0 {
-            self.memory.bytes(cookie, COOKIE_BYTES)?;
+            self.memory.readable(cookie, COOKIE_BYTES)?;
         }
-        Ok(Answer::Halt { status })
-    }
-
-    fn has(&self, kind: fn(&Attachment) -> bool) -> bool {
-        self.devices.list().iter().any(|device| kind(&device.attachment))
-    }
-
-    /// The descriptor behind a handle that has been checked.
-    fn fd(&self, handle: u64) -> i32 {
-        self.devices.attachment(handle).map_or(-1, Attachment::fd)
+        Ok(Answer::Halt { status, cookie })
     }
 
     /// The first words of a hypercall's structure.
     fn words<const N: usize>(&self, at: u64) -> Result<[u64; N], Death> {
         let mut words = [0; N];
         for (index, word) in (0..).zip(&mut words) {
-            *word = u64::from_le_bytes(self.array(at + 8 * index)?);
+            *word = self.memory.u64_at(place(at, 8 * index))?;
         }
         Ok(words)
     }
+}
 
-    fn array<const N: usize>(&self, at: u64) -> Result<[u8; N], Death> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.memory.bytes(at, N as u64)?);
-        Ok(array)
-    }
+/// The place of a field in a structure: the address of that has 32 bits.
+fn place(at: u64, offset: u64) -> u64 {
+    at.saturating_add(offset)
+}
 
-    fn put_u64(&mut self, at: u64, value: u64) -> Result<(), Death> {
-        self.memory.bytes_mut(at, 8)?.copy_from_slice(&value.to_le_bytes());
-        Ok(())
-    }
-
-    fn put_u32(&mut self, at: u64, value: u32) -> Result<(), Death> {
-        self.memory.bytes_mut(at, 4)?.copy_from_slice(&value.to_le_bytes());
-        Ok(())
+/// Sends a frame of the guest's. One that the host has no room for is lost, as frames are.
+pub(super) fn send(memory: &Memory, fd: RawFd, data: u64, len: u64) -> Result<(), Death> {
+    match raw::write_guest(fd, memory.readable(data, len)?) {
+        Err(Errno(libc::EAGAIN | libc::ENOBUFS)) => Ok(()),
+        done => whole("writing", done, len),
     }
 }
 
-fn is_block(attachment: &Attachment) -> bool {
-    matches!(attachment, Attachment::Block { .. })
-}
-
-fn is_net(attachment: &Attachment) -> bool {
-    matches!(attachment, Attachment::Net { .. })
+/// Puts a frame into the guest's memory, if one has come, and says how long it is.
+pub(super) fn receive(memory: &Memory, fd: RawFd, data: u64, len: u64) -> Result<Result<Option<u64>, Errno>, Death> {
+    Ok(match raw::read_guest(fd, memory.writable(data, len)?) {
+        Ok(0) | Err(Errno(libc::EAGAIN)) => Ok(None),
+        Ok(done) => Ok(Some(done)),
+        Err(errno) => Err(errno),
+    })
 }
 
 /// Checks that a transfer did all that it should.
-fn whole(doing: &'static str, done: Result<usize, Errno>, bytes: u64) -> Result<(), Death> {
+fn whole(doing: &'static str, done: Result<u64, Errno>, bytes: u64) -> Result<(), Death> {
     match done {
-        Ok(done) if done as u64 == bytes => Ok(()),
-        Ok(done) => Err(Death::Short { doing, done: done as u64, bytes }),
+        Ok(done) if done == bytes => Ok(()),
+        Ok(done) => Err(Death::Short { doing, done, bytes }),
         Err(errno) => Err(Death::Device { doing, errno }),
     }
 }

@@ -50,14 +50,14 @@ pub(super) fn write_tables(memory: &mut Memory) -> Result<(), Outside> {
         put(memory, FIRST_TABLE, address / PAGE_BYTES, address | flags)?;
     }
     // The four directories follow each other: one index runs through all of them.
-    for address in (LARGE_BYTES..memory.end()).step_by(LARGE_BYTES as usize) {
+    for address in (LARGE_BYTES..memory.mapped_bytes()).step_by(LARGE_BYTES as usize) {
         put(memory, DIRECTORIES, address / LARGE_BYTES, address | PRESENT | WRITABLE | LARGE)?;
     }
     Ok(())
 }
 
 fn put(memory: &mut Memory, table: u64, index: u64, entry: u64) -> Result<(), Outside> {
-    memory.any_bytes_mut(table + 8 * index, 8)?.copy_from_slice(&entry.to_le_bytes());
+    memory.bytes_mut(table + 8 * index, 8)?.copy_from_slice(&entry.to_le_bytes());
     Ok(())
 }
 

@@ -1,13 +1,16 @@
 //! `/dev/kvm`: the few requests that a machine of one processor needs, and their structures. Nothing here knows Solo5.
 #![allow(unsafe_code, reason = "ioctls with structures, and the area that the kernel shares with us")]
 
-use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering::Relaxed};
 
 use super::kvm_step;
 use crate::memory::Memory;
+use crate::raw;
 use crate::refusal::Refusal;
-use crate::sys::{self, Errno};
+use crate::report;
+use crate::start::Kvm;
+use crate::sys::Errno;
 
 const API_VERSION: i32 = 12;
 const GET_API_VERSION: u64 = 0xAE00;
@@ -21,18 +24,32 @@ const SET_USER_MEMORY_REGION: u64 = 0x4020_AE46;
 pub(super) const RUN: u64 = 0xAE80;
 /// Reads the general registers.
 pub(super) const GET_REGS: u64 = 0x8090_AE81;
-const SET_REGS: u64 = 0x4090_AE82;
+/// Writes the general registers.
+pub(super) const SET_REGS: u64 = 0x4090_AE82;
+/// Reads the system registers.
+pub(super) const GET_SREGS: u64 = 0x8138_AE83;
 const SET_SREGS: u64 = 0x4138_AE84;
+/// Sets what stops the guest for a debugger.
+pub(super) const SET_GUEST_DEBUG: u64 = 0x4048_AE9B;
+const IOEVENTFD: u64 = 0x4040_AE79;
 const SET_CPUID2: u64 = 0x4008_AE90;
 const GET_TSC_KHZ: u64 = 0xAEA3;
 
 const CAP_USER_MEMORY: u64 = 3;
 const CAP_GET_TSC_KHZ: u64 = 61;
+const CAP_IOEVENTFD: u64 = 36;
+
+/// `KVM_IOEVENTFD_FLAG_PIO`.
+const EVENT_OF_PORT: u32 = 2;
 
 /// CPUID leaves that are passed on, at most. Today's hosts have some 50.
 const CPUID_ENTRIES_MAX: usize = 256;
 
+/// Where in the shared area a byte says that the guest is not to run on now.
+const IMMEDIATE_EXIT_AT: usize = 1;
+
 const EXIT_IO: u32 = 2;
+const EXIT_DEBUG: u32 = 4;
 const EXIT_MMIO: u32 = 6;
 const EXIT_FAIL_ENTRY: u32 = 9;
 const EXIT_INTERNAL_ERROR: u32 = 17;
@@ -112,6 +129,26 @@ struct MemoryRegion {
     host_address: u64,
 }
 
+/// The kernel's `struct kvm_ioeventfd`.
+#[repr(C)]
+struct PortEvent {
+    data: u64,
+    address: u64,
+    bytes: u32,
+    fd: i32,
+    flags: u32,
+    padding: [u8; 36],
+}
+
+/// The kernel's `struct kvm_guest_debug` of x86: `DR7` is the last of the registers.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct GuestDebug {
+    pub(super) control: u32,
+    pub(super) padding: u32,
+    pub(super) registers: [u64; 8],
+}
+
 /// The kernel's `struct kvm_cpuid2` with room for all that a host has.
 #[repr(C)]
 struct Cpuid {
@@ -121,6 +158,7 @@ struct Cpuid {
 }
 
 const _: () = assert!(size_of::<Registers>() == 144 && size_of::<SystemRegisters>() == 312);
+const _: () = assert!(size_of::<PortEvent>() == 64 && size_of::<GuestDebug>() == 72);
 const _: () = assert!(size_of::<MemoryRegion>() == 32 && size_of::<Cpuid>() == 8 + 40 * CPUID_ENTRIES_MAX);
 
 /// A virtual machine, its memory set.
@@ -133,7 +171,7 @@ pub(super) struct Machine {
 pub(super) struct Vcpu {
     fd: OwnedFd,
     /// What the kernel tells us about each exit, `struct kvm_run`.
-    area: *const u8,
+    area: *mut u8,
     area_bytes: usize,
 }
 
@@ -148,6 +186,8 @@ pub(super) enum Exit {
     PortOther { port: u16 },
     /// An access to memory that the host forbids: the guest wrote what is read-only.
     Translation,
+    /// What a debugger waits for: a breakpoint or a step.
+    Debug,
     /// The processor refused the guest's state.
     Entry { reason: u64 },
     /// KVM gave up, for example on an instruction that it cannot interpret.
@@ -159,17 +199,12 @@ pub(super) enum Exit {
 }
 
 impl Machine {
-    /// Makes a machine with this memory at address 0, by `given` where `/dev/kvm` is open already.
-    pub(super) fn new(memory: &Memory, given: Option<RawFd>) -> Result<Machine, Refusal> {
-        let kvm = match given {
-            Some(number) => sys::take_fd(number).map_err(kvm_step("Could not use the fd of --kvm"))?,
-            None => {
-                let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-                OwnedFd::from(opened.map_err(|error| kvm_step("Could not open: /dev/kvm")(error.into()))?)
-            }
-        };
+    /// Makes a machine without memory.
+    pub(super) fn new(kvm: Kvm) -> Result<Machine, Refusal> {
+        let what = if kvm.is_asked_for { "Could not use the fd of --kvm" } else { "Could not open: /dev/kvm" };
+        let kvm = kvm.opened.map_err(kvm_step(what))?;
         let version =
-            sys::ioctl(kvm.as_raw_fd(), GET_API_VERSION, 0).map_err(kvm_step("KVM: ioctl (GET_API_VERSION) failed"))?;
+            raw::ioctl(kvm.as_raw_fd(), GET_API_VERSION, 0).map_err(kvm_step("KVM: ioctl (GET_API_VERSION) failed"))?;
         if version != API_VERSION {
             let what = format!(
                 "KVM: API version is {version}, version {API_VERSION} is needed: run another kernel, or use spt"
@@ -177,44 +212,60 @@ impl Machine {
             return Err(Refusal::Host { what });
         }
         for (extension, name) in [(CAP_USER_MEMORY, "USER_MEMORY"), (CAP_GET_TSC_KHZ, "GET_TSC_KHZ")] {
-            let has = sys::ioctl(kvm.as_raw_fd(), CHECK_EXTENSION, extension).unwrap_or(0);
+            let has = raw::ioctl(kvm.as_raw_fd(), CHECK_EXTENSION, extension).unwrap_or(0);
             if has < 1 {
                 let what = format!("KVM: this host does not support {name}: run another kernel, or use spt");
                 return Err(Refusal::Host { what });
             }
         }
-        let vm = own(sys::ioctl(kvm.as_raw_fd(), CREATE_VM, 0)).map_err(kvm_step("KVM: ioctl (CREATE_VM) failed"))?;
-        let bytes = memory.end();
-        let mut region =
-            MemoryRegion { slot: 0, flags: 0, guest_address: 0, bytes, host_address: memory.host_address() };
-        // SAFETY: the request takes this structure, and the memory stays mapped as long as the process lives.
-        let set = unsafe { sys::ioctl_with(vm.as_raw_fd(), SET_USER_MEMORY_REGION, &mut region) };
-        set.map_err(kvm_step("KVM: ioctl (SET_USER_MEMORY_REGION) failed"))?;
+        let vm = own(raw::ioctl(kvm.as_raw_fd(), CREATE_VM, 0)).map_err(kvm_step("KVM: ioctl (CREATE_VM) failed"))?;
         Ok(Machine { kvm, vm })
+    }
+
+    /// Whether a guest's write to a port can be counted without leaving the guest.
+    pub(super) fn has_port_events(&self) -> bool {
+        raw::ioctl(self.kvm.as_raw_fd(), CHECK_EXTENSION, CAP_IOEVENTFD).is_ok_and(|has| has > 0)
+    }
+
+    /// Counts the guest's 32-bit writes to a port.
+    pub(super) fn count_port(&self, port: u16, fd: RawFd) -> Result<(), Errno> {
+        let (address, flags) = (port.into(), EVENT_OF_PORT);
+        let mut event = PortEvent { data: 0, address, bytes: 4, fd, flags, padding: [0; 36] };
+        // SAFETY: the request takes this structure.
+        unsafe { raw::ioctl_with(self.vm.as_raw_fd(), IOEVENTFD, &mut event) }.map(drop)
+    }
+
+    /// Gives the machine its memory, from address 0 on.
+    pub(super) fn set_memory(&self, memory: &Memory) -> Result<(), Refusal> {
+        let (bytes, host_address) = (memory.mapped_bytes(), memory.host_address());
+        let mut region = MemoryRegion { slot: 0, flags: 0, guest_address: 0, bytes, host_address };
+        // SAFETY: the request takes this structure, and the memory stays mapped as long as the process lives.
+        let set = unsafe { raw::ioctl_with(self.vm.as_raw_fd(), SET_USER_MEMORY_REGION, &mut region) };
+        set.map(drop).map_err(kvm_step("KVM: ioctl (SET_USER_MEMORY_REGION) failed"))
     }
 
     /// Makes its processor, set up to begin; also says how often a second its time stamp counter ticks.
     pub(super) fn vcpu(&self, system: &SystemRegisters, general: &Registers) -> Result<(Vcpu, u64), Refusal> {
-        let fd = own(sys::ioctl(self.vm.as_raw_fd(), CREATE_VCPU, 0))
+        let fd = own(raw::ioctl(self.vm.as_raw_fd(), CREATE_VCPU, 0))
             .map_err(kvm_step("KVM: ioctl (CREATE_VCPU) failed"))?;
         let vcpu = fd.as_raw_fd();
         let mut cpuid =
             Box::new(Cpuid { count: CPUID_ENTRIES_MAX as u32, padding: 0, entries: [[0; 10]; CPUID_ENTRIES_MAX] });
         // SAFETY: the request takes this structure, which says itself how much room it has.
-        let got = unsafe { sys::ioctl_with(self.kvm.as_raw_fd(), GET_SUPPORTED_CPUID, &mut *cpuid) };
+        let got = unsafe { raw::ioctl_with(self.kvm.as_raw_fd(), GET_SUPPORTED_CPUID, &mut *cpuid) };
         got.map_err(kvm_step("KVM: ioctl (GET_SUPPORTED_CPUID) failed"))?;
         // SAFETY: as above.
-        let set = unsafe { sys::ioctl_with(vcpu, SET_CPUID2, &mut *cpuid) };
+        let set = unsafe { raw::ioctl_with(vcpu, SET_CPUID2, &mut *cpuid) };
         set.map_err(kvm_step("KVM: ioctl (SET_CPUID2) failed"))?;
         // SAFETY: the request takes this structure.
-        let set = unsafe { sys::ioctl_with(vcpu, SET_SREGS, &mut { *system }) };
+        let set = unsafe { raw::ioctl_with(vcpu, SET_SREGS, &mut { *system }) };
         set.map_err(kvm_step("KVM: ioctl (SET_SREGS) failed"))?;
         // SAFETY: the request takes this structure.
-        let set = unsafe { sys::ioctl_with(vcpu, SET_REGS, &mut { *general }) };
+        let set = unsafe { raw::ioctl_with(vcpu, SET_REGS, &mut { *general }) };
         set.map_err(kvm_step("KVM: ioctl (SET_REGS) failed"))?;
-        let khz = sys::ioctl(vcpu, GET_TSC_KHZ, 0).map_err(kvm_step("KVM: host TSC is unstable, cannot continue"))?;
+        let khz = raw::ioctl(vcpu, GET_TSC_KHZ, 0).map_err(kvm_step("KVM: host TSC is unstable, cannot continue"))?;
 
-        let area_bytes = sys::ioctl(self.kvm.as_raw_fd(), GET_VCPU_MMAP_SIZE, 0)
+        let area_bytes = raw::ioctl(self.kvm.as_raw_fd(), GET_VCPU_MMAP_SIZE, 0)
             .map_err(kvm_step("KVM: ioctl (GET_VCPU_MMAP_SIZE) failed"))? as usize;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping of the size that the kernel asked for, kept as long as the process lives.
@@ -222,16 +273,20 @@ impl Machine {
         if area == libc::MAP_FAILED {
             return Err(kvm_step("KVM: mmap of the processor's area failed")(Errno::last()));
         }
+        AREA.store(area.cast(), Relaxed);
         Ok((Vcpu { fd, area: area.cast(), area_bytes }, u64::from(khz.unsigned_abs()) * 1000))
     }
 }
 
 impl Vcpu {
-    /// Runs the guest to its next exit. It changes the guest's memory, so nobody else may hold a piece of that.
-    pub(super) fn run(&mut self, memory: &mut Memory) -> Exit {
-        match sys::ioctl(self.fd.as_raw_fd(), RUN, 0) {
-            Ok(_) => self.exit(memory.end()),
-            Err(Errno(libc::EINTR)) => Exit::Again,
+    /// Runs the guest to its next exit. It may change any byte of its memory.
+    pub(super) fn run(&mut self, memory_end: u64) -> Exit {
+        match raw::ioctl(self.fd.as_raw_fd(), RUN, 0) {
+            Ok(_) => self.exit(memory_end),
+            Err(Errno(libc::EINTR)) => {
+                set_immediate_exit(0);
+                Exit::Again
+            }
             Err(Errno(libc::EFAULT)) => Exit::Translation,
             Err(errno) => Exit::Failed { errno },
         }
@@ -250,6 +305,7 @@ impl Vcpu {
             }
             // Some hosts say so where others fail with EFAULT.
             EXIT_MMIO if u64::from_le_bytes(self.area_at(32)) < memory_end => Exit::Translation,
+            EXIT_DEBUG => Exit::Debug,
             EXIT_FAIL_ENTRY => Exit::Entry { reason: u64::from_le_bytes(self.area_at(32)) },
             EXIT_INTERNAL_ERROR => Exit::Internal { suberror: u32::from_le_bytes(self.area_at(32)) },
             reason => Exit::Other { reason },
@@ -266,12 +322,58 @@ impl Vcpu {
         unsafe { place.read_volatile() }
     }
 
-    /// Where the guest stands; 0 if the kernel does not say.
-    pub(super) fn rip(&self) -> u64 {
+    /// The general registers; zeros if the kernel does not say.
+    pub(super) fn general(&self) -> Registers {
         let mut registers = Registers::default();
         // SAFETY: the request takes this structure.
-        let got = unsafe { sys::ioctl_with(self.fd.as_raw_fd(), GET_REGS, &mut registers) };
-        if got.is_ok() { registers.rip } else { 0 }
+        let _ = unsafe { raw::ioctl_with(self.fd.as_raw_fd(), GET_REGS, &mut registers) };
+        registers
+    }
+
+    /// Sets the general registers.
+    pub(super) fn set_general(&self, registers: &Registers) -> Result<(), Errno> {
+        // SAFETY: the request takes this structure.
+        unsafe { raw::ioctl_with(self.fd.as_raw_fd(), SET_REGS, &mut { *registers }) }.map(drop)
+    }
+
+    /// The system registers; zeros if the kernel does not say.
+    pub(super) fn system(&self) -> SystemRegisters {
+        let mut registers = SystemRegisters::default();
+        // SAFETY: the request takes this structure.
+        let _ = unsafe { raw::ioctl_with(self.fd.as_raw_fd(), GET_SREGS, &mut registers) };
+        registers
+    }
+
+    /// Sets what stops the guest.
+    pub(super) fn set_debug(&self, debug: &GuestDebug) -> Result<(), Errno> {
+        // SAFETY: the request takes this structure.
+        unsafe { raw::ioctl_with(self.fd.as_raw_fd(), SET_GUEST_DEBUG, &mut { *debug }) }.map(drop)
+    }
+
+    /// Where the guest stands, and the address of its last page fault.
+    pub(super) fn stand(&self) -> (report::Registers, u64) {
+        let Registers { rax_to_rsi, rdi, rsp, rbp_to_r15, rip, rflags } = self.general();
+        let [rax, rbx, rcx, rdx, rsi] = rax_to_rsi;
+        let [rbp, numbered @ ..] = rbp_to_r15;
+        let SystemRegisters { fs, cr2, .. } = self.system();
+        let fs_base = fs.base;
+        (report::Registers { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, numbered, rip, rflags, fs_base }, cr2)
+    }
+}
+
+/// The area that the kernel shares with us, for handlers of signals.
+static AREA: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Lets the guest not run on, now or when it is about to. For handlers of signals.
+pub(super) fn interrupt() {
+    set_immediate_exit(1);
+}
+
+fn set_immediate_exit(value: u8) {
+    let area = AREA.load(Relaxed);
+    if !area.is_null() {
+        // SAFETY: the area is mapped as long as the process lives, and this byte of it is ours to write.
+        unsafe { AtomicU8::from_ptr(area.wrapping_add(IMMEDIATE_EXIT_AT)) }.store(value, Relaxed);
     }
 }
 

@@ -1,25 +1,46 @@
 //! hvt: the guest is a virtual machine of one processor, and the tender answers its hypercalls. No device is emulated, no
 //! interrupt is ever raised.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | `kvm` | the requests of `/dev/kvm` and their structures |
+//! | `cpu` | the state in which the processor begins |
+//! | `calls` | the hypercalls |
+//! | `ring` | frames without hypercalls, by a thread |
+//! | `requests` | signals that want something of a running guest |
+//! | `end` | what is said and left when it ends |
+//! | `debugger` | gdb |
+//! | `fuzzing` | the doors for fuzzers |
 
 mod calls;
 mod cpu;
+mod debugger;
+mod end;
+pub(crate) mod fuzzing;
 mod kvm;
+mod requests;
+mod ring;
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
-use fulmar_core::solo5::Elf;
+use fulmar_core::solo5::DeviceKind;
 
-use crate::arguments::RunArguments;
 use crate::boot;
+use crate::core_file::CoreFile;
 use crate::device::{Attachment, Devices};
-use crate::image::ImageFile;
+use crate::load::{Layout, load};
 use crate::memory::{Memory, Protection};
 use crate::refusal::{OptionFault, Refusal};
+use crate::report;
 use crate::seccomp::{Argument, Filter, Row};
-use crate::sys::{self, TIMER};
-use crate::{report, sys::Errno};
-use calls::{Answer, Death};
+use crate::start::{Given, Image};
+use crate::status;
+use crate::sys::Errno;
+use crate::waiting::Waiting;
+use calls::{Answer, Death, Host};
+use debugger::Debugger;
 use kvm::{Exit, Machine, Vcpu};
+use ring::Ring;
 
 const BOOT_INFO: u64 = 0x1_0000;
 const BOOT_INFO_BYTES: usize = 56;
@@ -27,11 +48,14 @@ const BOOT_INFO_BYTES: usize = 56;
 const GRANULE_BYTES: u64 = 2 << 20;
 /// What four page directories cover, and what a 32-bit hypercall argument reaches.
 const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// `HVT_FEATURE_RING_IO`.
+const FEATURE_RING: u64 = 1;
 
 /// All is open, the image is in place, the processor is set up.
 pub(crate) struct Prepared {
     guest: Guest,
-    filter: Filter,
+    /// What is left to the tender of the kernel.
+    pub(crate) rows: Vec<Row>,
 }
 
 /// No system call is left but those that hypercalls need.
@@ -46,70 +70,90 @@ pub(crate) struct Running {
 
 /// What the guest runs on. It is never dropped: the process ends with the guest.
 struct Guest {
-    memory: Memory,
-    devices: Devices,
+    memory: &'static Memory,
+    layout: Layout,
+    devices: &'static Devices,
     vcpu: Vcpu,
-    epoll: OwnedFd,
-    timer: OwnedFd,
+    waiting: Waiting,
+    /// Address of the hypercall by which the guest waits, if it does.
+    waits: Option<u64>,
+    ring: Option<&'static Ring<'static>>,
+    core: Option<CoreFile>,
+    debugger: Option<Debugger>,
     /// Holds the machine, of which the processor is part.
     _machine: Machine,
 }
 
+/// What happened to the guest.
+enum Event {
+    /// Nothing that anybody must know of.
+    Nothing,
+    /// It ended by itself.
+    Halt { status: i32, cookie: u64 },
+    /// What a debugger waits for.
+    Debug,
+}
+
 impl Prepared {
     /// Makes the machine and fills its memory.
-    pub(crate) fn new(
-        arguments: &RunArguments,
-        image: &ImageFile,
-        elf: &Elf,
-        devices: Devices,
-    ) -> Result<Prepared, Refusal> {
-        if arguments.exec_heap {
+    pub(crate) fn new(given: Given, image: &Image) -> Result<Prepared, Refusal> {
+        let Given { memory_bytes, exec_heap, net_ring, kvm, command_line, devices, core, gdb } = given;
+        if exec_heap {
             return Err(Refusal::Option { option: "--x-exec-heap".into(), fault: OptionFault::SptOnly });
         }
-        if sys::reads_imply_exec() {
-            let what = "Cannot run with personality READ_IMPLIES_EXEC: start it without `setarch -X`".into();
-            return Err(Refusal::Host { what });
-        }
-        let step = |what| move |errno| Refusal::Step { what, errno, remedy: "see `ulimit -a` for what is exhausted" };
-        sys::on_termination(terminate).map_err(step("Could not handle signals"))?;
-        let mut memory = Memory::anywhere(memory_bytes(arguments.memory_bytes)?)?;
-        let machine = Machine::new(&memory, arguments.kvm)?;
-        let image_end = memory.load(image, elf, Protection::NeverExecutable)?;
+        let kvm = kvm.ok_or_else(|| kvm_step("Could not open: /dev/kvm")(Errno(libc::ENODEV)))?;
+        let machine = Machine::new(kvm)?;
+        let wants_ring = net_ring && devices.has(DeviceKind::Net) && machine.has_port_events();
+        let Size { mapped, guest: end } = size(memory_bytes, wants_ring)?;
+        let mut memory = Memory::anywhere(mapped, end)?;
+        machine.set_memory(&memory)?;
+        let protection = if gdb.is_some() { Protection::Open } else { Protection::NeverExecutable };
+        let layout = load(&mut memory, &image.file, &image.elf, protection).map_err(image.wrong())?;
         let no_room = |_| Refusal::Host { what: "No room for the boot information: give it more memory".into() };
         cpu::write_tables(&mut memory).map_err(no_room)?;
-        let (vcpu, tsc_hz) = machine.vcpu(&cpu::system_registers(), &cpu::registers(elf.entry, memory.end()))?;
-
-        let epoll = sys::epoll_create().map_err(step("Could not make an epoll set"))?;
-        let timer = sys::timer_create().map_err(step("Could not make a timer"))?;
-        sys::epoll_add(epoll.as_fd(), timer.as_raw_fd(), TIMER).map_err(step("Could not wait for the timer"))?;
-        for (handle, fd) in devices.nets() {
-            sys::epoll_add(epoll.as_fd(), fd, handle).map_err(step("Could not wait for a network"))?;
-        }
+        let (vcpu, tsc_hz) = machine.vcpu(&cpu::system_registers(), &cpu::registers(image.elf.entry, end))?;
+        let waiting = Waiting::new(&devices)?;
 
         let placed = boot::place(BOOT_INFO, BOOT_INFO_BYTES as u64, &devices);
+        let ring_address = if wants_ring { end } else { 0 };
+        let features = if wants_ring { FEATURE_RING } else { 0 };
         let mut info = Vec::with_capacity(BOOT_INFO_BYTES);
-        // The last two: no features are offered, so there is no ring.
-        for number in [memory.end(), image_end, tsc_hz, placed.command_line, placed.manifest, 0, 0] {
+        for number in [end, layout.image_end, tsc_hz, placed.command_line, placed.manifest, features, ring_address] {
             info.extend(number.to_le_bytes());
         }
-        boot::write(&mut memory, BOOT_INFO, &info, placed, &devices, &arguments.command_line).map_err(no_room)?;
-        let guest = Guest { memory, devices, vcpu, epoll, timer, _machine: machine };
-        let filter = Filter::compile(&rows(&guest));
-        Ok(Prepared { guest, filter })
+        boot::write(&mut memory, BOOT_INFO, &info, placed, &devices, &command_line).map_err(no_room)?;
+
+        requests::watch(core.is_some(), gdb.is_some())?;
+        let (memory, devices): (&'static _, &'static _) = (Box::leak(Box::new(memory)), Box::leak(Box::new(devices)));
+        let ring = wants_ring.then(|| start_ring(&machine, memory, devices)).transpose()?;
+        let debugger = gdb.as_ref().map(Debugger::wait_for).transpose()?;
+        let guest =
+            Guest { memory, layout, devices, vcpu, waiting, waits: None, ring, core, debugger, _machine: machine };
+        let rows = rows(&guest);
+        Ok(Prepared { guest, rows })
     }
 
     /// Gives up every system call that hypercalls do not need. From here on nothing is allocated or dropped.
     pub(crate) fn confine(self) -> Result<Confined, Refusal> {
-        let Prepared { guest, filter } = self;
-        // The filter's memory cannot be given back under the filter.
-        let filter = std::mem::ManuallyDrop::new(filter);
-        filter.install().map_err(|errno| Refusal::Step {
-            what: "Could not confine the tender by seccomp",
-            errno,
-            remedy: "run a kernel of 4.14 or newer with CONFIG_SECCOMP_FILTER",
-        })?;
+        let Prepared { guest, rows } = self;
+        Filter::compile(&rows).confine()?;
+        // Their memory cannot be given back under the filter.
+        std::mem::forget(rows);
         Ok(Confined { guest })
     }
+}
+
+fn start_ring(
+    machine: &Machine,
+    memory: &'static Memory,
+    devices: &'static Devices,
+) -> Result<&'static Ring<'static>, Refusal> {
+    let step =
+        |errno| Refusal::Step { what: "Could not make the ring for frames", errno, remedy: "give --no-net-ring" };
+    let ring: &'static Ring<'static> = Box::leak(Box::new(Ring::new(memory, devices).map_err(step)?));
+    machine.count_port(ring::DOORBELL, ring.kick_fd()).map_err(step)?;
+    ring.start()?;
+    Ok(ring)
 }
 
 impl Confined {
@@ -123,45 +167,80 @@ impl Running {
     /// Runs the guest to its end, which is this process's end.
     pub(crate) fn until_end(self) -> ! {
         let mut guest = self.guest;
-        let status = loop {
-            match guest.step() {
-                Ok(None) => {}
-                Ok(Some(status)) => break status,
-                Err(death) => {
-                    report::say(format_args!("{death}"));
-                    break 1;
-                }
-            }
+        let outcome = match guest.debugger.take() {
+            Some(debugger) => debugger.serve(&mut guest),
+            None => guest.run_on(),
         };
-        sys::exit_now(status)
-    }
-}
-
-impl Guest {
-    /// Runs to the next exit and handles it; a status if the guest has ended.
-    fn step(&mut self) -> Result<Option<i32>, Death> {
-        let Guest { memory, devices, vcpu, epoll, timer, .. } = self;
-        match vcpu.run(memory) {
-            Exit::Again => Ok(None),
-            Exit::PortOut { port, argument } => {
-                let mut host = calls::Host { memory, devices, epoll: epoll.as_fd(), timer: timer.as_fd() };
-                match host.call(port, argument)? {
-                    Answer::Done => Ok(None),
-                    Answer::Halt { status } => Ok(Some(status)),
-                }
-            }
-            Exit::PortOther { port } => Err(Death::Port { port }),
-            Exit::Translation => Err(Death::Translation { rip: vcpu.rip() }),
-            Exit::Entry { reason } => Err(Death::Entry { reason }),
-            Exit::Internal { suberror } => Err(Death::Internal { suberror, rip: vcpu.rip() }),
-            Exit::Other { reason } => Err(Death::Unhandled { reason, rip: vcpu.rip() }),
-            Exit::Failed { errno } => Err(Death::Run { errno }),
+        match outcome {
+            Ok((status, cookie)) => guest.halted(status, cookie),
+            Err(death) => guest.died(death),
         }
     }
 }
 
-/// What the guest gets: whole granules, at least one.
-fn memory_bytes(wanted: u64) -> Result<u64, Refusal> {
+impl Guest {
+    /// Runs to the end: a status, and the address of what the guest wants to be known.
+    fn run_on(&mut self) -> Result<(i32, u64), Death> {
+        loop {
+            match self.step()? {
+                Event::Halt { status, cookie } => return Ok((status, cookie)),
+                Event::Nothing | Event::Debug => self.serve_requests(),
+            }
+        }
+    }
+
+    /// Runs to the next exit and handles it, or goes on waiting.
+    fn step(&mut self) -> Result<Event, Death> {
+        if let Some(at) = self.waits {
+            if self.host().wait(at)? {
+                self.waits = None;
+            }
+            return Ok(Event::Nothing);
+        }
+        match self.vcpu.run(self.memory.end()) {
+            Exit::Again => Ok(Event::Nothing),
+            Exit::Debug => Ok(Event::Debug),
+            Exit::PortOut { port, argument } => match self.host().call(port, argument)? {
+                Answer::Done => Ok(Event::Nothing),
+                Answer::Halt { status, cookie } => Ok(Event::Halt { status, cookie }),
+                Answer::Wait { at } => {
+                    self.waits = Some(at);
+                    Ok(Event::Nothing)
+                }
+            },
+            Exit::PortOther { port } => Err(Death::Port { port }),
+            Exit::Translation => Err(Death::Translation { rip: self.vcpu.general().rip }),
+            Exit::Entry { reason } => Err(Death::Entry { reason }),
+            Exit::Internal { suberror } => Err(Death::Internal { suberror, rip: self.vcpu.general().rip }),
+            Exit::Other { reason } => Err(Death::Unhandled { reason, rip: self.vcpu.general().rip }),
+            Exit::Failed { errno } => Err(Death::Run { errno }),
+        }
+    }
+
+    fn host(&self) -> Host<'_> {
+        Host { memory: self.memory, devices: self.devices, waiting: &self.waiting }
+    }
+
+    /// Does what signals have asked for meanwhile.
+    fn serve_requests(&self) {
+        if requests::take_core()
+            && let Some(core) = &self.core
+        {
+            core.dump(self.memory, &self.vcpu.stand().0);
+        }
+    }
+}
+
+/// How much memory there is.
+struct Size {
+    /// What is mapped: the guest's own, and the ring's behind it.
+    mapped: u64,
+    /// What is the guest's own.
+    guest: u64,
+}
+
+/// Whole granules, at least one; the ring's come on top, as far as there is room.
+fn size(wanted: u64, with_ring: bool) -> Result<Size, Refusal> {
     let bytes = (wanted & !(GRANULE_BYTES - 1)).max(GRANULE_BYTES);
     if bytes > MEMORY_BYTES_MAX {
         return Err(Refusal::MemoryLarge { bytes, bytes_max: MEMORY_BYTES_MAX });
@@ -169,36 +248,31 @@ fn memory_bytes(wanted: u64) -> Result<u64, Refusal> {
     if bytes != wanted {
         report::say(format_args!("adjusting memory to {bytes} bytes"));
     }
-    Ok(bytes)
-}
-
-/// SIGTERM and SIGINT end the guest; the exit code says that it did not end by itself.
-extern "C" fn terminate(signal: i32) {
-    report::say(format_args!("Exiting on signal {signal}"));
-    sys::exit_now(1)
+    if !with_ring {
+        return Ok(Size { mapped: bytes, guest: bytes });
+    }
+    let mapped = (bytes + ring::BYTES).min(MEMORY_BYTES_MAX);
+    Ok(Size { mapped, guest: mapped - ring::BYTES })
 }
 
 /// What the tender may ask of the kernel while the guest runs. The most frequent first.
 fn rows(guest: &Guest) -> Vec<Row> {
     let vcpu = guest.vcpu.as_raw_fd() as u64;
     let on_vcpu = |request: u64| [Argument::Is(0, vcpu), Argument::Is(1, request)];
+    let wall_clock = [Argument::Is(0, libc::CLOCK_REALTIME as u64)];
     let mut rows = vec![
         Row::new(libc::SYS_ioctl, &on_vcpu(kvm::RUN), "running the guest"),
         Row::on_fd(libc::SYS_write, 1, "hypercall puts"),
-        Row::on_fd(libc::SYS_epoll_pwait, guest.epoll.as_raw_fd(), "hypercall poll"),
-        Row::on_fd(libc::SYS_timerfd_settime, guest.timer.as_raw_fd(), "hypercall poll: its timeout"),
-        Row::new(
-            libc::SYS_clock_gettime,
-            &[Argument::Is(0, libc::CLOCK_REALTIME as u64)],
-            "hypercall walltime, where the clock cannot be read without the kernel",
-        ),
+        Row::on_fd(libc::SYS_epoll_pwait, guest.waiting.epoll(), "hypercall poll"),
+        Row::on_fd(libc::SYS_timerfd_settime, guest.waiting.timer(), "hypercall poll: its timeout"),
+        Row::new(libc::SYS_clock_gettime, &wall_clock, "hypercall walltime"),
     ];
     for device in guest.devices.list() {
         let fd = device.attachment.fd();
         match &device.attachment {
             Attachment::Net { .. } => {
-                rows.push(Row::on_fd(libc::SYS_read, fd, "hypercall net read"));
-                rows.push(Row::on_fd(libc::SYS_write, fd, "hypercall net write"));
+                rows.push(Row::on_fd(libc::SYS_read, fd, "hypercall net read, and the ring"));
+                rows.push(Row::on_fd(libc::SYS_write, fd, "hypercall net write, and the ring"));
             }
             Attachment::Block { capacity_bytes, .. } => {
                 let within = [Argument::Is(0, fd as u64), Argument::AtMost(3, *capacity_bytes)];
@@ -207,9 +281,25 @@ fn rows(guest: &Guest) -> Vec<Row> {
             }
         }
     }
+    rows.extend(guest.ring.into_iter().flat_map(|ring| ring.rows()));
     rows.push(Row::new(libc::SYS_ioctl, &on_vcpu(kvm::GET_REGS), "saying where a guest died"));
+    rows.push(Row::new(libc::SYS_ioctl, &on_vcpu(kvm::GET_SREGS), "saying where a guest died: its last page fault"));
     rows.push(Row::on_fd(libc::SYS_write, 2, "saying why a guest died"));
     rows.push(Row::new(libc::SYS_exit_group, &[], "the end"));
+    let (file, stream) = status::fds();
+    if let Some(file) = file {
+        rows.push(Row::new(
+            libc::SYS_pwrite64,
+            &[Argument::Is(0, file as u64), Argument::Is(3, 0)],
+            "recording the end in a file",
+        ));
+    }
+    rows.extend(stream.map(|stream| Row::on_fd(libc::SYS_write, stream, "recording the end in a stream")));
+    rows.extend(guest.core.iter().flat_map(|core| core.rows(guest.memory)));
+    rows.extend(guest.debugger.iter().flat_map(|debugger| debugger.rows(vcpu)));
+    if guest.core.is_some() || guest.debugger.is_some() {
+        rows.push(Row::new(libc::SYS_rt_sigreturn, &[], "going on after a signal that asks for something"));
+    }
     rows
 }
 

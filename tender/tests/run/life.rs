@@ -57,7 +57,7 @@ fn what_is_forbidden_ends_the_guest() {
             Kind::Spt => assert_eq!(end.signal(), Some(Signal::SIGSYS as i32)),
             Kind::Hvt => {
                 assert_eq!(end.code(), Some(1));
-                assert_eq!(end.stderr, "solo5-hvt: Invalid guest port access: port=0x80\n");
+                assert!(end.stderr.starts_with("solo5-hvt: Invalid guest port access: port=0x80\n"), "{end:?}");
             }
         }
     }
@@ -84,10 +84,8 @@ fn a_fault_ends_the_guest() {
 fn an_address_beyond_memory_ends_an_hvt_guest() {
     if kinds("reach").contains(&Kind::Hvt) {
         let end = end(run(Kind::Hvt, "forbidden").arg("--reach"));
-        assert_eq!(
-            (end.code(), end.stderr.as_str()),
-            (Some(1), "solo5-hvt: Invalid guest access: gpa=0x1ffff8, sz=9\n")
-        );
+        assert_eq!(end.code(), Some(1));
+        assert!(end.stderr.starts_with("solo5-hvt: Invalid guest access: gpa=0x1ffff8, sz=9\n"), "{end:?}");
     }
 }
 

@@ -2,20 +2,23 @@
 //! and then the tender jumps into it and is no more.
 #![allow(unsafe_code, reason = "the jump into the guest")]
 
+mod faults;
+
 use std::arch::asm;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use fulmar_core::solo5::Elf;
-
-use crate::arguments::RunArguments;
 use crate::boot;
+use crate::core_file::CoreFile;
 use crate::device::{Attachment, Devices};
-use crate::image::ImageFile;
+use crate::load::{Layout, load};
 use crate::memory::{Memory, Protection};
+use crate::raw::{self, OWN_EXIT};
 use crate::refusal::{OptionFault, Refusal};
 use crate::report;
 use crate::seccomp::{Argument, Filter, Row};
-use crate::sys::{self, TIMER};
+use crate::start::{Given, Image};
+use crate::status::{self, RECORD_BYTES};
+use crate::waiting::Waiting;
+use faults::Scene;
 
 /// The first address that is mapped; below it, a null pointer of the guest meets nothing.
 const MEMORY_START: u64 = 0x1_0000;
@@ -27,7 +30,8 @@ const MEMORY_BYTES_MAX: u64 = 1 << 46;
 /// All is open, the image is in place.
 pub(crate) struct Prepared {
     guest: Guest,
-    filter: Filter,
+    /// What is left to the guest of the kernel.
+    pub(crate) rows: Vec<Row>,
 }
 
 /// No system call is left but the guest's.
@@ -42,71 +46,66 @@ pub(crate) struct Running {
 
 /// What the guest runs on. It is never dropped: the process ends with the guest.
 struct Guest {
-    memory: Memory,
+    scene: &'static Scene,
     devices: Devices,
-    epoll: OwnedFd,
-    timer: OwnedFd,
+    waiting: Waiting,
     entry: u64,
 }
 
 impl Prepared {
     /// Maps and fills the guest's memory, and makes what it waits with.
-    pub(crate) fn new(
-        arguments: &RunArguments,
-        image: &ImageFile,
-        elf: &Elf,
-        devices: Devices,
-    ) -> Result<Prepared, Refusal> {
-        if sys::reads_imply_exec() {
-            let what = "Cannot run with personality READ_IMPLIES_EXEC: start it without `setarch -X`".into();
-            return Err(Refusal::Host { what });
+    pub(crate) fn new(given: Given, image: &Image) -> Result<Prepared, Refusal> {
+        let Given { memory_bytes, exec_heap, kvm, net_ring, command_line, devices, core, gdb, .. } = given;
+        for (hvt_only, option) in
+            [(kvm.is_some_and(|kvm| kvm.is_asked_for), "--kvm"), (!net_ring, "--no-net-ring"), (gdb.is_some(), "--gdb")]
+        {
+            if hvt_only {
+                return Err(Refusal::Option { option: option.into(), fault: OptionFault::HvtOnly });
+            }
         }
-        if arguments.kvm.is_some() {
-            return Err(Refusal::Option { option: "--kvm".into(), fault: OptionFault::HvtOnly });
+        if memory_bytes > MEMORY_BYTES_MAX {
+            return Err(Refusal::MemoryLarge { bytes: memory_bytes, bytes_max: MEMORY_BYTES_MAX });
         }
-        if arguments.memory_bytes > MEMORY_BYTES_MAX {
-            return Err(Refusal::MemoryLarge { bytes: arguments.memory_bytes, bytes_max: MEMORY_BYTES_MAX });
-        }
-        if arguments.exec_heap {
+        if exec_heap {
             report::say(format_args!("WARNING: --x-exec-heap: the guest's heap and stack can be executed"));
         }
-        let mut memory = Memory::identical(MEMORY_START, arguments.memory_bytes, arguments.exec_heap)?;
-        let step = |what| move |errno| Refusal::Step { what, errno, remedy: "raise the limit of open files" };
-        let epoll = sys::epoll_create().map_err(step("Could not make an epoll set"))?;
-        let timer = sys::timer_create().map_err(step("Could not make a timer"))?;
-        sys::epoll_add(epoll.as_fd(), timer.as_raw_fd(), TIMER).map_err(step("Could not wait for the timer"))?;
-        for (handle, fd) in devices.nets() {
-            sys::epoll_add(epoll.as_fd(), fd, handle).map_err(step("Could not wait for a network"))?;
-        }
-        let image_end = memory.load(image, elf, Protection::Exact)?;
-
-        let placed = boot::place(BOOT_INFO, BOOT_INFO_BYTES as u64, &devices);
-        let mut info = Vec::with_capacity(BOOT_INFO_BYTES);
-        for number in [memory.end(), image_end, placed.command_line, placed.manifest] {
-            info.extend(number.to_le_bytes());
-        }
-        info.extend(epoll.as_raw_fd().to_le_bytes());
-        info.extend(timer.as_raw_fd().to_le_bytes());
-        boot::write(&mut memory, BOOT_INFO, &info, placed, &devices, &arguments.command_line)
+        let mut memory = Memory::identical(MEMORY_START, memory_bytes, exec_heap)?;
+        let waiting = Waiting::new(&devices)?;
+        let layout = load(&mut memory, &image.file, &image.elf, Protection::Exact).map_err(image.wrong())?;
+        lay_out(&mut memory, &layout, &devices, &waiting, &command_line)
             .map_err(|_| Refusal::Host { what: "No room for the boot information: give it more memory".into() })?;
-
-        let guest = Guest { memory, devices, epoll, timer, entry: elf.entry };
-        let filter = Filter::compile(&rows(&guest));
-        Ok(Prepared { guest, filter })
+        let scene = faults::watch(Scene { memory, layout, core })?;
+        let guest = Guest { scene, devices, waiting, entry: image.elf.entry };
+        let rows = rows(&guest);
+        Ok(Prepared { guest, rows })
     }
 
     /// Gives up every system call that the guest does not need. From here on nothing is allocated or dropped.
     pub(crate) fn confine(self) -> Result<Confined, Refusal> {
-        let Prepared { guest, filter } = self;
-        // The filter's memory cannot be given back under the filter.
-        let filter = std::mem::ManuallyDrop::new(filter);
-        filter.install().map_err(|errno| Refusal::Step {
-            what: "Could not confine the guest by seccomp",
-            errno,
-            remedy: "run a kernel of 4.14 or newer with CONFIG_SECCOMP_FILTER",
-        })?;
+        let Prepared { guest, rows } = self;
+        Filter::compile(&rows).confine()?;
+        // Their memory cannot be given back under the filter.
+        std::mem::forget(rows);
         Ok(Confined { guest })
     }
+}
+
+/// Writes what the guest is told at the start.
+fn lay_out(
+    memory: &mut Memory,
+    layout: &Layout,
+    devices: &Devices,
+    waiting: &Waiting,
+    command_line: &[u8],
+) -> Result<(), crate::memory::Outside> {
+    let placed = boot::place(BOOT_INFO, BOOT_INFO_BYTES as u64, devices);
+    let mut info = Vec::with_capacity(BOOT_INFO_BYTES);
+    for number in [memory.end(), layout.image_end, placed.command_line, placed.manifest] {
+        info.extend(number.to_le_bytes());
+    }
+    info.extend(waiting.epoll().to_le_bytes());
+    info.extend(waiting.timer().to_le_bytes());
+    boot::write(memory, BOOT_INFO, &info, placed, devices, command_line)
 }
 
 impl Confined {
@@ -120,7 +119,8 @@ impl Running {
     /// Jumps into the guest. The process ends with the guest's own exit status.
     pub(crate) fn enter(self) -> ! {
         let guest = std::mem::ManuallyDrop::new(self.guest);
-        let stack = guest.memory.end() - 8;
+        let stack = guest.scene.memory.end() - 8;
+        raw::forget_thread_storage();
         // SAFETY: the loader has checked that the entry lies in the guest's memory, and the stack is its last 8 bytes, as
         // after a call. What runs from here on is the guest, under its filter; registers tell it nothing of the tender.
         unsafe {
@@ -143,8 +143,8 @@ fn rows(guest: &Guest) -> Vec<Row> {
         Row::on_fd(libc::SYS_write, 1, "the console"),
         Row::new(libc::SYS_clock_gettime, &[Argument::Is(0, libc::CLOCK_MONOTONIC as u64)], "the monotonic clock"),
         Row::new(libc::SYS_clock_gettime, &[Argument::Is(0, libc::CLOCK_REALTIME as u64)], "the wall clock"),
-        Row::on_fd(libc::SYS_epoll_pwait, guest.epoll.as_raw_fd(), "waiting for networks and for the timer"),
-        Row::on_fd(libc::SYS_timerfd_settime, guest.timer.as_raw_fd(), "waiting no longer than until a deadline"),
+        Row::on_fd(libc::SYS_epoll_pwait, guest.waiting.epoll(), "waiting for networks and for the timer"),
+        Row::on_fd(libc::SYS_timerfd_settime, guest.waiting.timer(), "waiting no longer than until a deadline"),
     ];
     for device in guest.devices.list() {
         let fd = device.attachment.fd();
@@ -164,6 +164,27 @@ fn rows(guest: &Guest) -> Vec<Row> {
     }
     let set_fs = [Argument::Is(0, 0x1002)];
     rows.push(Row::new(libc::SYS_arch_prctl, &set_fs, "the base of thread-local storage (ARCH_SET_FS)"));
-    rows.push(Row::new(libc::SYS_exit_group, &[], "the end"));
+    rows.push(Row::on_fd(libc::SYS_write, 2, "saying how the guest faulted"));
+    match faults::end_is_watched(guest.scene.core.as_ref()) {
+        false => rows.push(Row::new(libc::SYS_exit_group, &[], "the end")),
+        true => {
+            rows.push(Row::new(libc::SYS_exit_group, &[Argument::Is(1, OWN_EXIT)], "the end, once it is recorded"));
+            rows.push(Row::signal(libc::SYS_exit_group, "the end, to be recorded"));
+        }
+    }
+    let (file, stream) = status::fds();
+    let record = Argument::Is(2, RECORD_BYTES as u64);
+    if let Some(file) = file {
+        let arguments = [Argument::Is(0, file as u64), record, Argument::Is(3, 0)];
+        rows.push(Row::new(libc::SYS_pwrite64, &arguments, "recording the end in a file"));
+    }
+    if let Some(stream) = stream {
+        let arguments = [Argument::Is(0, stream as u64), record];
+        rows.push(Row::new(libc::SYS_write, &arguments, "recording the end in a stream"));
+    }
+    if let Some(core) = &guest.scene.core {
+        rows.extend(CoreFile::rows(core, &guest.scene.memory));
+        rows.push(Row::new(libc::SYS_rt_sigreturn, &[], "going on after a core that was asked for"));
+    }
     rows
 }
