@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
 mod command_line;
+mod crash;
 mod devices;
+mod guests;
 mod images;
 mod life;
 mod tender;
