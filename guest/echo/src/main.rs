@@ -19,7 +19,7 @@ const UDP_BYTES: usize = 1536;
 const UDP_WAITING: usize = 8;
 const PORT: u64 = 7;
 /// How long somebody may say nothing while we wait for him to take what we have.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(10);
 
 unikernel!(main, [net("service")]);
 
@@ -58,14 +58,15 @@ fn serve<'a>(
     let datagrams = stack.sockets().add(socket);
     let mut room = [0; UDP_BYTES];
     say!("echo: serving port ", port);
+    // Who has read the line above is served: nothing is taken in before the sockets listen.
     loop {
-        stack.poll();
         for handle in connections.into_iter().flatten() {
             answer(stack.sockets().get_mut(handle), port, &mut room);
         }
         answer_datagrams(&mut stack, datagrams, port, &mut room);
         stack.send();
         stack.wait(u64::MAX);
+        stack.poll();
     }
 }
 

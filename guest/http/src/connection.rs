@@ -11,7 +11,7 @@ use crate::request;
 /// How long a client may take for one head, for taking a part of an answer, and for closing.
 const SILENCE_S: u64 = 15;
 /// As above, for one whose machine is gone while we have something for it.
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of one client that are answered before it is another's turn.
 const REQUESTS_AT_ONCE: u32 = 4;
 

@@ -64,8 +64,8 @@ fn serve<'a>(guest: &Guest, storage: &'a mut [SocketStorage<'a>]) -> Option<Neve
     let name = guest.argument("name").unwrap_or(b"a unikernel");
     let mut site = Site { name, begun_ns: clock::monotonic_ns(), requests: 0 };
     say!("http: ", name, " serves port ", port);
+    // Who has read the line above is served: nothing is taken in before the sockets listen.
     loop {
-        stack.poll();
         let mut next_ns = u64::MAX;
         for connection in connections.iter_mut().flatten() {
             let socket = stack.sockets().get_mut(connection.handle);
@@ -76,5 +76,6 @@ fn serve<'a>(guest: &Guest, storage: &'a mut [SocketStorage<'a>]) -> Option<Neve
         }
         stack.send();
         stack.wait(next_ns);
+        stack.poll();
     }
 }

@@ -32,6 +32,8 @@ fn limits(name: &str, kind: Kind) -> (u64, u64) {
     match (name, kind) {
         // The frames that wait in the ring.
         ("devices" | "network", Kind::Hvt) => (memory + (32 << 10), bytes),
+        // TCP and IP.
+        ("http" | "echo", _) => (160 << 10, 100 << 10),
         _ => (memory, bytes),
     }
 }

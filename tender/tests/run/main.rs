@@ -6,7 +6,11 @@
 mod command_line;
 mod crash;
 mod devices;
+mod echo;
+mod frames;
 mod guests;
 mod images;
 mod life;
+mod stack;
 mod tender;
+mod web;
