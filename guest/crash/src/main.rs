@@ -74,8 +74,9 @@ fn write_text() {
 /// The data is an instruction that returns: where it may be run nothing else happens.
 fn run_data() {
     static mut DATA: [u8; 16] = [0xc3; 16];
+    let data = &raw mut DATA;
     // SAFETY: none: this memory is not to be run, and where it is it returns.
-    unsafe { asm!("call {0}", in(reg) &raw mut DATA, clobber_abi("C")) }
+    unsafe { asm!("call {0}", in(reg) data, clobber_abi("C")) }
 }
 
 fn undefined() {

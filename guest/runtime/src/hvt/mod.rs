@@ -6,6 +6,7 @@ mod ring;
 mod trap;
 
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::device::Entry;
@@ -156,21 +157,28 @@ pub(crate) fn net_write(handle: u64, _: &Entry, frame: &[u8]) -> bool {
     argument.result == 0
 }
 
+/// What is used from one place only, and never while it is used already: there is one thread, and no interrupt.
+struct Alone<T>(UnsafeCell<T>);
+
+// SAFETY: there is one thread.
+unsafe impl<T> Sync for Alone<T> {}
+
 /// The ring, if the tender has one.
 fn ring() -> Option<&'static mut Ring> {
-    static mut BUFFERS_OUT: [[u8; BUFFER_BYTES]; BUFFERS as usize] = [[0; BUFFER_BYTES]; BUFFERS as usize];
-    static mut OURS: Option<Ring> = None;
+    static WAITING: Alone<[[u8; BUFFER_BYTES]; BUFFERS as usize]> =
+        Alone(UnsafeCell::new([[0; BUFFER_BYTES]; BUFFERS as usize]));
+    static OURS: Alone<Option<Ring>> = Alone(UnsafeCell::new(None));
     let address = RING_ADDRESS.load(Relaxed);
     if address == 0 {
         return None;
     }
-    // SAFETY: there is one thread, no interrupt, and neither caller holds what it was given when the other one asks.
-    let ours = unsafe { &mut *(&raw mut OURS) };
+    // SAFETY: neither caller holds what it was given when the other one asks.
+    let ours = unsafe { &mut *OURS.0.get() };
     Some(ours.get_or_insert_with(|| {
         // SAFETY: the tender says that its ring is there, and it stays as long as we do.
         let shared = unsafe { &*(address as *const Shared) };
         // SAFETY: nobody else names them, and this is done once.
-        let buffers = unsafe { &mut *(&raw mut BUFFERS_OUT) };
+        let buffers = unsafe { &mut *WAITING.0.get() };
         Ring::new(shared, buffers)
     }))
 }

@@ -3,8 +3,10 @@
 #![allow(unsafe_code, reason = "descriptor tables are addresses, and exceptions arrive in assembler")]
 
 use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::Alone;
 use crate::say;
 use crate::text::Hex;
 
@@ -39,12 +41,13 @@ struct Tables {
     gates: [[u64; 2]; NAMES.len()],
 }
 
-static mut TABLES: Tables = Tables { segments: [0; 5], task: [0; 26], gates: [[0; 2]; NAMES.len()] };
+static TABLES: Alone<Tables> =
+    Alone(UnsafeCell::new(Tables { segments: [0; 5], task: [0; 26], gates: [[0; 2]; NAMES.len()] }));
 
 /// What exceptions run on: the stack that they interrupt may be what is wrong.
 #[repr(align(16))]
 struct Stack(#[expect(dead_code, reason = "only its address matters")] [u8; STACK_BYTES + COOKIE_BYTES]);
-static mut STACK: Stack = Stack([0; STACK_BYTES + COOKIE_BYTES]);
+static STACK: Alone<Stack> = Alone(UnsafeCell::new(Stack([0; STACK_BYTES + COOKIE_BYTES])));
 
 // One entry for each exception, which leaves on the stack what the processor put there, an error code where it did not put
 // one, and the number. The number gives way to the address of a page fault: that is then the layout that a halt wants.
@@ -98,11 +101,11 @@ struct TablePointer {
 /// Makes exceptions come to us. Some 200 instructions: a KVM that interprets takes a millisecond for them.
 pub(super) fn begin() {
     // SAFETY: this runs once, before anything else can look at the tables.
-    let tables = unsafe { &mut *(&raw mut TABLES) };
+    let tables = unsafe { &mut *TABLES.0.get() };
     let task = (&raw const tables.task).addr() as u64;
     tables.segments = [0, CODE, DATA, TASK | (task & 0xff_ffff) << 16 | (task >> 24) << 56, 0];
     // All addresses are below 4 GiB, so the upper words stay 0.
-    tables.task[STACK_WORD] = (&raw const STACK).addr() as u32 + STACK_BYTES as u32;
+    tables.task[STACK_WORD] = STACK.0.get().addr() as u32 + STACK_BYTES as u32;
     let mut entry = (&raw const fulmar_guest_traps).addr() as u64;
     for gate in &mut tables.gates {
         gate[0] = GATE | entry & 0xffff | (entry >> 16) << 48;
