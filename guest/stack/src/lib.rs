@@ -38,9 +38,13 @@ impl Memory {
         Memory(guest.heap().unwrap_or_default())
     }
 
-    /// So many bytes of it.
+    /// So many bytes of it; `None`, said on the console, if there are not so many.
     pub fn take(&mut self, bytes: usize) -> Option<&'static mut [u8]> {
-        self.0.split_off_mut(..bytes)
+        let taken = self.0.split_off_mut(..bytes);
+        if taken.is_none() {
+            say!("memory: FAILED: ", bytes, " bytes are wanted and ", self.0.len(), " are free: give more with --mem");
+        }
+        taken
     }
 }
 
@@ -54,8 +58,13 @@ impl<'a> Stack<'a> {
         };
         let mac = net.mac();
         say!("network: I am ", Mac(mac), ", mtu ", net.mtu());
+        let hardware = EthernetAddress(mac);
+        if !hardware.is_unicast() {
+            say!("network: FAILED: that is an address of a group: set another one");
+            return None;
+        }
         let mut port = Port::new(net, memory)?;
-        let mut config = Config::new(EthernetAddress(mac).into());
+        let mut config = Config::new(hardware.into());
         config.random_seed = random();
         let interface = Interface::new(config, &mut port, now());
         let mut stack = Stack { interface, port, sockets: SocketSet::new(storage), dhcp: None };

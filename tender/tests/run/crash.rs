@@ -24,6 +24,14 @@ fn a_unikernel_ends_itself() {
 }
 
 #[test]
+fn death_can_wait() {
+    for kind in kinds("crash later") {
+        let end = end(run(kind, "crash").args(["--how=exit", "--after=1", "--status=5"]));
+        assert_eq!((end.code(), end.stdout.as_str()), (Some(5), "crash: now exit\n"), "{end:?}");
+    }
+}
+
+#[test]
 fn a_fault_is_a_signal_under_spt() {
     for (how, signal) in [
         ("null", Signal::SIGSEGV),

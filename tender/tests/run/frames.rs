@@ -31,12 +31,17 @@ pub(crate) struct Wire(UnixDatagram);
 
 impl Wire {
     /// Starts a tender with one end as its network `service`; the options and the image follow.
-    pub(crate) fn start(mut command: Command, rest: impl FnOnce(&mut Command)) -> (Wire, Child) {
+    pub(crate) fn start(command: Command, rest: impl FnOnce(&mut Command)) -> (Wire, Child) {
+        Wire::start_as(command, "02:00:00:00:00:02", rest)
+    }
+
+    /// As [`Wire::start`], with another hardware address.
+    pub(crate) fn start_as(mut command: Command, mac: &str, rest: impl FnOnce(&mut Command)) -> (Wire, Child) {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         command.arg("--mem=2").arg(format!("--net:service=@{}", theirs.as_raw_fd()));
-        command.arg("--net-mac:service=02:00:00:00:00:02");
+        command.arg(format!("--net-mac:service={mac}"));
         rest(&mut command);
         (Wire(ours), command.spawn().unwrap())
     }

@@ -11,6 +11,7 @@ mod frames;
 mod guests;
 mod images;
 mod life;
+mod readme;
 mod stack;
 mod tender;
 mod web;

@@ -189,6 +189,11 @@ fn wrong_arguments_are_named() {
         assert_eq!((end.code(), end.stderr.as_str()), (Some(1), ""), "{arguments:?}: {end:?}");
         assert!(end.stdout.contains(said), "{arguments:?}: {end:?}");
     }
+    let (_wire, child) = Wire::start_as(tender(Kind::Spt), "01:00:5e:00:00:01", |command| {
+        command.arg(image(Kind::Spt, "http")).arg("--ipv4=10.0.0.2/24");
+    });
+    let refused = wait(child);
+    assert!(refused.code() == Some(1) && refused.stdout.contains("is an address of a group"), "{refused:?}");
     // And without any network it does not start.
     let end = end(tender(Kind::Spt).arg("--mem=2").arg(image(Kind::Spt, "http")));
     assert_eq!(end.code(), Some(1));
