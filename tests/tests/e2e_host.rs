@@ -250,14 +250,10 @@ fn hvt_where_there_is_kvm() {
         siege.expect_line("siege:kvm", "tick");
         assert_eq!(siege.client(&["destroy", "siege:kvm"]).code, 0);
     }
-    let forbidden = siege.image_for("forbidden", Kind::Hvt);
-    for argument in [None, Some("--null"), Some("--text"), Some("--reach")] {
-        let words: Vec<&str> = ["create", "siege:bad", &forbidden]
-            .into_iter()
-            .chain(argument.into_iter().flat_map(|it| ["--arg", it]))
-            .collect();
-        assert_eq!(siege.client(&words).code, 0);
-        assert!(wait_until(|| siege.names().is_empty()), "{argument:?}");
+    let crash = siege.image_for("crash", Kind::Hvt);
+    for how in ["--how=port", "--how=null", "--how=text", "--how=reach"] {
+        assert_eq!(siege.client(&["create", "siege:bad", &crash, "--arg", how]).code, 0);
+        assert!(wait_until(|| siege.names().is_empty()), "{how}");
     }
     siege.end();
 }

@@ -94,17 +94,15 @@ fn a_killed_tender_is_gone_or_comes_again() {
 #[test]
 fn a_guest_that_does_what_is_forbidden_harms_nobody() {
     let Some(siege) = Siege::begin("a_guest_that_does_what_is_forbidden_harms_nobody") else { return };
-    let forbidden = siege.image("forbidden");
-    for argument in [None, Some("--null"), Some("--text")] {
-        let arguments = argument.map_or(vec![], |argument| vec!["--arg", argument]);
-        let words = [&["create", "siege:bad", &forbidden][..], &arguments].concat();
-        assert_eq!(siege.client(&words).code, 0);
-        siege.expect_line("siege:bad", "trying what is forbidden");
-        assert!(wait_until(|| siege.names().is_empty()), "{argument:?} {:?}", siege.names());
+    let crash = siege.image("crash");
+    for how in ["--how=call", "--how=null", "--how=text"] {
+        assert_eq!(siege.client(&["create", "siege:bad", &crash, "--arg", how]).code, 0);
+        siege.expect_line("siege:bad", "crash: now");
+        assert!(wait_until(|| siege.names().is_empty()), "{how} {:?}", siege.names());
     }
     siege.expect_log("vmmd", "siege:bad ended: ");
     // One that fails at once and is to run again rests in between, and can be destroyed while it does.
-    assert_eq!(siege.client(&["create", "siege:bad", &forbidden, "--restart-on-fail"]).code, 0);
+    assert_eq!(siege.client(&["create", "siege:bad", &crash, "--restart-on-fail", "--arg", "--how=call"]).code, 0);
     siege.expect_log("vmmd", "siege:bad does not run and is tried again later");
     assert_eq!(siege.names().len(), 1);
     assert_eq!(siege.client(&["destroy", "siege:bad"]).code, 0);

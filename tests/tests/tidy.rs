@@ -15,11 +15,15 @@ use std::path::{Path, PathBuf};
 /// Where `unsafe` may stand, and what for.
 const UNSAFE: &[(&str, &str)] = &[
     ("daemons/vmmd/tests/allocations.rs", "counts allocations: an allocator is an unsafe trait"),
-    ("guest/forbidden/src/main.rs", "does what a guest may not, to prove that it is ended"),
+    ("guest/crash/src/hvt.rs", "does what a guest may not, to prove that it is ended"),
+    ("guest/crash/src/main.rs", "does what a guest may not, to prove that it is ended"),
+    ("guest/crash/src/spt.rs", "does what a guest may not, to prove that it is ended"),
     ("guest/runtime/src/device.rs", "the tender's manifest lies at an address that only the ABI gives"),
-    ("guest/runtime/src/hvt.rs", "hypercalls through a port"),
+    ("guest/runtime/src/hvt/mod.rs", "hypercalls through a port, the ring at its address"),
+    ("guest/runtime/src/hvt/trap.rs", "descriptor tables, and what exceptions arrive in"),
     ("guest/runtime/src/intrinsics.rs", "the memory functions that compiled code calls"),
     ("guest/runtime/src/note.rs", "notes go into sections of their own, under bare names"),
+    ("guest/runtime/src/random.rs", "the processor's source of chance"),
     ("guest/runtime/src/spt.rs", "system calls"),
     ("guest/runtime/src/start.rs", "the tender's structures lie at addresses that only the ABI gives"),
     ("host/src/sys.rs", "packets with descriptors"),

@@ -27,6 +27,17 @@ pub(crate) fn checks() -> Done {
     step("formatting", &mut cargo(&["fmt", "--all", "--check"]))?;
     let mut clippy = cargo(&["clippy", "--workspace", "--locked", "--all-targets", "--", "--deny", "warnings"]);
     step("lints", &mut clippy)?;
+    // A workspace of their own, compiled differently for each tender.
+    let guests = |arguments: &[&str]| {
+        let mut command = cargo(arguments);
+        command.current_dir(root().join("guest"));
+        command
+    };
+    step("formatting of the unikernels", &mut guests(&["fmt", "--all", "--check"]))?;
+    for config in ["hvt.toml", "spt.toml"] {
+        let arguments = ["clippy", "--release", "--locked", "--config", config, "--", "--deny", "warnings"];
+        step(&format!("lints of the unikernels, {config}"), &mut guests(&arguments))?;
+    }
     let mut documentation = cargo(&["doc", "--workspace", "--locked", "--no-deps", "--document-private-items"]);
     step("documentation", documentation.env("RUSTDOCFLAGS", "--deny warnings"))?;
     if !root().join("Cargo.lock").exists() {

@@ -5,27 +5,15 @@
 #![no_std]
 #![no_main]
 
-use fulmar_guest::{Guest, TENDER, clock, say, unikernel, wait_until};
-
-const SECOND_NS: u64 = 1_000_000_000;
+use fulmar_guest::{Guest, TENDER, clock, say, sleep_until, unikernel};
 
 unikernel!(main, []);
 
 fn main(guest: &Guest) -> i32 {
-    let mut whom: &[u8] = b"World";
-    let mut name: &[u8] = b"a unikernel";
-    let (mut ticks, mut status) = (None, 0);
-    for word in guest.arguments() {
-        if let Some(digits) = word.strip_prefix(b"--ticks=") {
-            ticks = Some(number(digits));
-        } else if let Some(digits) = word.strip_prefix(b"--status=") {
-            status = number(digits);
-        } else if let Some(own) = word.strip_prefix(b"--name=") {
-            name = own;
-        } else {
-            whom = word;
-        }
-    }
+    let whom = guest.arguments().filter(|word| !word.starts_with(b"--")).last().unwrap_or(b"World");
+    let name = guest.argument("name").unwrap_or(b"a unikernel");
+    let ticks = guest.number("ticks");
+    let status = guest.number("status").unwrap_or_default();
     say!("Hello, ", whom, "!");
     say!("I am ", name, " under ", TENDER, " with ", guest.memory_bytes() >> 20, " MiB of memory.");
     say!("My arguments: ", guest.command_line());
@@ -34,20 +22,10 @@ fn main(guest: &Guest) -> i32 {
     let mut tick = 0;
     while ticks.is_none_or(|ticks| tick < ticks) {
         tick += 1;
-        deadline_ns += SECOND_NS;
-        while clock::monotonic_ns() < deadline_ns {
-            wait_until(deadline_ns);
-        }
+        deadline_ns += clock::SECOND_NS;
+        sleep_until(deadline_ns);
         say!("tick ", tick);
     }
     say!("Good-bye.");
     status as i32
-}
-
-/// The number that these digits say; other bytes are passed over.
-fn number(digits: &[u8]) -> u64 {
-    digits
-        .iter()
-        .filter(|byte| byte.is_ascii_digit())
-        .fold(0u64, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
 }

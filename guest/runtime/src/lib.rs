@@ -3,35 +3,44 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`Guest`] | what the tender told us at the start |
-//! | [`say!`] | one line on the console |
-//! | [`clock`] | the two clocks, in nanoseconds |
+//! | [`unikernel!`] | makes an image of a function, and declares its devices |
+//! | [`Guest`] | what the tender told us at the start: the arguments, the memory |
+//! | [`say!`] | one line on the console, of any [`Piece`]s |
+//! | [`clock`], [`random`] | the two clocks, in nanoseconds; a number that nobody knew before |
 //! | [`Net`], [`Block`] | the devices that the image has declared |
-//! | [`wait_until`], [`exit`] | the only call that blocks, and the last one |
+//! | [`wait_until`], [`sleep_until`] | the only calls that block |
+//! | [`exit`], [`abort`] | the last call |
+//!
+//! There is one thread and no interrupt. A panic says its place and ends with 255; so does an exception of the processor
+//! under hvt (under spt the kernel ends the process by a signal).
 #![no_std]
 
 #[cfg(not(any(solo5 = "hvt", solo5 = "spt")))]
 compile_error!("a unikernel is built with `--config hvt.toml` or `--config spt.toml` (see guest/README.md)");
 
+mod argument;
 pub mod clock;
 pub mod console;
 mod device;
 mod intrinsics;
 mod note;
+mod random;
 mod start;
 mod text;
 
 #[cfg(solo5 = "hvt")]
-#[path = "hvt.rs"]
+#[path = "hvt/mod.rs"]
 mod tender;
 #[cfg(solo5 = "spt")]
 #[path = "spt.rs"]
 mod tender;
 
+pub use argument::decimal;
 pub use device::{Block, Net};
 pub use note::{AbiNote, DeviceEntry, ManifestNote, block, net, reserved};
+pub use random::random;
 pub use start::Guest;
-pub use text::{Piece, Text};
+pub use text::{Hex, Ipv4, Mac, Piece, Text};
 
 /// The tender that this unikernel is built for.
 pub const TENDER: &str = tender::NAME;
@@ -42,9 +51,21 @@ pub fn wait_until(deadline_ns: u64) -> u64 {
     tender::wait_until(deadline_ns)
 }
 
+/// Waits until the monotonic clock reaches `deadline_ns`, whatever the networks have.
+pub fn sleep_until(deadline_ns: u64) {
+    while clock::monotonic_ns() < deadline_ns {
+        wait_until(deadline_ns);
+    }
+}
+
 /// Ends the unikernel. The host sees the low 8 bits of `status`; 255 means that something went wrong.
 pub fn exit(status: i32) -> ! {
     tender::exit(status)
+}
+
+/// Ends the unikernel because something went wrong that it cannot say more about.
+pub fn abort() -> ! {
+    exit(255)
 }
 
 #[panic_handler]
@@ -53,5 +74,5 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
         Some(place) => say!("panic at ", place.file(), ":", place.line()),
         None => say!("panic"),
     }
-    exit(255)
+    abort()
 }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "the tender's structures lie at addresses that only the ABI gives")]
 
 use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::tender::{self, BootInfo};
 
@@ -12,6 +13,9 @@ unsafe extern "C" {
     fn fulmar_guest_main(guest: &Guest) -> i32;
 }
 
+/// Memory that [`Guest::heap`] leaves to the stack.
+const STACK_BYTES: usize = 128 << 10;
+
 /// What the tender told this unikernel.
 #[repr(transparent)]
 pub struct Guest {
@@ -19,17 +23,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// The command line: the arguments after the image's name, joined by spaces.
+    /// The command line as it was given: the arguments after the image's name, joined by spaces.
     #[must_use]
     pub fn command_line(&self) -> &'static [u8] {
         // SAFETY: the tender puts a string that ends with NUL at this address, in memory that nobody writes.
         let line = unsafe { CStr::from_ptr(self.info.command_line as *const c_char) };
         line.to_bytes()
-    }
-
-    /// The words of the command line.
-    pub fn arguments(&self) -> impl Iterator<Item = &'static [u8]> + use<> {
-        self.command_line().split(|byte| *byte == b' ').filter(|word| !word.is_empty())
     }
 
     /// Bytes of memory, from address 0.
@@ -47,6 +46,20 @@ impl Guest {
     #[must_use]
     pub fn heap_start(&self) -> u64 {
         (&raw const _end).addr() as u64
+    }
+
+    /// All memory behind the image but 128 KiB for the stack, once; `None` when it was given away before. It is zero at the
+    /// start. Whoever calls this keeps his own variables small: below the stack there is no guard.
+    #[must_use]
+    pub fn heap(&self) -> Option<&'static mut [u8]> {
+        static GIVEN: AtomicBool = AtomicBool::new(false);
+        if GIVEN.swap(true, Relaxed) {
+            return None;
+        }
+        let first = &raw const _end;
+        let bytes = (self.info.memory_bytes as usize).saturating_sub(first.addr() + STACK_BYTES);
+        // SAFETY: the image ends here, the stack is above, and nobody else was given this memory.
+        Some(unsafe { core::slice::from_raw_parts_mut(first.cast_mut(), bytes) })
     }
 }
 

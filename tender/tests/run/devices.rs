@@ -3,35 +3,16 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use crate::tender::{await_console, end, image, kinds, tender, wait};
+use crate::tender::{Disk, await_console, end, image, kinds, tender, wait};
 use fulmar_tests::built::Kind;
 
 const SECTORS: usize = 8;
 const SECTOR_BYTES: usize = 4096;
-
-/// A disk that is gone with the test.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn new(test: &str, bytes: &[u8]) -> Disk {
-        let path = std::env::temp_dir().join(format!("fulmar-tender-{test}-{}", std::process::id()));
-        fs::write(&path, bytes).unwrap();
-        Disk(path)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // A test that fails says so already.
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 #[test]
 fn a_guest_copies_a_sector_and_answers_a_frame() {
@@ -45,7 +26,7 @@ fn a_guest_copies_a_sector_and_answers_a_frame() {
 
         let mut command = tender(kind);
         command.arg("--mem=2").arg(format!("--net:service=@{}", theirs.as_raw_fd()));
-        command.arg("--net-mac:service=02:00:00:00:00:07").arg(format!("--block:storage={}", disk.0.display()));
+        command.arg("--net-mac:service=02:00:00:00:00:07").arg(format!("--block:storage={}", disk.path.display()));
         command.arg(format!("--block-sector-size:storage={SECTOR_BYTES}")).arg(image(kind, "devices"));
         let mut child = command.spawn().unwrap();
         drop(theirs);
@@ -60,7 +41,7 @@ fn a_guest_copies_a_sector_and_answers_a_frame() {
         assert_eq!((end.code(), end.stderr.as_str()), (Some(0), ""), "{end:?}");
 
         content[(SECTORS - 1) * SECTOR_BYTES..].fill(b'F');
-        assert!(fs::read(&disk.0).unwrap() == content);
+        assert!(fs::read(&disk.path).unwrap() == content);
     }
 }
 
@@ -85,7 +66,7 @@ fn a_guest_takes_an_existing_tap() {
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-c"]).arg(format!("{tap} && exec \"$@\"")).arg("sh");
         command.arg(env!("CARGO_BIN_EXE_fulmar-tender")).args(["--mem=2", "--net:service=guest0"]);
-        command.arg(format!("--block:storage={}", disk.0.display())).arg(image(kind, "devices"));
+        command.arg(format!("--block:storage={}", disk.path.display())).arg(image(kind, "devices"));
         let end = end(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         assert_eq!((end.code(), end.stderr.as_str()), (Some(0), ""), "{end:?}");
         assert!(end.stdout.contains("mtu 1400\n"), "{end:?}");
@@ -100,7 +81,7 @@ fn a_disk_that_does_not_fit_is_refused() {
         fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         let mut command = tender(Kind::Spt);
         command.arg(format!("--net:service=@{}", theirs.as_raw_fd()));
-        command.arg(format!("--block:storage={}", disk.0.display())).arg(image(Kind::Spt, "devices"));
+        command.arg(format!("--block:storage={}", disk.path.display())).arg(image(Kind::Spt, "devices"));
         let end = end(&mut command);
         assert_eq!(end.code(), Some(1));
         assert!(end.stderr.contains("storage: Backing storage must be") && end.stderr.contains(wanted), "{end:?}");

@@ -48,47 +48,6 @@ fn clocks_and_waiting_hold() {
     }
 }
 
-#[test]
-fn what_is_forbidden_ends_the_guest() {
-    for kind in kinds("forbidden") {
-        let end = end(&mut run(kind, "forbidden"));
-        assert_eq!(end.stdout, "trying what is forbidden\n", "{end:?}");
-        match kind {
-            Kind::Spt => assert_eq!(end.signal(), Some(Signal::SIGSYS as i32)),
-            Kind::Hvt => {
-                assert_eq!(end.code(), Some(1));
-                assert!(end.stderr.starts_with("solo5-hvt: Invalid guest port access: port=0x80\n"), "{end:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_fault_ends_the_guest() {
-    for kind in kinds("faults") {
-        for (argument, wanted) in [
-            ("--null", "solo5-hvt: KVM: unhandled exit: exit_reason=0x8, rip=0x"),
-            ("--text", "solo5-hvt: KVM: host/guest translation fault: rip=0x"),
-        ] {
-            let end = end(run(kind, "forbidden").arg(argument));
-            assert_eq!(end.stdout, "trying what is forbidden\n", "{end:?}");
-            match kind {
-                Kind::Spt => assert_eq!(end.signal(), Some(Signal::SIGSEGV as i32), "{end:?}"),
-                Kind::Hvt => assert!(end.code() == Some(1) && end.stderr.starts_with(wanted), "{end:?}"),
-            }
-        }
-    }
-}
-
-#[test]
-fn an_address_beyond_memory_ends_an_hvt_guest() {
-    if kinds("reach").contains(&Kind::Hvt) {
-        let end = end(run(Kind::Hvt, "forbidden").arg("--reach"));
-        assert_eq!(end.code(), Some(1));
-        assert!(end.stderr.starts_with("solo5-hvt: Invalid guest access: gpa=0x1ffff8, sz=9\n"), "{end:?}");
-    }
-}
-
 /// Else the first file that is opened, a disk perhaps, would be what the guest's console is written to.
 #[test]
 fn a_console_that_was_never_open_does_no_harm() {

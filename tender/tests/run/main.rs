@@ -4,7 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
 mod command_line;
+mod crash;
 mod devices;
+mod echo;
+mod frames;
+mod guests;
 mod images;
 mod life;
+mod readme;
+mod stack;
 mod tender;
+mod web;

@@ -1,6 +1,6 @@
 //! How tests start a tender and wait for its end.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -113,4 +113,24 @@ pub(crate) fn await_console(child: &mut Child, wanted: &str) -> String {
         text.push_str(std::str::from_utf8(&bytes[..len]).unwrap());
     }
     text
+}
+
+/// A disk that is gone with the test.
+pub(crate) struct Disk {
+    pub(crate) path: PathBuf,
+}
+
+impl Disk {
+    pub(crate) fn new(test: &str, bytes: &[u8]) -> Disk {
+        let path = std::env::temp_dir().join(format!("fulmar-tender-{test}-{}", std::process::id()));
+        fs::write(&path, bytes).unwrap();
+        Disk { path }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A test that fails says so already.
+        let _ = fs::remove_file(&self.path);
+    }
 }
