@@ -14,7 +14,7 @@ pub const NAMES: [&str; 11] =
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// The tender that an image is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// KVM.
     Hvt,

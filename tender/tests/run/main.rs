@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
 mod command_line;
+mod confinement;
 mod crash;
+mod debugging;
 mod devices;
 mod echo;
 mod frames;
@@ -13,5 +15,6 @@ mod images;
 mod life;
 mod readme;
 mod stack;
+mod status;
 mod tender;
 mod web;
