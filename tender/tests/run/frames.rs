@@ -3,10 +3,12 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use crate::tender::Running;
 
 pub(crate) const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(crate) const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -31,19 +33,19 @@ pub(crate) struct Wire(UnixDatagram);
 
 impl Wire {
     /// Starts a tender with one end as its network `service`; the options and the image follow.
-    pub(crate) fn start(command: Command, rest: impl FnOnce(&mut Command)) -> (Wire, Child) {
+    pub(crate) fn start(command: Command, rest: impl FnOnce(&mut Command)) -> (Wire, Running) {
         Wire::start_as(command, "02:00:00:00:00:02", rest)
     }
 
     /// As [`Wire::start`], with another hardware address.
-    pub(crate) fn start_as(mut command: Command, mac: &str, rest: impl FnOnce(&mut Command)) -> (Wire, Child) {
+    pub(crate) fn start_as(mut command: Command, mac: &str, rest: impl FnOnce(&mut Command)) -> (Wire, Running) {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         command.arg("--mem=2").arg(format!("--net:service=@{}", theirs.as_raw_fd()));
         command.arg(format!("--net-mac:service={mac}"));
         rest(&mut command);
-        (Wire(ours), command.spawn().unwrap())
+        (Wire(ours), Running::start(&mut command))
     }
 
     /// Sends a frame; waits while the other end has no room.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::tender::{Disk, End, await_console, end, image, kinds, run, tender};
+use crate::tender::{Disk, End, Running, end, image, kinds, run, tender};
 use fulmar_tests::built::Kind;
 
 #[test]
@@ -32,10 +32,9 @@ fn chatty_writes_every_line_in_order() {
 #[test]
 fn chatty_has_no_end_and_takes_any_length() {
     for kind in kinds("chatty without end") {
-        let mut child = run(kind, "chatty").spawn().unwrap();
-        await_console(&mut child, "\nchatty: line 100 ");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let mut child = Running::start(&mut run(kind, "chatty"));
+        child.console("\nchatty: line 100 ");
+        child.finish();
         for bytes in ["1", "0", "5", "8192", "99999999999999999999999"] {
             let end = end(run(kind, "chatty").args(["--lines=3", &format!("--bytes={bytes}")]));
             assert_eq!((end.code(), end.stdout.lines().count()), (Some(0), 3), "{bytes}: {end:?}");

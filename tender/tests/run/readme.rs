@@ -7,7 +7,7 @@ use std::process::Command;
 use fulmar_tests::built::Kind;
 
 use crate::frames::{Wire, arp_request};
-use crate::tender::{await_console, tender};
+use crate::tender::tender;
 
 #[test]
 fn the_unikernel_of_the_page_is_one() {
@@ -39,9 +39,8 @@ fn the_unikernel_of_the_page_is_one() {
     let (wire, mut child) = Wire::start(tender(Kind::Spt), |command| {
         command.arg(image).args(["some", "words"]);
     });
-    await_console(&mut child, "I have 2 MiB and was told: some words\n");
+    child.console("I have 2 MiB and was told: some words\n");
     wire.send(&arp_request());
-    await_console(&mut child, "a frame of 42 bytes\n");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.console("a frame of 42 bytes\n");
+    child.finish();
 }

@@ -3,20 +3,13 @@
 use crate::frames::{
     ARP, GUEST, GUEST_MAC, IPV4, OURS, RST, SYN, SYN_ACK, TCP, UDP, Wire, arp_request, ethernet, ipv4, is, tcp, udp,
 };
-use crate::tender::{await_console, end, image, kinds, tender, wait};
+use crate::tender::{Running, end, image, kinds, tender};
 use fulmar_tests::built::Kind;
-use std::process::Child;
 
-fn start(kind: Kind, name: &str, arguments: &[&str]) -> (Wire, Child) {
+fn start(kind: Kind, name: &str, arguments: &[&str]) -> (Wire, Running) {
     Wire::start(tender(kind), |command| {
         command.arg(image(kind, name)).args(arguments);
     })
-}
-
-fn finish(mut child: Child) {
-    assert_eq!(child.try_wait().unwrap(), None, "the unikernel ended");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
@@ -24,13 +17,13 @@ fn a_ping_is_answered() {
     for kind in kinds("ping") {
         for name in ["http", "echo"] {
             let (wire, mut child) = start(kind, name, &["--ipv4=10.0.0.2/24"]);
-            let said = await_console(&mut child, "port ");
+            let said = child.console("port ");
             assert!(
                 said.contains("network: I am 02:00:00:00:00:02, mtu 1500\nnetwork: I have 10.0.0.2/24\n"),
                 "{said}"
             );
             (1..4).for_each(|number| wire.expect_life(number));
-            finish(child);
+            child.finish();
         }
     }
 }
@@ -52,7 +45,7 @@ fn a_datagram_comes_back() {
             assert_eq!(reply[26..38], wanted);
             assert_eq!(&reply[42..42 + payload.len()], payload);
         }
-        finish(child);
+        child.finish();
     }
 }
 
@@ -103,7 +96,7 @@ fn frames_at_random_do_no_harm() {
                 wire.send(&frame);
             }
             wire.expect_life(2);
-            finish(child);
+            child.finish();
         }
     }
 }
@@ -133,7 +126,7 @@ fn half_open_connections_are_given_up() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     wire.expect_life(3);
-    finish(child);
+    child.finish();
 }
 
 #[test]
@@ -146,9 +139,9 @@ fn the_network_gives_an_address() {
                 wire.receive(|frame| is(frame, UDP) && frame[36..38] == [0, 67] && kind_of(frame) == Some(asks));
             wire.send(&udp((OURS, 67), ([255; 4], 68), &lease(&asked[42..], says)));
         }
-        await_console(&mut child, "network: I have 10.0.0.2/24\n");
+        child.console("network: I have 10.0.0.2/24\n");
         wire.expect_life(1);
-        finish(child);
+        child.finish();
     }
 }
 
@@ -185,14 +178,14 @@ fn wrong_arguments_are_named() {
         ("http", &["--ipv4=10.0.0.2/24", "--fetch=10.0.0.1:0"], "http: FAILED: --fetch= must be an address"),
     ] {
         let (_wire, child) = start(Kind::Spt, name, arguments);
-        let end = wait(child);
+        let end = child.wait();
         assert_eq!((end.code(), end.stderr.as_str()), (Some(1), ""), "{arguments:?}: {end:?}");
         assert!(end.stdout.contains(said), "{arguments:?}: {end:?}");
     }
     let (_wire, child) = Wire::start_as(tender(Kind::Spt), "01:00:5e:00:00:01", |command| {
         command.arg(image(Kind::Spt, "http")).arg("--ipv4=10.0.0.2/24");
     });
-    let refused = wait(child);
+    let refused = child.wait();
     assert!(refused.code() == Some(1) && refused.stdout.contains("is an address of a group"), "{refused:?}");
     // And without any network it does not start.
     let end = end(tender(Kind::Spt).arg("--mem=2").arg(image(Kind::Spt, "http")));

@@ -102,6 +102,40 @@ pub(crate) fn wait(mut child: Child) -> End {
     End { status, stdout, stderr }
 }
 
+/// A unikernel without end, which ends with its test, however that ends.
+pub(crate) struct Running(Option<Child>);
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Running {
+        Running(Some(command.spawn().unwrap()))
+    }
+
+    /// As [`await_console`].
+    pub(crate) fn console(&mut self, wanted: &str) -> String {
+        await_console(self.0.as_mut().unwrap(), wanted)
+    }
+
+    /// As [`wait`], for one that does end.
+    pub(crate) fn wait(mut self) -> End {
+        wait(self.0.take().unwrap())
+    }
+
+    /// Ends it; it must run until now.
+    pub(crate) fn finish(mut self) {
+        assert_eq!(self.0.as_mut().unwrap().try_wait().unwrap(), None, "the unikernel ended");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // One that has ended is ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 /// Reads from its console until this is there.
 pub(crate) fn await_console(child: &mut Child, wanted: &str) -> String {
     let console = child.stdout.as_mut().unwrap();

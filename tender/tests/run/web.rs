@@ -2,21 +2,21 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
 use fulmar_tests::built::Kind;
 use fulmar_tests::namespace::inside;
 use fulmar_tests::skips::skip;
 
-use crate::tender::{await_console, image, kinds, tender};
+use crate::tender::{Running, image, kinds, tender};
 
 const SERVER: &str = "10.0.0.2:80";
 /// Longer than anything takes where KVM interprets.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Runs the test once for each kind, in a network with a tap `guest0`, whose other side is 10.0.0.1, and this unikernel on it.
-pub(crate) fn with_guest(test: &str, name: &str, arguments: &[&str], body: impl Fn(Kind, &mut Child) + Send + Sync) {
+pub(crate) fn with_guest(test: &str, name: &str, arguments: &[&str], body: impl Fn(Kind, &mut Running) + Send + Sync) {
     inside(test, || {
         for kind in kinds(test) {
             let tap = "ip link set lo up; ip tuntap del dev guest0 mode tap; ip tuntap add dev guest0 mode tap && \
@@ -26,12 +26,10 @@ pub(crate) fn with_guest(test: &str, name: &str, arguments: &[&str], body: impl 
             }
             let mut command = tender(kind);
             command.args(["--mem=2", "--net:service=guest0"]).arg(image(kind, name));
-            let mut child = command.arg("--ipv4=10.0.0.2/24").args(arguments).spawn().unwrap();
-            await_console(&mut child, " port ");
+            let mut child = Running::start(command.arg("--ipv4=10.0.0.2/24").args(arguments));
+            child.console(" port ");
             body(kind, &mut child);
-            assert_eq!(child.try_wait().unwrap(), None, "the unikernel ended");
-            child.kill().unwrap();
-            child.wait().unwrap();
+            child.finish();
         }
     });
 }
@@ -199,7 +197,7 @@ fn what_is_no_request_is_refused() {
 #[test]
 fn a_page_of_another_server_is_fetched() {
     with_guest("a_page_of_another_server_is_fetched", "http", &["--fetch=10.0.0.1:8080"], |_, child| {
-        await_console(child, "http: 10.0.0.1:8080 says: refused\n");
+        child.console("http: 10.0.0.1:8080 says: refused\n");
         let listener = TcpListener::bind("10.0.0.1:8080").unwrap();
         for (bytes, said) in [
             (&b"HTTP/1.0 200 Splendid\r\n\r\nhello"[..], "HTTP/1.0 200 Splendid\n"),
@@ -214,7 +212,7 @@ fn a_page_of_another_server_is_fetched() {
             assert_eq!(&request, b"GET / HTTP/1.1");
             stream.write_all(bytes).unwrap();
             stream.shutdown(std::net::Shutdown::Write).unwrap();
-            await_console(child, &format!("http: 10.0.0.1:8080 says: {said}"));
+            child.console(&format!("http: 10.0.0.1:8080 says: {said}"));
         }
     });
 }
