@@ -113,19 +113,30 @@ impl Disk<'_> {
 
     /// What is on the disk stays there: each sector is read, and then written as it was.
     fn bench(&mut self) -> Option<()> {
+        self.measure("in order", |number, _| number)?;
+        self.measure("at random", |number, sectors| {
+            let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed ^ mixed >> 32) % sectors
+        })
+    }
+
+    /// As many sectors as there are, those that `choose` makes of their numbers.
+    fn measure(&mut self, how: &str, choose: fn(u64, u64) -> u64) -> Option<()> {
+        let sectors = self.sectors;
         let begun_ns = clock::monotonic_ns();
-        (0..self.sectors).try_for_each(|number| self.get(number))?;
+        (0..sectors).try_for_each(|number| self.get(choose(number, sectors)))?;
         let read_ns = clock::monotonic_ns();
-        say!("block: read ", self.per_second(read_ns - begun_ns), " sectors a second");
+        say!("block: read ", self.per_second(read_ns - begun_ns), " sectors a second ", how);
         let mut written_ns = 0;
-        (0..self.sectors).try_for_each(|number| {
+        (0..sectors).try_for_each(|number| {
+            let number = choose(number, sectors);
             self.get(number)?;
             let before_ns = clock::monotonic_ns();
             self.put(number)?;
             written_ns += clock::monotonic_ns() - before_ns;
             Some(())
         })?;
-        say!("block: wrote ", self.per_second(written_ns), " sectors a second");
+        say!("block: wrote ", self.per_second(written_ns), " sectors a second ", how);
         Some(())
     }
 

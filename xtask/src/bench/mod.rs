@@ -10,6 +10,7 @@ mod load;
 mod memory;
 mod policies;
 mod scale;
+mod tender;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -37,7 +38,7 @@ pub(crate) struct Bench {
 
 /// Runs those whose names are given, or all.
 pub(crate) fn run(names: &[&str]) -> Done {
-    let all: [(&str, Benchmark); 7] = [
+    let all: [(&str, Benchmark); 8] = [
         ("codec", codec::run),
         ("disk", disk::run),
         ("info", info::run),
@@ -45,6 +46,7 @@ pub(crate) fn run(names: &[&str]) -> Done {
         ("policies", policies::run),
         ("memory", memory::run),
         ("scale", scale::run),
+        ("tender", tender::run),
     ];
     if let Some(unknown) = names.iter().find(|name| !all.iter().any(|(known, _)| known == *name)) {
         let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();

@@ -1,0 +1,87 @@
+//! From the start of a tender to the first byte on the console, and to the end of its guest.
+
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fulmar_tests::built::Kind;
+
+use super::figures::{Figures, Unit};
+use super::stage::{Side, Stage, open_to_hand_over};
+use crate::steps::{Done, Failure};
+
+pub(super) const PAIRS: usize = 200;
+/// Where KVM interprets.
+pub(super) const PAIRS_INTERPRETED: usize = 10;
+
+/// The ordinary user.
+const USER: u32 = 4711;
+/// Between two starts: the kernel takes away behind our back what the one before has left.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Lives without a pause between them.
+const ROW: usize = 20;
+
+pub(super) fn run(stage: &Stage, figures: &mut Figures, pairs: usize) -> Done {
+    let kind = stage.kind.name();
+    let [first, end] = stage.pairs(pairs, |side| {
+        sleep(PAUSE);
+        live(stage.command(side).arg(stage.image("hello")).arg("--ticks=0"))
+    })?;
+    figures.add(&format!("{kind} hello: start to first byte"), Unit::Seconds, first);
+    figures.add(&format!("{kind} hello: start to end"), Unit::Seconds, end);
+    // Its user may not open /dev/kvm, and the original cannot be handed an open one.
+    if stage.kind == Kind::Spt {
+        as_user(stage, figures, pairs)?;
+    }
+    let [row] = stage.pairs(pairs.div_ceil(ROW), |side| {
+        sleep(PAUSE);
+        let begun = Instant::now();
+        for _ in 0..ROW {
+            live(stage.command(side).arg(stage.image("hello")).arg("--ticks=0"))?;
+        }
+        Ok([begun.elapsed().as_secs_f64() / ROW as f64])
+    })?;
+    figures.add(&format!("{kind} hello: one of {ROW} lives in a row"), Unit::Seconds, row);
+    Ok(())
+}
+
+/// As `vmmd` starts ours: as a user of its own, the image handed over. The original takes a path.
+fn as_user(stage: &Stage, figures: &mut Figures, pairs: usize) -> Done {
+    if !nix::unistd::geteuid().is_root() {
+        fulmar_tests::skips::skip("bench tender (as a user of its own)", "only root can become one");
+        return Ok(());
+    }
+    let image = open_to_hand_over(&stage.image("hello"))?;
+    let [first, end] = stage.pairs(pairs, |side| {
+        sleep(PAUSE);
+        let mut command = stage.command(side);
+        command.uid(USER).gid(USER);
+        match side {
+            Side::Ours => command.arg(format!("@{}", image.as_raw_fd())),
+            Side::Original => command.arg(stage.image("hello")),
+        };
+        live(command.arg("--ticks=0"))
+    })?;
+    let kind = stage.kind.name();
+    figures.add(&format!("{kind} hello as user {USER}: start to first byte"), Unit::Seconds, first);
+    figures.add(&format!("{kind} hello as user {USER}: start to end"), Unit::Seconds, end);
+    Ok(())
+}
+
+/// One life: seconds until the first byte of the console, and until the end.
+fn live(command: &mut Command) -> Done<[f64; 2]> {
+    let begun = Instant::now();
+    let mut child = command.spawn().map_err(|error| Failure(format!("cannot start {command:?}: {error}")))?;
+    let mut byte = [0];
+    let heard = child.stdout.as_mut().map_or(Ok(()), |console| console.read_exact(&mut byte));
+    let first = begun.elapsed();
+    let ended = child.wait().map(|status| status.success());
+    let end = begun.elapsed();
+    match (heard, ended) {
+        (Ok(()), Ok(true)) => Ok([first.as_secs_f64(), end.as_secs_f64()]),
+        (heard, ended) => Err(Failure(format!("{command:?} did not live well: {heard:?}, {ended:?}"))),
+    }
+}
