@@ -1,4 +1,5 @@
-//! A network in a namespace of its own, with a tap and a server of each side on it.
+//! A network in a namespace of its own, with a tap and a server of each side on it. Clients have one processor and servers
+//! another, if there are two, so that chance does not put one server nearer to its clients than the other.
 
 use std::net::TcpStream;
 use std::process::Command;
@@ -6,6 +7,8 @@ use std::time::Duration;
 
 use fulmar_tests::namespace::inside;
 use fulmar_tests::skips::skip;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use super::stage::{Running, Side, Stage};
 use crate::steps::{Done, Failure};
@@ -26,10 +29,29 @@ pub(super) fn with_servers(stage: &Stage, name: &str, body: impl FnOnce() -> Don
 }
 
 fn beside_servers(stage: &Stage, name: &str, body: impl FnOnce() -> Done) -> Done {
+    let cpus = processors();
+    stay_on(cpus.map(|[_, servers]| servers))?;
     let servers = stage.sides().iter().map(|side| serve(stage, *side, name)).collect::<Done<Vec<_>>>()?;
+    stay_on(cpus.map(|[clients, _]| clients))?;
     let done = body();
     drop(servers);
     done
+}
+
+/// The first two processors that we may use, if there are two.
+fn processors() -> Option<[usize; 2]> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
+    let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    Some([cpus.next()?, cpus.next()?])
+}
+
+/// Keeps this thread and all that it starts on a processor.
+fn stay_on(cpu: Option<usize>) -> Done {
+    let Some(cpu) = cpu else { return Ok(()) };
+    let mut only = CpuSet::new();
+    only.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &only))
+        .map_err(|error| Failure(format!("cannot stay on processor {cpu}: {error}")))
 }
 
 /// The address of a server.
