@@ -16,7 +16,8 @@ pub struct TestImage {
     pub facts: Option<ImageFacts>,
 }
 
-/// hvt and spt without devices, the same with the net device `service`, one that ends at 64 MiB, a damaged one.
+/// hvt and spt without devices, the same with the net device `service`, one that ends at 64 MiB, a damaged one, spt with the
+/// block device `storage`, and with that, `extra` and `service`.
 pub static IMAGES: LazyLock<Vec<TestImage>> = LazyLock::new(|| {
     let images = [
         image(1, &[], 0x1000),
@@ -25,6 +26,8 @@ pub static IMAGES: LazyLock<Vec<TestImage>> = LazyLock::new(|| {
         image(2, &["service"], 0x1000),
         image(2, &[], 63 << 20),
         b"not an image".to_vec(),
+        image_with(2, &[Device::Block("storage")], 0x1000),
+        image_with(2, &[Device::Net("service"), Device::Block("storage"), Device::Block("extra")], 0x1000),
     ];
     let image = |(index, bytes): (usize, Vec<u8>)| TestImage {
         digest: [u8::try_from(index).unwrap_or(0) + 1; 32],
@@ -51,12 +54,28 @@ const ABI: usize = 0x200;
 const MANIFEST: usize = 0x240;
 const TEXT: usize = 0x1000;
 
+/// A device that an image declares.
+#[derive(Clone, Copy, Debug)]
+pub enum Device<'a> {
+    /// A network of this name.
+    Net(&'a str),
+    /// A block device of this name.
+    Block(&'a str),
+}
+
 /// A Solo5 image for `target` (1 hvt, 2 spt) with these net devices, whose one segment takes `memory_bytes`.
 #[must_use]
 pub fn image(target: u32, nets: &[&str], memory_bytes: u64) -> Vec<u8> {
+    let nets: Vec<Device<'_>> = nets.iter().map(|net| Device::Net(net)).collect();
+    image_with(target, &nets, memory_bytes)
+}
+
+/// As [`image`], with devices of both kinds.
+#[must_use]
+pub fn image_with(target: u32, devices: &[Device<'_>], memory_bytes: u64) -> Vec<u8> {
     let mut image = vec![0; TEXT + 0x10];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
-    let manifest_bytes = 8 + 104 * (1 + nets.len());
+    let manifest_bytes = 8 + 104 * (1 + devices.len());
     put(0, b"\x7fELF\x02\x01\x01");
     put(16, &[2, 0, 62, 0, 1, 0, 0, 0]);
     put(24, &0x10_0000_u64.to_le_bytes());
@@ -84,12 +103,16 @@ pub fn image(target: u32, nets: &[&str], memory_bytes: u64) -> Vec<u8> {
     put(ABI + 20, &target.to_le_bytes());
     put(ABI + 24, &2_u32.to_le_bytes());
     put(MANIFEST + 24, &1_u32.to_le_bytes());
-    put(MANIFEST + 28, &u32::try_from(1 + nets.len()).unwrap_or(0).to_le_bytes());
+    put(MANIFEST + 28, &u32::try_from(1 + devices.len()).unwrap_or(0).to_le_bytes());
     put(MANIFEST + 32 + 68, &0x4000_0000_u32.to_le_bytes());
-    for (index, net) in nets.iter().enumerate() {
+    for (index, device) in devices.iter().enumerate() {
         let at = MANIFEST + 32 + 104 * (index + 1);
-        put(at, net.as_bytes());
-        put(at + 68, &2_u32.to_le_bytes());
+        let (name, kind) = match device {
+            Device::Block(name) => (name, 1_u32),
+            Device::Net(name) => (name, 2),
+        };
+        put(at, name.as_bytes());
+        put(at + 68, &kind.to_le_bytes());
     }
     image
 }

@@ -1,4 +1,4 @@
-//! The machine of `vmmd`: every decision about unikernels and policies, and nothing else.
+//! The machine of `vmmd`: every decision about unikernels, policies and block devices, and nothing else.
 //!
 //! ```text
 //!  Input ──▶ handle ──▶ Effect* ──▶ the caller acts ──▶ Outcome as the next Input
@@ -14,10 +14,12 @@
 //! ```
 //! The record is the commit point: before it nothing is promised, so a crash leaves at most a process that no record
 //! names, and the next start ends it. A destruction goes the other way: first the record's removal is durable, then the
-//! process ends. A unikernel that cannot run stays desired and rests.
+//! process ends. A unikernel that cannot run stays desired and rests. Block devices have a ladder of their own: `block.rs`.
 
 mod arena;
 mod arguments;
+mod block;
+mod blocks;
 mod create;
 mod destroy;
 mod ledger;
@@ -33,8 +35,9 @@ mod table;
 mod unikernel;
 
 pub use self::arguments::{ArgumentsFault, DeviceName};
+pub use self::block::{Block, BlockFile, BlockRefused, BlockStage};
 pub use self::ledger::{Account, Ledger, Pending, PolicyRefused, Refused, Usage};
-pub use self::outcome::{Exit, JournalError, StoreError, StoredImage, Trouble};
+pub use self::outcome::{BlockFileError, Exit, JournalError, StoreError, StoredImage, Trouble};
 pub use self::plan::PlanBuffers;
 pub use self::record::POLICY_BYTES_MAX;
 pub use self::refusal::Refusal;
@@ -46,19 +49,22 @@ use self::arena::Arena;
 use self::plan::Accounts;
 use self::table::Table;
 use crate::halves::{LaunchError, Unit};
-use crate::limits::{ARENA_BYTES_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, UNIKERNELS_MAX};
+use crate::limits::{ARENA_BYTES_MAX, BLOCKS_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, UNIKERNELS_MAX};
 use crate::name::Name;
 use crate::policy::Policy;
 use crate::wire::{Command, Header, InfoForm, UnikernelCommand};
 
 /// The machine of the product.
-pub type Product = Machine<UNIKERNELS_MAX, POLICIES_MAX, CONNECTIONS_MAX, ARENA_BYTES_MAX>;
+pub type Product = Machine<UNIKERNELS_MAX, POLICIES_MAX, BLOCKS_MAX, CONNECTIONS_MAX, ARENA_BYTES_MAX>;
 
 /// A machine small enough that all its states can be looked at.
-pub type Tiny = Machine<2, 4, 2, 512>;
+pub type Tiny = Machine<2, 4, 2, 2, 512>;
 
 /// Effects that one input can cause: a reply to every connection and a handful more.
 const EFFECTS_MAX: usize = CONNECTIONS_MAX + 64;
+
+/// Effects after which one input leaves the rest to the next tick.
+const DUE_MAX: usize = CONNECTIONS_MAX;
 
 /// What time it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +102,10 @@ pub enum Change {
     Policy(u16),
     /// The removal of the policy in this slot.
     PolicyGone(u16),
+    /// The block device in this slot.
+    Block(u16),
+    /// The removal of the block device in this slot.
+    BlockGone(u16),
 }
 
 /// Everything that can happen.
@@ -107,6 +117,13 @@ pub enum Input<'a> {
         root: &'a Policy,
         /// Which images it can run.
         tenders: Tenders,
+    },
+    /// What was found of the file of a restored block device. Between [`Machine::restore`] and [`Input::Start`].
+    BlockFile {
+        /// The slot.
+        slot: u16,
+        /// Its bytes; nothing where there is none.
+        bytes: Option<u64>,
     },
     /// A process of a predecessor still runs. Between [`Machine::restore`] and [`Input::Start`].
     Survivor {
@@ -136,6 +153,18 @@ pub enum Input<'a> {
         slot: u16,
         /// What came of it.
         outcome: Result<StoredImage<'a>, StoreError>,
+    },
+    /// How [`Effect::MakeBlock`] ended.
+    BlockMade {
+        /// The slot.
+        slot: u16,
+        /// What came of it.
+        outcome: Result<(), BlockFileError>,
+    },
+    /// [`Effect::RemoveBlock`] is done as far as it can be: what is left is left to the next start.
+    BlockRemoved {
+        /// The slot.
+        slot: u16,
     },
     /// How [`Effect::Launch`] ended.
     Launched {
@@ -188,6 +217,16 @@ pub enum Effect {
     },
     /// Remove all images for which [`Machine::uses`] is false.
     Collect,
+    /// Make the file of the block device in this slot, of its size, durably. One that is there is left over from before.
+    MakeBlock {
+        /// The slot.
+        slot: u16,
+    },
+    /// Remove the file of the block device in this slot: no record names it.
+    RemoveBlock {
+        /// The slot.
+        slot: u16,
+    },
     /// Launch the tender of this slot by [`Machine::launch_plan`].
     Launch {
         /// The slot.
@@ -224,17 +263,19 @@ enum Waiting {
     Nothing,
     Unikernel(u16),
     Policy(u16),
+    Block(u16),
 }
 
 impl Connection {
     const EMPTY: Self = Self { sequence: 0, name: Name::EMPTY, waiting: Waiting::Nothing, reply: Reply::None };
 }
 
-/// Up to `U` unikernels, `P` policies, `C` connections and `A` bytes of arguments.
+/// Up to `U` unikernels, `P` policies, `B` block devices, `C` connections and `A` bytes of arguments.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Machine<const U: usize, const P: usize, const C: usize, const A: usize> {
+pub struct Machine<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> {
     unikernels: Table<Unikernel, U>,
     ledger: Ledger<P>,
+    blocks: Table<Block, B>,
     connections: [Connection; C],
     arena: Arena<A>,
     tenders: Tenders,
@@ -249,6 +290,8 @@ pub struct Machine<const U: usize, const P: usize, const C: usize, const A: usiz
     storing: u16,
     /// Slots that are [`Again::Queued`].
     queued: u16,
+    /// Block devices that are [`BlockStage::Undoing`].
+    undoing: u16,
     /// Whether the last append has failed: a crash could still bring back what it was to write.
     unsure: bool,
     /// Images that may go as soon as none is being stored and the journal is sure of what it says.
@@ -262,19 +305,22 @@ pub struct Machine<const U: usize, const P: usize, const C: usize, const A: usiz
     given: usize,
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Default for Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Default
+    for Machine<U, P, B, C, A>
+{
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// A machine that knows nothing. All bytes are zero: as a `static` it costs memory only where it is used.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             unikernels: Table::new(),
             ledger: Ledger::new(),
+            blocks: Table::new(),
             connections: [const { Connection::EMPTY }; C],
             arena: Arena::new(),
             tenders: Tenders { hvt: false, spt: false },
@@ -283,6 +329,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             launching: 0,
             storing: 0,
             queued: 0,
+            undoing: 0,
             unsure: false,
             releases: heapless::Vec::new(),
             collect: false,
@@ -300,12 +347,15 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
                 self.tenders = tenders;
                 self.retry_refused(now);
             }
+            Input::BlockFile { slot, bytes } => self.block_file(slot, bytes),
             Input::Survivor { unit, account, started_wall_ms } => self.survivor(now, unit, account, started_wall_ms),
             Input::Start => self.start(now),
             Input::Command { connection, header, command, image } => {
                 self.command(connection, header, command, image);
             }
             Input::Stored { slot, outcome } => self.stored(slot, outcome),
+            Input::BlockMade { slot, outcome } => self.block_made(slot, outcome),
+            Input::BlockRemoved { slot } => self.block_removed(slot),
             Input::Launched { unit, outcome } => self.launched(now, unit, outcome),
             Input::Appended { change, outcome } => self.appended(now, change, outcome),
             Input::Exited { unit, exit } => self.exited(now, unit, exit),
@@ -314,6 +364,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         }
         self.launch_queued();
         self.release_images();
+        self.undo_blocks(now);
     }
 
     /// The next thing to do; to be drained before the next input.
@@ -395,7 +446,8 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             Command::Unikernel(UnikernelCommand::OldInfo5) => self.info(connection, name, InfoForm::Old5),
             Command::Unikernel(UnikernelCommand::OldInfo4) => self.info(connection, name, InfoForm::Old4),
             Command::Policy(command) => self.policy(connection, name, command),
-            Command::Unikernel(_) | Command::Block(_) => self.refuse(connection, Refusal::NotOffered),
+            Command::Block(command) => self.block_command(connection, name, command),
+            Command::Unikernel(_) => self.refuse(connection, Refusal::NotOffered),
             Command::Console(_) | Command::Stats(_) | Command::Log(_) => {
                 self.refuse(connection, Refusal::UnknownCommand);
             }
@@ -444,6 +496,8 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             Change::UnikernelGone(slot) => self.dropped(now, slot, outcome),
             Change::Policy(slot) => self.policy_changed(slot, Done::AddedPolicy, outcome),
             Change::PolicyGone(slot) => self.policy_changed(slot, Done::RemovedPolicy, outcome),
+            Change::Block(slot) => self.block_recorded(now, slot, outcome),
+            Change::BlockGone(slot) => self.block_dropped(slot, outcome),
         }
     }
 
