@@ -130,13 +130,43 @@ pub fn flooding() -> Vec<u8> {
         &[0x0f, 0x05],             // syscall
         &[0xeb, 0xe8],             // jmp to the first of these
     ];
-    let mut image = image(2, &[], 0x1000);
-    image.resize(TEXT + LINE_AT + LINE.len(), 0);
-    let content_bytes = (LINE_AT + LINE.len()) as u64;
-    image[TABLE + 32..TABLE + 40].copy_from_slice(&content_bytes.to_le_bytes());
-    let code = code.concat();
-    image[TEXT..TEXT + code.len()].copy_from_slice(&code);
-    image[TEXT + LINE_AT..].copy_from_slice(LINE);
+    let mut content = code.concat();
+    content.resize(LINE_AT, 0);
+    content.extend_from_slice(LINE);
+    with_code(&[], &content)
+}
+
+/// An spt image with the block device `storage` and no other device. It counts its starts in the first byte of its disk, and then waits for ever.
+#[must_use]
+pub fn counting() -> Vec<u8> {
+    let code = [
+        &[0xb8, 17, 0, 0, 0][..],                       // mov eax, 17: pread64
+        &[0xbf, 4, 0, 0, 0],                            // mov edi, 4: the disk, behind the image
+        &[0x48, 0x8d, 0xb4, 0x24, 0, 0xfc, 0xff, 0xff], // lea rsi, [rsp-1024]
+        &[0xba, 0, 2, 0, 0],                            // mov edx, 512: one sector
+        &[0x45, 0x31, 0xd2],                            // xor r10d, r10d: the first
+        &[0x0f, 0x05],                                  // syscall
+        &[0xfe, 0x84, 0x24, 0, 0xfc, 0xff, 0xff],       // inc byte [rsp-1024]
+        &[0xb8, 18, 0, 0, 0],                           // mov eax, 18: pwrite64, all else as before
+        &[0x0f, 0x05],                                  // syscall
+        &[0x8b, 0x3c, 0x25, 0x20, 0x10, 1, 0],          // mov edi, [0x11020]: the epoll of the boot information
+        &[0xba, 1, 0, 0, 0],                            // mov edx, 1: one event
+        &[0x41, 0xba, 0xff, 0xff, 0xff, 0xff],          // mov r10d, -1: for ever
+        &[0x45, 0x31, 0xc0],                            // xor r8d, r8d
+        &[0x41, 0xb9, 8, 0, 0, 0],                      // mov r9d, 8
+        &[0xb8, 0x19, 1, 0, 0],                         // mov eax, 281: epoll_pwait
+        &[0x0f, 0x05],                                  // syscall
+        &[0xeb, 0xdc],                                  // jmp to where the epoll is loaded
+    ];
+    with_code(&[Device::Block("storage")], &code.concat())
+}
+
+/// An spt image with these devices whose segment begins with this code.
+fn with_code(devices: &[Device<'_>], code: &[u8]) -> Vec<u8> {
+    let mut image = image_with(2, devices, 0x1000);
+    image.resize(TEXT + code.len(), 0);
+    image[TABLE + 32..TABLE + 40].copy_from_slice(&(code.len() as u64).to_le_bytes());
+    image[TEXT..].copy_from_slice(code);
     image
 }
 
