@@ -7,8 +7,9 @@
 
 use std::{fmt, io};
 
-use fulmar_core::limits::BLOCK_FILE_SUFFIX;
+use fulmar_core::limits::{BLOCK_FILE_SUFFIX, NAME_BYTES_MAX};
 use fulmar_core::name::Name;
+use heapless::String;
 
 use crate::disk::{Content, Folder};
 
@@ -124,8 +125,11 @@ pub struct Swept {
     pub foreign: usize,
 }
 
-fn file_name(name: &Name) -> String {
-    format!("{name}{BLOCK_FILE_SUFFIX}")
+fn file_name(name: &Name) -> String<{ NAME_BYTES_MAX + BLOCK_FILE_SUFFIX.len() }> {
+    let mut file_name = String::new();
+    // It has room for the longest.
+    let _ = fmt::write(&mut file_name, format_args!("{name}{BLOCK_FILE_SUFFIX}"));
+    file_name
 }
 
 /// The block device whose file has this name.
