@@ -352,7 +352,7 @@ fn a_process_outlives_its_shim_and_is_adopted() {
 fn predecessor() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
-    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[] };
+    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[], blocks: &[] };
     let process = shim().spawn(&start, &mut |_| Ok(())).unwrap();
     println!("LEFT {} {}", process.pid, process.started);
 }
@@ -382,7 +382,7 @@ fn a_process_that_waits_ends_with_its_shim_and_holds_nothing_of_it() {
 fn killed() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
-    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[] };
+    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[], blocks: &[] };
     let _ = shim().spawn(&start, &mut |process| {
         let fds = format!("/proc/{}/fd", process.pid);
         let until = Instant::now() + Duration::from_millis(PATIENCE_MS.into());

@@ -383,7 +383,7 @@ pub fn check_infos<const U: usize, const P: usize, const B: usize, const C: usiz
                 .iter()
                 .map(|bridge| bridge.mac)
                 .eq(arguments.bridges.iter().map(|it| mac::address(name, it.name)))
-            && blocks::same(world, name, &info, &arguments);
+            && blocks::same(world, name, info, &arguments);
         if !same {
             return Err(format!("{name} is listed as {info:?}"));
         }

@@ -22,6 +22,7 @@ mod block;
 mod blocks;
 mod create;
 mod destroy;
+mod exchange;
 mod ledger;
 mod life;
 mod outcome;
@@ -36,6 +37,7 @@ mod unikernel;
 
 pub use self::arguments::{ArgumentsFault, DeviceName};
 pub use self::block::{Block, BlockFile, BlockRefused, BlockStage};
+pub use self::exchange::{Change, Effect, Input, Now, Spooled, Tenders};
 pub use self::ledger::{Account, Ledger, Pending, PolicyRefused, Refused, Usage};
 pub use self::outcome::{BlockFileError, Exit, JournalError, StoreError, StoredImage, Trouble};
 pub use self::plan::PlanBuffers;
@@ -51,7 +53,6 @@ use self::table::Table;
 use crate::halves::{LaunchError, Unit};
 use crate::limits::{ARENA_BYTES_MAX, BLOCKS_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, UNIKERNELS_MAX};
 use crate::name::Name;
-use crate::policy::Policy;
 use crate::wire::{Command, Header, InfoForm, UnikernelCommand};
 
 /// The machine of the product.
@@ -65,188 +66,6 @@ const EFFECTS_MAX: usize = CONNECTIONS_MAX + 64;
 
 /// Effects after which one input leaves the rest to the next tick.
 const DUE_MAX: usize = CONNECTIONS_MAX;
-
-/// What time it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Now {
-    /// Milliseconds of a clock that never goes back.
-    pub ms: u64,
-    /// Unix milliseconds, for people only.
-    pub wall_ms: i64,
-}
-
-/// What the host can do, beside the root policy.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Tenders {
-    /// hvt images can run.
-    pub hvt: bool,
-    /// spt images can run.
-    pub spt: bool,
-}
-
-/// An image that has arrived whole and waits in the spool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Spooled {
-    /// The caller's number for it.
-    pub spool: u32,
-}
-
-/// A record that is being made durable.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Change {
-    /// The unikernel in this slot.
-    Unikernel(u16),
-    /// The removal of the unikernel in this slot.
-    UnikernelGone(u16),
-    /// The policy in this slot.
-    Policy(u16),
-    /// The removal of the policy in this slot.
-    PolicyGone(u16),
-    /// The block device in this slot.
-    Block(u16),
-    /// The removal of the block device in this slot.
-    BlockGone(u16),
-}
-
-/// Everything that can happen.
-#[derive(Clone, Copy, Debug)]
-pub enum Input<'a> {
-    /// What the host has: at the start, and again when its bridges have changed.
-    Host {
-        /// The root policy.
-        root: &'a Policy,
-        /// Which images it can run.
-        tenders: Tenders,
-    },
-    /// What was found of the file of a restored block device. Between [`Machine::restore`] and [`Input::Start`].
-    BlockFile {
-        /// The slot.
-        slot: u16,
-        /// Its bytes; nothing where there is none.
-        bytes: Option<u64>,
-    },
-    /// A process of a predecessor still runs. Between [`Machine::restore`] and [`Input::Start`].
-    Survivor {
-        /// Its number.
-        unit: Unit,
-        /// The account that it runs under.
-        account: u16,
-        /// When it started, unix milliseconds.
-        started_wall_ms: i64,
-    },
-    /// Everything is restored: bring up what is desired.
-    Start,
-    /// A client asks.
-    Command {
-        /// The connection, below the bound of connections; it has no other command under way.
-        connection: u16,
-        /// Its header, to be repeated in the reply.
-        header: &'a Header,
-        /// What it asks for.
-        command: &'a Command<'a>,
-        /// The image of a create.
-        image: Option<Spooled>,
-    },
-    /// How [`Effect::Store`] ended.
-    Stored {
-        /// The slot.
-        slot: u16,
-        /// What came of it.
-        outcome: Result<StoredImage<'a>, StoreError>,
-    },
-    /// How [`Effect::MakeBlock`] ended.
-    BlockMade {
-        /// The slot.
-        slot: u16,
-        /// What came of it.
-        outcome: Result<(), BlockFileError>,
-    },
-    /// [`Effect::RemoveBlock`] is done as far as it can be: what is left is left to the next start.
-    BlockRemoved {
-        /// The slot.
-        slot: u16,
-    },
-    /// How [`Effect::Launch`] ended.
-    Launched {
-        /// The number.
-        unit: Unit,
-        /// What came of it.
-        outcome: Result<(), LaunchError>,
-    },
-    /// How [`Effect::Append`] ended. After an error nothing of the change may come back, except by a crash that
-    /// happens before the journal was written again.
-    Appended {
-        /// The change.
-        change: Change,
-        /// What came of it.
-        outcome: Result<(), JournalError>,
-    },
-    /// A process has ended.
-    Exited {
-        /// Its number.
-        unit: Unit,
-        /// How.
-        exit: Exit,
-    },
-    /// A client is gone; what it asked for goes on.
-    HangUp {
-        /// The connection.
-        connection: u16,
-    },
-    /// A deadline has passed.
-    Tick,
-}
-
-/// What is to be done now.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Effect {
-    /// Send [`Machine::reply`] of this connection.
-    Reply {
-        /// The connection.
-        connection: u16,
-    },
-    /// Check and store the image of this slot durably.
-    Store {
-        /// The slot.
-        slot: u16,
-    },
-    /// Remove this image: no record and no slot names it.
-    Release {
-        /// Which.
-        digest: Digest,
-    },
-    /// Remove all images for which [`Machine::uses`] is false.
-    Collect,
-    /// Make the file of the block device in this slot, of its size, durably. One that is there is left over from before.
-    MakeBlock {
-        /// The slot.
-        slot: u16,
-    },
-    /// Remove the file of the block device in this slot: no record names it.
-    RemoveBlock {
-        /// The slot.
-        slot: u16,
-    },
-    /// Launch the tender of this slot by [`Machine::launch_plan`].
-    Launch {
-        /// The slot.
-        slot: u16,
-    },
-    /// Append [`Machine::record`] of this change and make it durable.
-    Append(Change),
-    /// Send a signal.
-    Signal {
-        /// To which.
-        unit: Unit,
-        /// SIGKILL instead of SIGTERM.
-        kill: bool,
-    },
-    /// A desired unikernel does not run now: say why.
-    Rest {
-        /// The slot.
-        slot: u16,
-    },
-}
 
 /// One client.
 #[derive(Clone, PartialEq, Eq, Hash)]

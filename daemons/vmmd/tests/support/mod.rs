@@ -131,7 +131,8 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
             }
             Request::Launch(plan) => {
                 plan.check().unwrap();
-                let (_, blocks) = fds.take::<2>(plan.blocks.into()).expect("console, image, block devices");
+                // The console, the image, and the block devices.
+                let (_, blocks) = fds.take::<2>(plan.blocks.into()).unwrap();
                 let mut world = world.lock().unwrap();
                 world.blocks.insert(plan.unit.0, blocks);
                 world.launches += 1;
