@@ -165,6 +165,13 @@ impl Control<'_> {
         drop(fds);
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            // Too many descriptors on their way, say: nobody will answer what did not go.
+            Err(error) if !is_gone(&error) => {
+                log!("{name}: could not ask the host half to launch it: {error}");
+                self.drop_fifo(unit);
+                self.stillborn(unit, errno(&error));
+                true
+            }
             // When the host half is gone that is seen when it is read from.
             _ => {
                 self.add_console(unit, &name, console);
@@ -176,4 +183,10 @@ impl Control<'_> {
     fn stillborn(&mut self, unit: Unit, errno: i32) {
         self.stillborn.push_back((unit, LaunchError::Os(OsError { attempt: Attempt::PrepareProcess, errno })));
     }
+}
+
+/// Whether this says that the other half is gone.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
