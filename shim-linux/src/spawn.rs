@@ -21,7 +21,7 @@ use crate::failed;
 use crate::limit::limits;
 use crate::sys::{self, AtExec, Pointers};
 
-/// Standard fds, the image, the taps, `/dev/kvm`.
+/// Standard fds, the image, the taps, the block devices, `/dev/kvm`.
 const FDS_MAX: usize = TAP_FD_FIRST as usize + DEVICES_MAX + 1;
 
 /// The whole environment of a tender.
@@ -122,11 +122,11 @@ fn read_report([step, errno @ ..]: [u8; 5]) -> OsError {
 
 /// Which fd goes where: the index is the number that the tender finds it at.
 fn prepare_fds<'a>(ground: Ground<'a>, start: &Start<'a>) -> Result<([Option<BorrowedFd<'a>>; FDS_MAX], usize), Errno> {
-    let Start { plan, console, image, taps } = *start;
+    let Start { plan, console, image, taps, blocks } = *start;
     let mut fds = [None; FDS_MAX];
     let kvm = if plan.tender == Tender::Hvt { Some(ground.kvm.ok_or(Errno::ENODEV)?) } else { None };
-    let given =
-        [ground.null, console, console, image].into_iter().chain(taps.iter().map(|tap| tap.fd.as_fd())).chain(kvm);
+    let devices = taps.iter().map(|tap| tap.fd.as_fd()).chain(blocks.iter().map(AsFd::as_fd));
+    let given = [ground.null, console, console, image].into_iter().chain(devices).chain(kvm);
     let mut len = 0;
     for fd in given {
         *fds.get_mut(len).ok_or(Errno::E2BIG)? = Some(fd);

@@ -55,6 +55,8 @@ pub struct Census {
     tenders: usize,
     /// Files in the image store, spools included.
     images: BTreeSet<String>,
+    /// Files of block devices.
+    blocks: BTreeSet<String>,
     /// Consoles.
     fifos: BTreeSet<String>,
     /// Records of processes.
@@ -211,6 +213,7 @@ impl Siege {
             children: children.len(),
             tenders: tenders(self.system.folder()).len(),
             images,
+            blocks: files(&self.system.state().join("block")),
             fifos: files(&run.join("fifo")),
             units: files(&run.join("units")),
         }
