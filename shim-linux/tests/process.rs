@@ -221,6 +221,9 @@ fn a_tender_has_its_fds_and_no_other() {
     let child = start_argv(&mut shim, &plan, &taps, &[disk]);
     let (console, image) = (target_of(child.console.get_ref()), target_of(&child.image));
     let [seven, eight] = tap_targets;
+    // Behind all of them the socket that knows the taps.
+    let control = child.fds().pop().unwrap();
+    assert!(control.starts_with("socket:"), "{control}");
     child.wait_for_fds(&[
         "/dev/null".to_owned(),
         console.clone(),
@@ -229,8 +232,30 @@ fn a_tender_has_its_fds_and_no_other() {
         seven,
         eight,
         "/dev/zero".to_owned(),
+        control,
     ]);
     end(&mut shim, 1);
+}
+
+#[test]
+fn tenders_start_in_one_empty_network() {
+    if !nix::unistd::geteuid().is_root() {
+        return fulmar_tests::skips::skip("tenders start in one empty network", "no namespace can be made");
+    }
+    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+    let network = |pid: &dyn std::fmt::Display| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    let children = [1, 2].map(|unit| start_argv(&mut shim, &plan(unit, SLEEP), &[], &[]));
+    let [first, second] = children.each_ref().map(|child| network(&child.process.pid));
+    assert_eq!(first, second);
+    assert_ne!(first, network(&"self"), "vmmd stays where it is");
+    for child in &children {
+        let interfaces = child.file("net/dev");
+        let names: Vec<&str> =
+            interfaces.lines().skip(2).map(|line| line.trim_start().split(':').next().unwrap()).collect();
+        assert_eq!(names, ["lo"]);
+    }
+    end(&mut shim, 1);
+    end(&mut shim, 2);
 }
 
 #[test]

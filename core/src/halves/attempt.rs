@@ -40,6 +40,8 @@ pub enum Attempt {
     NewSession,
     /// In the new process: put the fds in their places.
     PlaceFds,
+    /// In the new process: leave the host's network for an empty one.
+    LeaveNetwork,
     /// In the new process: pin it to its CPUs.
     PinCpus,
     /// In the new process: set its limits.
@@ -72,6 +74,7 @@ impl Attempt {
             Self::SendSignal => "signal the tender's process",
             Self::NewSession => "give the tender a session of its own",
             Self::PlaceFds => "pass the tender its file descriptors",
+            Self::LeaveNetwork => "leave the host's network",
             Self::PinCpus => "pin the tender to its CPUs",
             Self::SetLimits => "limit the tender's process",
             Self::ChangeUser => "give the tender a user of its own",

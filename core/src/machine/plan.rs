@@ -129,6 +129,11 @@ fn argv<'b>(
     }
     if tender == Tender::Hvt {
         argv.push_format(format_args!("--kvm=@{fd}"))?;
+        fd = fd.saturating_add(1);
+    }
+    // The tender does not start in the network namespace that the taps are in.
+    if !arguments.bridges.is_empty() {
+        argv.push_format(format_args!("--net-control=@{fd}"))?;
     }
     argv.push(b"--")?;
     argv.push_format(format_args!("@{IMAGE_FD}"))?;
