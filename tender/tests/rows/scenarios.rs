@@ -101,7 +101,7 @@ pub(crate) fn all() -> Vec<Scenario> {
             kind: Kind::Hvt,
             options: &["--gdb=@GDB"],
             words: &["--ticks=0"],
-            meanwhile: |_, folder| gdb::converse(&folder.join("gdb")),
+            meanwhile: |child, folder| gdb::converse(child, &folder.join("gdb")),
             ..base
         },
     ]);
