@@ -1,8 +1,15 @@
 //! Values on the command line: devices, names, times. Pure: text in, value or a reason out.
 
-use fulmar_core::limits::{CPUS_MAX, DEVICE_NAME_BYTES_MAX, INTERFACE_BYTES_MAX};
+use std::ops::RangeInclusive;
+
+use fulmar_core::limits::{
+    CPUS_MAX, DEVICE_NAME_BYTES_MAX, INTERFACE_BYTES_MAX, SECTOR_BYTES_DEFAULT, SECTOR_BYTES_MAX,
+};
 use fulmar_core::name::{Name, check_label};
 use fulmar_core::time;
+
+/// Bytes that a sector can have.
+const SECTORS: RangeInclusive<i64> = SECTOR_BYTES_DEFAULT..=SECTOR_BYTES_MAX;
 
 /// `DEVICE[:BRIDGE[=MAC]]`: a network interface of the image and where it goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,8 +59,11 @@ pub fn block(text: &str) -> Result<BlockOption, String> {
     let sector_bytes = match sector {
         None => None,
         Some(digits) => match digits.parse::<u32>() {
-            Ok(bytes) if bytes.is_power_of_two() && (512..=1 << 20).contains(&bytes) => Some(i64::from(bytes)),
-            _ => return Err(format!("sector size '{digits}' is not a power of two from 512 to 1048576")),
+            Ok(bytes) if bytes.is_power_of_two() && SECTORS.contains(&i64::from(bytes)) => Some(i64::from(bytes)),
+            _ => {
+                let (least, most) = (SECTORS.start(), SECTORS.end());
+                return Err(format!("sector size '{digits}' is not a power of two from {least} to {most}"));
+            }
         },
     };
     Ok(BlockOption { device: name, host_device: host_device.map(str::to_owned), sector_bytes })
@@ -90,6 +100,18 @@ pub fn unikernel(text: &str) -> Result<Name, String> {
     let name = Name::parse(text).map_err(|error| error.to_string())?;
     if name.is_path() {
         return Err("this is a path: a unikernel's name does not end with ':'".to_owned());
+    }
+    Ok(name)
+}
+
+/// Reads the name of a block device.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn block_device(text: &str) -> Result<Name, String> {
+    let name = Name::parse(text).map_err(|error| error.to_string())?;
+    if name.is_path() {
+        return Err("this is a path: a block device's name does not end with ':'".to_owned());
     }
     Ok(name)
 }

@@ -7,8 +7,8 @@ mod common;
 use common::{FakeDaemon, capture, frame};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
-    Data, FailBehaviour, Info, InfoBlock, InfoBridge, Kind, List, NamedInfo, NamedPolicy, Payload, Policy, Success,
-    Text,
+    BlockInfo, Data, FailBehaviour, Info, InfoBlock, InfoBridge, Kind, List, NamedInfo, NamedPolicy, Payload, Policy,
+    Success, Text,
 };
 
 const VMMD: &str = "vmmd.sock";
@@ -59,6 +59,33 @@ const CONVERSATIONS: &[Conversation] = &[
     ),
     ("policy-remove", VMMD, &["remove-policy", "-p", "foo"], 0, "foo: removed policy\n", ""),
     ("policy-remove-notfound", VMMD, &["remove-policy", "nosuch:"], 117, "", "vmmc_local: nosuch: unknown policy\n"),
+    (
+        "block-info",
+        VMMD,
+        &["block"],
+        0,
+        "NAME         SIZE  ACTIVE\n\
+         foo:storage  2 MB  no\n\
+         foo:disk1    2 MB  no\n",
+        "",
+    ),
+    (
+        "block-add-again",
+        VMMD,
+        &["create-block", "foo:disk1", "2"],
+        117,
+        "",
+        "vmmc_local: foo:disk1: block device with same name already exists\n",
+    ),
+    (
+        "block-over-limit",
+        VMMD,
+        &["add-block", "foo:disk3", "50"],
+        117,
+        "",
+        "vmmc_local: foo:disk3: block device policy limit of 20 MB (used 4 MB) would be exceeded by the request (50 MB)\n",
+    ),
+    ("block-destroy", VMMD, &["remove-block", "foo:disk1"], 0, "foo:disk1: removed block\n", ""),
     ("inactive-consoles", CONSOLE, &["inactive-consoles"], 0, ":net1\n:hello\n", ""),
     ("console-unknown", CONSOLE, &["console", "nosuch"], 0, "", ":nosuch: nothing yet, waiting for it to start\n"),
 ];
@@ -205,6 +232,7 @@ fn other_documents_in_json_are_promises_too() {
         NamedPolicy { name: Name::ROOT, policy: policy(fulmar_core::limits::WIRE_INT_MAX, Some(9)) },
         NamedPolicy { name: Name::parse("a:").unwrap(), policy: policy(3, None) },
     ];
+    let blocks = [BlockInfo { name: Name::parse("x:data").unwrap(), size: 20, active: true }];
     let consoles = [Name::parse(":b").unwrap(), Name::parse("x:a").unwrap()];
     let rest = |path: &str, unikernels, block| {
         serde_json::json!({
@@ -220,6 +248,12 @@ fn other_documents_in_json_are_promises_too() {
             serde_json::json!({ "policies": [rest(":", none, nine), rest("a:", three, none)] }),
         ),
         (VMMD, &["info", "--json"], Success::Infos(List::EMPTY), serde_json::json!({ "unikernels": [] })),
+        (
+            VMMD,
+            &["block", "--json"],
+            Success::Blocks(List::Items(&blocks)),
+            serde_json::json!({ "blocks": [{ "name": "x:data", "size_mb": 20, "active": true }] }),
+        ),
         (
             CONSOLE,
             &["inactive-consoles", "--json"],
@@ -242,6 +276,7 @@ fn other_documents_in_json_are_promises_too() {
 fn nothing_there_is_said_and_is_no_failure() {
     for (socket, words, success) in [
         (VMMD, ["info"].as_slice(), Success::Infos(List::EMPTY)),
+        (VMMD, &["block"], Success::Blocks(List::EMPTY)),
         (VMMD, &["policy"], Success::Policies(List::EMPTY)),
         (CONSOLE, &["inactive-consoles"], Success::Consoles(List::EMPTY)),
     ] {

@@ -32,7 +32,7 @@ pub enum Request<'a> {
     Survey,
     /// The bridges that the host has now.
     Bridges,
-    /// Start a tender. Two fds travel with it: the console (standard output and error) and the image.
+    /// Start a tender. Fds travel with it: the console (standard output and error), the image, and then the block devices.
     #[serde(borrow)]
     Launch(LaunchPlan<'a>),
     /// End a unit, gently or not.

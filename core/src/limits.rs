@@ -1,7 +1,7 @@
 //! Every bound of the system: a name, a number, a reason. Nothing elsewhere invents one.
 
 /// Bytes of a name in its text form, the leading `:` of a root unikernel included.
-/// A name is a file name (`<name>.img`, the fifo), and file systems stop at 255.
+/// A name is a file name (the fifo, the file of a block device), and file systems stop at 255.
 pub const NAME_BYTES_MAX: usize = 250;
 
 /// Bytes of one label of a name, as in DNS (RFC 1035 section 2.3.4).
@@ -49,8 +49,9 @@ pub const ARGV_BYTES_MAX: usize = 56 * 1024;
 /// one piece on a `SOCK_SEQPACKET` socket.
 pub const CHANNEL_BYTES_MAX: usize = 64 * 1024;
 
-/// File descriptors that travel with one message between the halves.
-pub const CHANNEL_FDS_MAX: usize = 8;
+/// File descriptors that travel with one message between the halves: those of a launch are a console, an image and the
+/// block devices. Systems take 250 or so.
+pub const CHANNEL_FDS_MAX: usize = 2 + DEVICES_MAX;
 
 /// Tender processes at a time: the unikernels of a full host.
 pub const UNITS_MAX: usize = 4096;
@@ -114,6 +115,22 @@ pub const UNIKERNELS_MAX: usize = 4096;
 /// Policies that `vmmd` keeps, the root policy included.
 pub const POLICIES_MAX: usize = 4096;
 
+/// Block devices that `vmmd` keeps.
+pub const BLOCKS_MAX: usize = 4096;
+
+/// Size of a block device, MiB: its bytes must fit the offsets of files.
+pub const BLOCK_MB_MAX: i64 = i64::MAX >> 20;
+
+/// Bytes of a sector of a block device where nothing is said.
+pub const SECTOR_BYTES_DEFAULT: i64 = 512;
+
+/// Largest sector, bytes: the next power of two does not fit the manifest's field (Solo5 ABI).
+pub const SECTOR_BYTES_MAX: i64 = 32768;
+
+/// What follows a block device's name in the name of its file. No name of anything contains `_`, so what another program
+/// keeps in the same folder is never taken for one of ours.
+pub const BLOCK_FILE_SUFFIX: &str = "_disk";
+
 /// Connections that `vmmd` serves at once.
 pub const CONNECTIONS_MAX: usize = 256;
 
@@ -165,7 +182,7 @@ pub const REST_MS_MAX: u64 = 300_000;
 /// Place in the order of start of a unikernel that names none (the peer's default).
 pub const STARTUP_DEFAULT: i64 = 50;
 
-const _: () = assert!(NAME_BYTES_MAX + ".img".len() <= 255);
+const _: () = assert!(NAME_BYTES_MAX + BLOCK_FILE_SUFFIX.len() <= 255);
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DIVERT_BYTES_MIN + NAME_BYTES_MAX < FRAME_HEAD_BYTES_MAX);
 const _: () = assert!(COMMAND_LINE_BYTES_MAX < ARGUMENTS_BYTES_MAX);
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DEVICES_MAX * (DEVICE_NAME_BYTES_MAX + 512) < ARGV_BYTES_MAX);
@@ -173,6 +190,7 @@ const _: () = assert!(ARGV_BYTES_MAX + DEVICES_MAX * (INTERFACE_BYTES_MAX + 1) +
 const _: () = assert!(HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);
 const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && UNIKERNELS_MAX <= u16::MAX as usize);
+const _: () = assert!(BLOCKS_MAX <= u16::MAX as usize);
 const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
 const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);
 const _: () =

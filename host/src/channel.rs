@@ -106,7 +106,7 @@ mod tests {
         one.send(&large, &[]).unwrap();
         assert_eq!(other.receive(&mut buffer, &mut fds).unwrap(), Some(&b"first"[..]));
         assert_eq!(other.receive(&mut buffer, &mut fds).unwrap(), Some(&large[..]));
-        assert!(fds.take::<1>().is_none());
+        assert!(fds.take::<1>(0).is_none());
         drop(one);
         assert_eq!(other.receive(&mut buffer, &mut fds).unwrap(), None);
         assert!(other.send(b"late", &[]).is_err());
@@ -120,7 +120,7 @@ mod tests {
         drop((read, write));
         let (mut buffer, mut fds) = ([0; 16], ReceivedFds::default());
         assert_eq!(other.receive(&mut buffer, &mut fds).unwrap(), Some(&b"two"[..]));
-        let [read, write] = fds.take().unwrap();
+        let ([read, write], _) = fds.take(0).unwrap();
         let flags = nix::fcntl::FdFlag::from_bits_retain(fcntl(&write, FcntlArg::F_GETFD).unwrap());
         assert!(flags.contains(nix::fcntl::FdFlag::FD_CLOEXEC));
         File::from(write).write_all(b"through").unwrap();
@@ -136,7 +136,8 @@ mod tests {
         one.send(b"most", &many).unwrap();
         let (mut buffer, mut fds) = ([0; 16], ReceivedFds::default());
         other.receive(&mut buffer, &mut fds).unwrap();
-        assert!(fds.take::<CHANNEL_FDS_MAX>().is_some());
+        let ([_first], rest) = fds.take(CHANNEL_FDS_MAX - 1).unwrap();
+        assert_eq!(rest.len(), CHANNEL_FDS_MAX - 1);
         let more = [one.as_fd(); CHANNEL_FDS_MAX + 1];
         assert_eq!(one.send(b"more", &more).unwrap_err().kind(), ErrorKind::InvalidInput);
     }

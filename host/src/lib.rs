@@ -3,6 +3,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | [`blocks`] | the files of block devices |
 //! | [`channel`] | the socket between the two halves of `vmmd` |
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
 //! | [`journal`] | the file of the desired state: append, compact, recover |
@@ -13,6 +14,7 @@
 //! | [`spool`] | bytes that arrive, until it is known what they are |
 //! | [`store`] | images by their digest |
 
+pub mod blocks;
 pub mod channel;
 pub mod disk;
 pub mod journal;

@@ -42,6 +42,8 @@ pub struct Start<'a> {
     pub image: BorrowedFd<'a>,
     /// One for each of the plan's networks, from [`fulmar_core::halves::TAP_FD_FIRST`] on.
     pub taps: &'a [Tap],
+    /// The block devices, behind the taps.
+    pub blocks: &'a [OwnedFd],
 }
 
 /// A process that can be told from a later one of the same id.

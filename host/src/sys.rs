@@ -12,30 +12,32 @@ use nix::libc;
 
 /// Room for one control message with the largest number of fds, aligned as a `cmsghdr` must be.
 #[repr(C, align(16))]
-struct Control([u8; 96]);
+struct Control([u8; CONTROL_BYTES]);
 
 const FDS_BYTES_MAX: usize = CHANNEL_FDS_MAX * mem::size_of::<RawFd>();
-// A header of at most 16 bytes, alignment of at most 16 before and after.
-const _: () = assert!(16 + 16 + FDS_BYTES_MAX + 16 <= mem::size_of::<Control>());
+
+/// A header of at most 16 bytes, alignment of at most 16 before and after.
+const CONTROL_BYTES: usize = (16 + 16 + FDS_BYTES_MAX + 16).next_multiple_of(16);
 
 /// The fds that came with a packet, in their order. Those that nobody takes are closed.
 #[derive(Debug, Default)]
-pub struct ReceivedFds([Option<OwnedFd>; CHANNEL_FDS_MAX]);
+pub struct ReceivedFds(heapless::Vec<OwnedFd, CHANNEL_FDS_MAX>);
 
 impl ReceivedFds {
-    /// Takes the fds, when exactly `N` came.
+    /// Takes the fds, when exactly `N` and then `more` came.
     #[must_use]
-    pub fn take<const N: usize>(&mut self) -> Option<[OwnedFd; N]> {
-        if self.0.iter().flatten().count() != N {
+    pub fn take<const N: usize>(&mut self, more: usize) -> Option<([OwnedFd; N], Vec<OwnedFd>)> {
+        if self.0.len() != N + more {
             return None;
         }
-        let fds: Vec<OwnedFd> = mem::take(&mut self.0).into_iter().flatten().collect();
-        fds.try_into().ok()
+        let mut fds = mem::take(&mut self.0).into_iter();
+        let first: Vec<OwnedFd> = fds.by_ref().take(N).collect();
+        Some((first.try_into().ok()?, fds.collect()))
     }
 
     /// Closes all.
     pub fn clear(&mut self) {
-        self.0 = Default::default();
+        self.0.clear();
     }
 }
 
@@ -47,7 +49,7 @@ pub(crate) fn send_packet(socket: BorrowedFd<'_>, packet: &[u8], fds: &[Borrowed
     if fds.len() > CHANNEL_FDS_MAX {
         return Err(ErrorKind::InvalidInput.into());
     }
-    let mut control = Control([0; 96]);
+    let mut control = Control([0; CONTROL_BYTES]);
     let mut part = libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() };
     let mut header = header_of(&mut part);
     if !fds.is_empty() {
@@ -87,7 +89,7 @@ pub(crate) fn send_packet(socket: BorrowedFd<'_>, packet: &[u8], fds: &[Borrowed
 /// Those of `recvmsg`, and `InvalidData` for a packet or fds that do not fit; its fds are closed.
 pub(crate) fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mut ReceivedFds) -> io::Result<usize> {
     fds.clear();
-    let mut control = Control([0; 96]);
+    let mut control = Control([0; CONTROL_BYTES]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut header = header_of(&mut part);
     header.msg_control = (&raw mut control).cast();
@@ -112,7 +114,6 @@ pub(crate) fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8], fds: &mu
 /// Takes the fds out of a received control message; whether there were more than can be kept.
 #[allow(clippy::unnecessary_cast, reason = "the type of lengths differs between systems")]
 fn take_fds(header: &libc::msghdr, fds: &mut ReceivedFds) -> bool {
-    let mut places = fds.0.iter_mut();
     let mut spare = false;
     // SAFETY: the kernel filled `msg_control` up to `msg_controllen`.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
@@ -131,10 +132,7 @@ fn take_fds(header: &libc::msghdr, fds: &mut ReceivedFds) -> bool {
                 let raw = unsafe { place.read_unaligned() };
                 // SAFETY: the kernel made this fd for us, and nobody else knows it.
                 let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-                match places.next() {
-                    Some(place) => *place = Some(fd),
-                    None => spare = true,
-                }
+                spare |= fds.0.push(fd).is_err();
             }
         }
         // SAFETY: `next` is a header in the control buffer of `header`.

@@ -11,7 +11,7 @@ use fulmar_core::halves::{Attempt, IMAGE_FD, LaunchPlan, OsError, TAP_FD_FIRST, 
 use fulmar_core::limits::DEVICES_MAX;
 use fulmar_host::shim::Start;
 use nix::errno::Errno;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -21,15 +21,16 @@ use crate::failed;
 use crate::limit::limits;
 use crate::sys::{self, AtExec, Pointers};
 
-/// Standard fds, the image, the taps, `/dev/kvm`.
-const FDS_MAX: usize = TAP_FD_FIRST as usize + DEVICES_MAX + 1;
+/// Standard fds, the image, the taps, the block devices, `/dev/kvm`, the socket that knows the taps.
+const FDS_MAX: usize = TAP_FD_FIRST as usize + DEVICES_MAX + 2;
 
 /// The whole environment of a tender.
 const ENVIRONMENT: [&[u8]; 1] = [b"PATH=/usr/bin:/bin\0"];
 
 /// The steps of the new process, in the order in which they are taken.
-const STEPS: [Attempt; 7] = [
+const STEPS: [Attempt; 8] = [
     Attempt::NewSession,
+    Attempt::LeaveNetwork,
     Attempt::PlaceFds,
     Attempt::PinCpus,
     Attempt::SetLimits,
@@ -47,6 +48,10 @@ pub(crate) struct Ground<'a> {
     pub(crate) null: BorrowedFd<'a>,
     /// `/dev/kvm`, where there is one.
     pub(crate) kvm: Option<BorrowedFd<'a>>,
+    /// A network namespace with nothing in it; none where none can be made.
+    pub(crate) empty_network: Option<BorrowedFd<'a>>,
+    /// A socket of the host's own network namespace.
+    pub(crate) net_control: BorrowedFd<'a>,
     /// The user id of account 0; none where users cannot be changed.
     pub(crate) uid_base: Option<u32>,
 }
@@ -63,6 +68,7 @@ pub(crate) struct Held {
 struct Prepared<'a> {
     fds: [Option<BorrowedFd<'a>>; FDS_MAX],
     fds_len: usize,
+    empty_network: Option<BorrowedFd<'a>>,
     cpus: CpuSet,
     limits: [Option<(Resource, u64)>; 4],
     user: Option<u32>,
@@ -83,6 +89,7 @@ pub(crate) fn spawn(ground: Ground<'_>, start: &Start<'_>) -> Result<Held, OsErr
             Ok(Prepared {
                 fds,
                 fds_len,
+                empty_network: ground.empty_network,
                 cpus: cpus_of(plan)?,
                 limits: limits(plan, fds_len as u64, ground.uid_base.is_some()),
                 user: ground.uid_base.map(|base| base.saturating_add(u32::from(plan.account))),
@@ -122,11 +129,12 @@ fn read_report([step, errno @ ..]: [u8; 5]) -> OsError {
 
 /// Which fd goes where: the index is the number that the tender finds it at.
 fn prepare_fds<'a>(ground: Ground<'a>, start: &Start<'a>) -> Result<([Option<BorrowedFd<'a>>; FDS_MAX], usize), Errno> {
-    let Start { plan, console, image, taps } = *start;
+    let Start { plan, console, image, taps, blocks } = *start;
     let mut fds = [None; FDS_MAX];
     let kvm = if plan.tender == Tender::Hvt { Some(ground.kvm.ok_or(Errno::ENODEV)?) } else { None };
-    let given =
-        [ground.null, console, console, image].into_iter().chain(taps.iter().map(|tap| tap.fd.as_fd())).chain(kvm);
+    let devices = taps.iter().map(|tap| tap.fd.as_fd()).chain(blocks.iter().map(AsFd::as_fd));
+    let control = (!taps.is_empty()).then_some(ground.net_control);
+    let given = [ground.null, console, console, image].into_iter().chain(devices).chain(kvm).chain(control);
     let mut len = 0;
     for fd in given {
         *fds.get_mut(len).ok_or(Errno::E2BIG)? = Some(fd);
@@ -162,20 +170,23 @@ impl Prepared<'_> {
         setsid().map_err(at(0))?;
         sys::reset_signals().map_err(at(0))?;
         nix::unistd::chdir("/").map_err(at(0))?;
-        let program = self.place_fds(line).map_err(at(1))?;
-        sched_setaffinity(Pid::from_raw(0), &self.cpus).map_err(at(2))?;
+        if let Some(network) = self.empty_network {
+            setns(network, CloneFlags::CLONE_NEWNET).map_err(at(1))?;
+        }
+        let program = self.place_fds(line).map_err(at(2))?;
+        sched_setaffinity(Pid::from_raw(0), &self.cpus).map_err(at(3))?;
         for (resource, value) in self.limits.iter().flatten() {
-            setrlimit(*resource, *value, *value).map_err(at(3))?;
+            setrlimit(*resource, *value, *value).map_err(at(4))?;
         }
         match self.user {
             Some(id) => change_user(id),
             // It may be root, in a container or a namespace: it keeps nothing of that but the number.
             None => sys::drop_capabilities(),
         }
-        .map_err(at(4))?;
-        set_no_new_privs().map_err(at(5))?;
-        wait_for_release(*line).map_err(at(6))?;
-        Err((6, sys::execute(program, &self.arguments, &self.environment)))
+        .map_err(at(5))?;
+        set_no_new_privs().map_err(at(6))?;
+        wait_for_release(*line).map_err(at(7))?;
+        Err((7, sys::execute(program, &self.arguments, &self.environment)))
     }
 
     /// Puts the fds in their places and closes all others. The line and the program stand behind the tender's until exec

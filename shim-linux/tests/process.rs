@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -106,6 +106,7 @@ fn plan<'a>(unit: u64, argv: &'a [u8]) -> LaunchPlan<'a> {
         cpus: CpuSet::first(1),
         memory_mb: 32,
         networks: Texts::default(),
+        blocks: 0,
         argv: Texts::new(argv).unwrap(),
     }
 }
@@ -114,21 +115,22 @@ fn start_plan(
     shim: &mut LinuxShim,
     plan: &LaunchPlan<'_>,
     taps: &[Tap],
+    blocks: &[OwnedFd],
     record: &mut dyn FnMut(Process) -> Result<(), OsError>,
 ) -> (Result<Process, OsError>, PipeReader, PipeWriter) {
     let (console, theirs) = pipe().unwrap();
     let (image, mine) = pipe().unwrap();
-    let start = Start { plan, console: theirs.as_fd(), image: image.as_fd(), taps };
+    let start = Start { plan, console: theirs.as_fd(), image: image.as_fd(), taps, blocks };
     (shim.spawn(&start, record), console, mine)
 }
 
 fn start(shim: &mut LinuxShim, unit: u64, script: &str) -> Child {
     let argv = format!("tender\0-c\0{script}\0");
-    start_argv(shim, &plan(unit, argv.as_bytes()), &[])
+    start_argv(shim, &plan(unit, argv.as_bytes()), &[], &[])
 }
 
-fn start_argv(shim: &mut LinuxShim, plan: &LaunchPlan<'_>, taps: &[Tap]) -> Child {
-    let (process, console, image) = start_plan(shim, plan, taps, &mut |_| Ok(()));
+fn start_argv(shim: &mut LinuxShim, plan: &LaunchPlan<'_>, taps: &[Tap], blocks: &[OwnedFd]) -> Child {
+    let (process, console, image) = start_plan(shim, plan, taps, blocks, &mut |_| Ok(()));
     Child { process: process.unwrap(), console: BufReader::new(console), image }
 }
 
@@ -188,7 +190,7 @@ fn many_exits_are_told_each_to_its_unit() {
 #[test]
 fn a_tender_has_its_own_session_limits_and_cpus() {
     let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
-    let child = start_argv(&mut shim, &plan(1, SLEEP), &[]);
+    let child = start_argv(&mut shim, &plan(1, SLEEP), &[], &[]);
     assert_eq!(child.status("Cpus_allowed_list"), "0");
     assert_eq!(child.status("NoNewPrivs"), "1");
     assert_eq!(child.status("SigBlk"), "0000000000000000");
@@ -214,12 +216,46 @@ fn a_tender_has_its_fds_and_no_other() {
     // Not close-on-exec, as from a careless service manager.
     let careless = nix::unistd::dup(std::io::stderr()).unwrap();
     nix::fcntl::fcntl(&careless, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
-    let plan = LaunchPlan { networks: Texts::new(b"a\0b\0").unwrap(), ..plan(1, SLEEP) };
-    let child = start_argv(&mut shim, &plan, &taps);
+    let disk = OwnedFd::from(std::fs::File::open("/dev/zero").unwrap());
+    let plan = LaunchPlan { networks: Texts::new(b"a\0b\0").unwrap(), blocks: 1, ..plan(1, SLEEP) };
+    let child = start_argv(&mut shim, &plan, &taps, &[disk]);
     let (console, image) = (target_of(child.console.get_ref()), target_of(&child.image));
     let [seven, eight] = tap_targets;
-    child.wait_for_fds(&["/dev/null".to_owned(), console.clone(), console, image, seven, eight]);
+    // Behind all of them the socket that knows the taps.
+    let control = child.fds().pop().unwrap();
+    assert!(control.starts_with("socket:"), "{control}");
+    child.wait_for_fds(&[
+        "/dev/null".to_owned(),
+        console.clone(),
+        console,
+        image,
+        seven,
+        eight,
+        "/dev/zero".to_owned(),
+        control,
+    ]);
     end(&mut shim, 1);
+}
+
+#[test]
+fn tenders_start_in_one_empty_network() {
+    if !nix::unistd::geteuid().is_root() {
+        return fulmar_tests::skips::skip("tenders start in one empty network", "no namespace can be made");
+    }
+    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+    let network = |pid: &dyn std::fmt::Display| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    let children = [1, 2].map(|unit| start_argv(&mut shim, &plan(unit, SLEEP), &[], &[]));
+    let [first, second] = children.each_ref().map(|child| network(&child.process.pid));
+    assert_eq!(first, second);
+    assert_ne!(first, network(&"self"), "vmmd stays where it is");
+    for child in &children {
+        let interfaces = child.file("net/dev");
+        let names: Vec<&str> =
+            interfaces.lines().skip(2).map(|line| line.trim_start().split(':').next().unwrap()).collect();
+        assert_eq!(names, ["lo"]);
+    }
+    end(&mut shim, 1);
+    end(&mut shim, 2);
 }
 
 #[test]
@@ -229,7 +265,7 @@ fn hvt_gets_dev_kvm_after_its_taps() {
         fulmar_tests::skips::skip("hvt_gets_dev_kvm_after_its_taps", "/dev/kvm cannot be opened here");
         return;
     }
-    let child = start_argv(&mut shim, &LaunchPlan { tender: Tender::Hvt, ..plan(1, SLEEP) }, &[]);
+    let child = start_argv(&mut shim, &LaunchPlan { tender: Tender::Hvt, ..plan(1, SLEEP) }, &[], &[]);
     let (console, image) = (target_of(child.console.get_ref()), target_of(&child.image));
     child.wait_for_fds(&["/dev/null".to_owned(), console.clone(), console, image, "/dev/kvm".to_owned()]);
     end(&mut shim, 1);
@@ -281,7 +317,7 @@ fn nothing_runs_that_could_not_be_recorded() {
     let refusal = OsError { attempt: Attempt::RecordProcess, errno: 28 };
     let mut recorded = None;
     let argv = format!("tender\0-c\0{WAIT}\0");
-    let (result, mut console, _image) = start_plan(&mut shim, &plan(1, argv.as_bytes()), &[], &mut |process| {
+    let (result, mut console, _image) = start_plan(&mut shim, &plan(1, argv.as_bytes()), &[], &[], &mut |process| {
         recorded = Some(process);
         Err(refusal)
     });
@@ -298,7 +334,7 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
     let mut shim = LinuxShim::new(Path::new("/bin/sh"), UID_BASE).unwrap();
     let argv = b"tender\0-c\0exit 0\0";
     let nowhere = CpuSet::collect([1023].into_iter()).unwrap();
-    let (result, ..) = start_plan(&mut shim, &LaunchPlan { cpus: nowhere, ..plan(1, argv) }, &[], &mut |_| Ok(()));
+    let (result, ..) = start_plan(&mut shim, &LaunchPlan { cpus: nowhere, ..plan(1, argv) }, &[], &[], &mut |_| Ok(()));
     assert_eq!(result, Err(OsError { attempt: Attempt::PinCpus, errno: nix::errno::Errno::EINVAL as i32 }));
     assert_eq!(shim.next_exit(), None);
 
@@ -307,7 +343,7 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
     let mode = |mode| fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     mode(0o755);
     let mut shim = LinuxShim::new(&file, UID_BASE).unwrap();
-    let (result, ..) = start_plan(&mut shim, &plan(1, argv), &[], &mut |_| Ok(()));
+    let (result, ..) = start_plan(&mut shim, &plan(1, argv), &[], &[], &mut |_| Ok(()));
     assert_eq!(result, Err(OsError { attempt: Attempt::Execute, errno: nix::errno::Errno::ENOEXEC as i32 }));
     mode(0o644);
     assert!(!LinuxShim::new(&file, UID_BASE).unwrap().capacity().unwrap().abilities.tender);
@@ -341,7 +377,7 @@ fn a_process_outlives_its_shim_and_is_adopted() {
 fn predecessor() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
-    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[] };
+    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[], blocks: &[] };
     let process = shim().spawn(&start, &mut |_| Ok(())).unwrap();
     println!("LEFT {} {}", process.pid, process.started);
 }
@@ -371,7 +407,7 @@ fn a_process_that_waits_ends_with_its_shim_and_holds_nothing_of_it() {
 fn killed() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
-    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[] };
+    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[], blocks: &[] };
     let _ = shim().spawn(&start, &mut |process| {
         let fds = format!("/proc/{}/fd", process.pid);
         let until = Instant::now() + Duration::from_millis(PATIENCE_MS.into());

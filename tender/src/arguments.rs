@@ -31,6 +31,8 @@ pub(crate) struct RunArguments {
     pub(crate) exec_heap: bool,
     /// hvt: an open `/dev/kvm`, for a tender whose user may not open it.
     pub(crate) kvm: Option<i32>,
+    /// A socket of the network namespace that the taps are in, for a tender that is in another one.
+    pub(crate) net_control: Option<i32>,
     /// hvt: whether the ring for frames is offered to the guest.
     pub(crate) net_ring: bool,
     /// Whom to become.
@@ -99,6 +101,7 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Request, Refusal> {
         memory_bytes: MEMORY_MIB << 20,
         exec_heap: false,
         kvm: None,
+        net_control: None,
         net_ring: true,
         user: None,
         status_file: None,
@@ -149,7 +152,7 @@ impl RunArguments {
             DeviceValue::NetMac(_) | DeviceValue::BlockSectorSize(_) => None,
         };
         let devices = self.options.iter().filter_map(of_device);
-        [self.status_fd, fd(&self.kernel), self.kvm].into_iter().flatten().chain(devices)
+        [self.status_fd, fd(&self.kernel), self.kvm, self.net_control].into_iter().flatten().chain(devices)
     }
 
     /// Takes an option that speaks of no device; `false` if this is none of them.
@@ -172,6 +175,10 @@ impl RunArguments {
             (b"--kvm", false) => {
                 let form = OptionFault::Plain { wanted: "--kvm=@FD" };
                 self.kvm = Some(sys::fd_number(value).ok_or(form)?);
+            }
+            (b"--net-control", false) => {
+                let form = OptionFault::Plain { wanted: "--net-control=@FD" };
+                self.net_control = Some(sys::fd_number(value).ok_or(form)?);
             }
             (b"--user", false) => self.user = Some(user(value).ok_or(OptionFault::UserForm)?),
             (b"--exit-status-file", false) => self.status_file = path(value, "--exit-status-file=PATH")?,
@@ -255,6 +262,7 @@ block:
 net: 
   --net:NAME=IFACE | @FD (attach tap at IFACE, or open as file descriptor FD, as network NAME)
   [ --net-mac:NAME=HWADDR ] (set HWADDR for network NAME)
+  [ --net-control=@FD ] (a socket of the taps' network namespace, for a tender in another one)
   [ --no-net-ring ] (hvt: do not offer the guest a ring for its frames)
 gdb, dumpcore (under a name that ends in -debug only): 
   [ --gdb=SOCKET ] (hvt: wait for a debugger at this unix socket before the guest runs)

@@ -65,10 +65,14 @@ enum Opened {
 }
 
 /// Opens what the options name.
-pub(crate) fn open(options: Vec<DeviceOption>, inherited: &mut Inherited) -> Vec<OpenedOption> {
+pub(crate) fn open(
+    options: Vec<DeviceOption>,
+    inherited: &mut Inherited,
+    net_control: Option<&OwnedFd>,
+) -> Vec<OpenedOption> {
     let opened = options.into_iter().map(|DeviceOption { text, name, value }| {
         let what = match value {
-            DeviceValue::Net(tap) => Opened::Tap(open_tap(&tap, inherited)),
+            DeviceValue::Net(tap) => Opened::Tap(open_tap(&tap, inherited, net_control)),
             DeviceValue::NetMac(mac) => Opened::Mac(mac),
             DeviceValue::Block(path) => Opened::Disk(disk::open(&path, inherited), path.to_string_lossy().into_owned()),
             DeviceValue::BlockSectorSize(bytes) => Opened::SectorBytes(bytes),
@@ -78,9 +82,9 @@ pub(crate) fn open(options: Vec<DeviceOption>, inherited: &mut Inherited) -> Vec
     opened.collect()
 }
 
-fn open_tap(value: &OsStr, inherited: &mut Inherited) -> Result<Tap, OptionFault> {
+fn open_tap(value: &OsStr, inherited: &mut Inherited, net_control: Option<&OwnedFd>) -> Result<Tap, OptionFault> {
     let opened = match arguments::fd(value) {
-        Some(number) => inherited.take(number).and_then(tap::inherit),
+        Some(number) => inherited.take(number).and_then(|fd| tap::inherit(fd, net_control)),
         None => tap::attach(value),
     };
     opened.map_err(|errno| OptionFault::Interface { interface: value.to_string_lossy().into_owned(), errno })

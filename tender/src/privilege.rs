@@ -4,6 +4,7 @@
 
 use crate::refusal::Refusal;
 use crate::sys::{self, Errno};
+use crate::tap;
 
 /// Whom a tender of root becomes where nobody says whom: the kernel's own word for nobody (`overflowuid`).
 const NOBODY: u32 = 65534;
@@ -22,21 +23,27 @@ pub(crate) struct User {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct View {
     /// A network namespace with nothing in it.
-    pub(crate) network_is_own: bool,
+    pub(crate) network_is_empty: bool,
     /// An empty folder for a root.
     pub(crate) root_is_empty: bool,
 }
 
-/// Gives up what whoever started us has. Namespaces and the root folder are given up where the kernel lets us, by our own
-/// right or by that of a new user namespace; the rest must succeed.
+/// Gives up what whoever started us has. The network and the root folder are given up where the kernel lets us, by our own
+/// right or by that of a new user namespace; the rest must succeed. A network namespace takes the kernel half a millisecond
+/// and half a MiB, so whoever starts many tenders starts them in an empty one.
 pub(crate) fn give_up(wanted: Option<User>) -> Result<View, Refusal> {
-    let mut view = View { network_is_own: sys::unshare(libc::CLONE_NEWNET).is_ok(), root_is_empty: false };
-    if view.network_is_own {
+    let is_empty = tap::network_is_empty();
+    let mut view =
+        View { network_is_empty: is_empty || sys::unshare(libc::CLONE_NEWNET).is_ok(), root_is_empty: false };
+    if view.network_is_empty {
         view.root_is_empty = sys::change_root(EMPTY).is_ok();
     }
     change_user(wanted)?;
-    if !view.network_is_own && sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET).is_ok() {
-        view = View { network_is_own: true, root_is_empty: sys::change_root(EMPTY).is_ok() };
+    if !view.root_is_empty {
+        let missing = if view.network_is_empty { 0 } else { libc::CLONE_NEWNET };
+        if sys::unshare(libc::CLONE_NEWUSER | missing).is_ok() {
+            view = View { network_is_empty: true, root_is_empty: sys::change_root(EMPTY).is_ok() };
+        }
     }
     let step = |what| move |errno| Refusal::Step { what, errno, remedy: "run another kernel" };
     sys::drop_capabilities().map_err(step("Could not give up capabilities"))?;

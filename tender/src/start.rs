@@ -195,10 +195,16 @@ impl Opened {
                 Some(Kvm { opened: opened.map(OwnedFd::from).map_err(Errno::from), is_asked_for: false })
             }
         };
+        let net_control = arguments.net_control.map(|number| inherited.take(number)).transpose();
+        let net_control = net_control.map_err(|errno| Refusal::Step {
+            what: "Could not use the fd of --net-control",
+            errno,
+            remedy: "hand the tender a socket of the taps' network namespace",
+        })?;
         Ok(Opened {
             user: arguments.user,
             image,
-            devices: device::open(arguments.options, &mut inherited),
+            devices: device::open(arguments.options, &mut inherited, net_control.as_ref()),
             given: Given {
                 memory_bytes: arguments.memory_bytes,
                 exec_heap: arguments.exec_heap,
@@ -230,8 +236,8 @@ impl Opened {
             Target::Spt => Kind::Spt(spt::Prepared::new(given, &image)?),
             _ => Kind::Hvt(hvt::Prepared::new(given, &image)?),
         };
-        let View { network_is_own, root_is_empty } = view;
-        status::record(Record::Running { network_is_own, root_is_empty });
+        let View { network_is_empty, root_is_empty } = view;
+        status::record(Record::Running { network_is_empty, root_is_empty });
         Ok(Prepared(prepared))
     }
 }

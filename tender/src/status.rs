@@ -27,7 +27,7 @@ pub(crate) struct Sinks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Record {
     /// It begins, in this view of the host.
-    Running { network_is_own: bool, root_is_empty: bool },
+    Running { network_is_empty: bool, root_is_empty: bool },
     /// It ended by itself.
     Exited { status: i32 },
     /// Its processor met a fault, which is this signal (spt).
@@ -71,8 +71,8 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = |is: bool, yes: &'static str| if is { yes } else { "host" };
         match *self {
-            Record::Running { network_is_own, root_is_empty } => {
-                write!(f, "running network={} root={}", word(network_is_own, "none"), word(root_is_empty, "empty"))
+            Record::Running { network_is_empty, root_is_empty } => {
+                write!(f, "running network={} root={}", word(network_is_empty, "none"), word(root_is_empty, "empty"))
             }
             // As the host sees it.
             Record::Exited { status } => write!(f, "exited {}", status & 0xff),
@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn records_fit_and_say_what_happened() {
         for (record, wanted) in [
-            (Record::Running { network_is_own: true, root_is_empty: true }, "running network=none root=empty"),
-            (Record::Running { network_is_own: false, root_is_empty: false }, "running network=host root=host"),
+            (Record::Running { network_is_empty: true, root_is_empty: true }, "running network=none root=empty"),
+            (Record::Running { network_is_empty: false, root_is_empty: false }, "running network=host root=host"),
             (Record::Exited { status: 300 }, "exited 44"),
             (Record::Exited { status: -1 }, "exited 255"),
             (Record::Faulted { signal: 11, rip: u64::MAX }, "faulted signal=11 rip=0xffffffffffffffff"),

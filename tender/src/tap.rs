@@ -18,6 +18,7 @@ const MTU_BYTES: u16 = 1500;
 
 const TUNSETIFF: c_ulong = 0x4004_54ca;
 const TUNGETIFF: c_ulong = 0x8004_54d2;
+const SIOCGIFCONF: c_ulong = 0x8912;
 const IFF_TAP: i16 = 2;
 const IFF_NO_PI: i16 = 0x1000;
 const ETHTOOL_SGSO: u32 = 0x24;
@@ -43,6 +44,13 @@ union Value {
     number: i32,
     address: *mut EthtoolValue,
     room: [u64; 3],
+}
+
+/// The kernel's `struct ifconf`.
+#[repr(C)]
+struct InterfaceList {
+    bytes: i32,
+    list: *mut InterfaceRequest,
 }
 
 /// The kernel's `struct ethtool_value`.
@@ -90,8 +98,9 @@ pub(crate) fn attach(interface: &OsStr) -> Result<Tap, Errno> {
     Ok(Tap { fd: tun.into(), mtu: prepare(&control, name)? })
 }
 
-/// Takes over a descriptor: a tap, or a datagram socket.
-pub(crate) fn inherit(fd: OwnedFd) -> Result<Tap, Errno> {
+/// Takes over a descriptor: a tap, or a datagram socket. Of a tap in another network namespace only a socket of that
+/// (`control`) can tell.
+pub(crate) fn inherit(fd: OwnedFd, control: Option<&OwnedFd>) -> Result<Tap, Errno> {
     sys::set_nonblocking(fd.as_fd())?;
     let mut request = InterfaceRequest::new([0; INTERFACE_BYTES_MAX + 1]);
     if request.send(fd.as_raw_fd(), TUNGETIFF).is_err() {
@@ -105,7 +114,35 @@ pub(crate) fn inherit(fd: OwnedFd) -> Result<Tap, Errno> {
     if flags & IFF_TAP == 0 || flags & IFF_NO_PI == 0 {
         return Err(Errno(libc::EINVAL));
     }
-    Ok(Tap { fd, mtu: prepare(&sys::control_socket()?, request.name)? })
+    let mtu = match control {
+        Some(control) => prepare(control, request.name)?,
+        None => prepare(&sys::control_socket()?, request.name)?,
+    };
+    Ok(Tap { fd, mtu })
+}
+
+/// Whether our network namespace is one that nobody has set up: its one interface is the loopback, and not even that has an
+/// address.
+pub(crate) fn network_is_empty() -> bool {
+    has_no_addresses() && has_one_interface()
+}
+
+/// Two lines of headings, and one for each interface.
+fn has_one_interface() -> bool {
+    let mut text = [0; 1024];
+    let read = std::fs::File::open("/proc/self/net/dev").and_then(|mut file| std::io::Read::read(&mut file, &mut text));
+    let lines = read.ok().and_then(|len| text.get(..len)).unwrap_or_default().split(|byte| *byte == b'\n');
+    lines.skip(2).filter(|line| !line.is_empty()).count() == 1
+}
+
+fn has_no_addresses() -> bool {
+    let mut request = InterfaceRequest::new([0; INTERFACE_BYTES_MAX + 1]);
+    let mut list = InterfaceList { bytes: size_of::<InterfaceRequest>() as i32, list: &raw mut request };
+    let asked = sys::control_socket().and_then(|control| {
+        // SAFETY: the request takes a `struct ifconf`, whose list has as much room as it says.
+        unsafe { raw::ioctl_with(control.as_raw_fd(), SIOCGIFCONF, &mut list) }
+    });
+    asked.is_ok() && list.bytes == 0
 }
 
 /// Asks for the MTU and turns off what would hand us frames glued together.

@@ -3,8 +3,8 @@
 use fulmar_core::machine::ArgumentsFault;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
-    Arguments, BlockDevice, Bridge, Command, Config, FailBehaviour, Header, Image, Kind, List, Message, Payload,
-    Policy, PolicyCommand, Text, UnikernelCommand, Window, encode,
+    Arguments, BlockCommand, BlockDevice, Bridge, Command, Config, FailBehaviour, Header, Image, Kind, List, Message,
+    Payload, Policy, PolicyCommand, Text, UnikernelCommand, Window, encode,
 };
 
 use crate::choose::Choose;
@@ -25,6 +25,17 @@ pub const CPUS: [&[i64]; 4] = [&[0], &[1], &[0, 1], &[2]];
 /// Bridges that are asked for and that a host may have.
 pub const BRIDGES: [&str; 3] = ["br0", "br1", "none"];
 
+/// Block devices that are asked for.
+pub const BLOCKS: [&str; 7] =
+    ["p:storage", "p:disk", "p:q:storage", ":storage", "p:q:disk", "r:storage", "p:q:r:s:disk"];
+
+/// What one and two block devices of an image are to be on the host.
+pub const HOSTS_OF_ONE: [&[&str]; 4] = [&["storage"], &["storage"], &["disk"], &["none"]];
+const HOSTS_OF_TWO: [&[&str]; 3] = [&["storage", "disk"], &["disk", "storage"], &["disk", "disk"]];
+
+/// The block devices of images, in their order.
+pub const BLOCK_DEVICES: [&str; 2] = ["storage", "extra"];
+
 /// A create that is wrong in itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flaw {
@@ -36,8 +47,8 @@ pub enum Flaw {
     NoCpu,
     /// It is for bhyve.
     Bhyve,
-    /// It names a block device.
-    Block,
+    /// It wants sectors that nobody has.
+    Sector,
     /// It names a device twice.
     Twice,
     /// An argument holds a NUL.
@@ -48,7 +59,7 @@ pub enum Flaw {
 
 /// All flaws.
 pub const FLAWS: [Flaw; 8] =
-    [Flaw::None, Flaw::NoMemory, Flaw::NoCpu, Flaw::Bhyve, Flaw::Block, Flaw::Twice, Flaw::Nul, Flaw::NoImage];
+    [Flaw::None, Flaw::NoMemory, Flaw::NoCpu, Flaw::Bhyve, Flaw::Sector, Flaw::Twice, Flaw::Nul, Flaw::NoImage];
 
 /// What a unikernel is asked to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +72,8 @@ pub struct Spec {
     pub cpus: &'static [i64],
     /// The bridge of its one net device, if it has one.
     pub bridge: Option<&'static str>,
+    /// What its block devices are on the host, in their order.
+    pub blocks: &'static [&'static str],
     /// When to run again.
     pub fail: Option<&'static [i64]>,
     /// Its place in the order of start.
@@ -103,6 +116,12 @@ pub enum Wish {
     PolicyInfo,
     /// Remove a policy.
     PolicyRemove,
+    /// Make a block device of this size, MiB.
+    BlockAdd(i64),
+    /// Remove a block device.
+    BlockRemove,
+    /// List block devices.
+    BlockInfo,
     /// Something for another daemon.
     Unknown,
 }
@@ -133,6 +152,7 @@ impl Spec {
         memory_mb: 16,
         cpus: &[0],
         bridge: None,
+        blocks: &[],
         fail: None,
         startup: None,
         argument_bytes: 0,
@@ -142,14 +162,20 @@ impl Spec {
     /// Any, most of them right.
     pub fn choose(choices: &mut dyn Choose) -> Self {
         let flaw = if choices.once_in(16) { choices.pick(&FLAWS) } else { Flaw::None };
-        let image = if choices.once_in(8) { choices.index(IMAGES.len()) } else { choices.index(4) };
-        let wants_net = image == 2 || image == 3;
+        let image = if choices.once_in(8) { choices.index(IMAGES.len()) } else { choices.pick(&[0, 1, 2, 3, 6, 6, 7]) };
+        let wants_net = matches!(image, 2 | 3 | 7);
+        let wanted = if choices.once_in(16) { choices.index(3) } else { image.saturating_sub(5) };
         let bridge = if wants_net != choices.once_in(12) { Some(choices.pick(&BRIDGES)) } else { None };
         Self {
             image,
             memory_mb: choices.pick(&[16, 16, 48, 100, 300]),
             cpus: if choices.once_in(2) { CPUS[0] } else { choices.pick(&CPUS) },
             bridge,
+            blocks: match wanted {
+                1 => choices.pick(&HOSTS_OF_ONE),
+                2 => choices.pick(&HOSTS_OF_TWO),
+                _ => &[],
+            },
             fail: choices.pick(&FAILS),
             startup: choices.pick(&[None, None, Some(10), Some(90)]),
             argument_bytes: choices.pick(&[0, 0, 5, 400]),
@@ -165,17 +191,28 @@ impl Spec {
         }
         let argv = [Text(&argument)];
         let net = Bridge { name: "service", bridge: self.bridge, mac: None };
-        let block = BlockDevice { name: "storage", host_device: None, sector_size: None };
+        let sector_size = match self.flaw {
+            Flaw::Sector => Some(513),
+            _ => self.startup.map(|_| 4096),
+        };
         let twice = [net, Bridge { mac: Some([2; 6]), ..net }];
         let nets = if self.flaw == Flaw::Twice { &twice[..] } else { &twice[..usize::from(self.bridge.is_some())] };
-        let blocks = [block];
+        let blocks = self.blocks.iter().zip(BLOCK_DEVICES).map(|(host, name)| BlockDevice {
+            name,
+            host_device: (*host != name).then_some(*host),
+            sector_size,
+        });
+        let mut blocks: Vec<BlockDevice<'_>> = blocks.collect();
+        if self.flaw == Flaw::Sector && blocks.is_empty() {
+            blocks.push(BlockDevice { name: "storage", host_device: None, sector_size });
+        }
         let arguments = Arguments {
             fail_behaviour: self.fail.map_or(FailBehaviour::Quit, |codes| FailBehaviour::Restart(codes.into())),
             startup: self.startup,
             add_name: true,
             cpuids: if self.flaw == Flaw::NoCpu { List::EMPTY } else { self.cpus.into() },
             memory: if self.flaw == Flaw::NoMemory { 0 } else { self.memory_mb },
-            block_devices: List::Items(&blocks[..usize::from(self.flaw == Flaw::Block)]),
+            block_devices: List::Items(&blocks),
             bridges: List::Items(nets),
             argv: (!argument.is_empty()).then_some(List::Items(&argv)),
             numcpus: 1,
@@ -206,7 +243,7 @@ impl PolicySpec {
             memory_mb: choices.pick(&[16, 64, 150, 250, 400]),
             cpus: choices.pick(&[&[0], &[0, 1], &[0, 1], &[0, 1, 2], &[0, 1, 2], &[], &[0, 2000]]),
             bridges: choices.pick(&[&[], &["br0"], &["br0", "br1"], &["br0", "br1"], &["br1"]]),
-            block_mb: choices.pick(&[None, None, Some(0), Some(10)]),
+            block_mb: choices.pick(&[None, Some(0), Some(5), Some(10), Some(10), Some(30)]),
         }
     }
 
@@ -250,6 +287,9 @@ impl Ask {
             Wish::PolicyAdd(spec) => send(Command::Policy(PolicyCommand::Add(spec.wire()))),
             Wish::PolicyInfo => send(Command::Policy(PolicyCommand::Info)),
             Wish::PolicyRemove => send(Command::Policy(PolicyCommand::Remove)),
+            Wish::BlockAdd(size) => send(Command::Block(BlockCommand::Add { size })),
+            Wish::BlockRemove => send(Command::Block(BlockCommand::Remove)),
+            Wish::BlockInfo => send(Command::Block(BlockCommand::Info)),
             Wish::Unknown => send(Command::Log(Window::Count(1))),
         }
     }
@@ -275,6 +315,11 @@ impl Ask {
                 pool.push(Self { name, wish: Wish::PolicyAdd(policy) });
             }
             pool.push(Self { name, wish: Wish::PolicyRemove });
+        }
+        let on_disk = Spec { image: 6, blocks: &["storage"], ..Spec::PLAIN };
+        pool.push(Self { name: name(NAMES[1]), wish: Wish::Create(on_disk) });
+        for wish in [Wish::BlockAdd(5), Wish::BlockRemove] {
+            pool.push(Self { name: name(BLOCKS[0]), wish });
         }
         pool.push(Self { name: Name::ROOT, wish: Wish::Info });
         pool

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::{env, fmt, fs, io};
 
 /// The unikernels of `guest/`.
-pub const NAMES: [&str; 11] =
-    ["hello", "timer", "devices", "network", "crash", "spin", "chatty", "mem", "block", "http", "echo"];
+pub const NAMES: [&str; 12] =
+    ["hello", "timer", "devices", "network", "crash", "spin", "chatty", "mem", "many", "block", "http", "echo"];
 
 /// The triple that all of them are compiled for: the only one that every toolchain of this system has.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fulmar_core::machine::{Machine, Trouble};
+use fulmar_core::machine::{BlockStage, Machine, Trouble};
 
-use crate::ask::{Ask, NAMES, PATHS, PolicySpec, Spec, Wish, name};
+use crate::ask::{Ask, BLOCKS, HOSTS_OF_ONE, NAMES, PATHS, PolicySpec, Spec, Wish, name};
 use crate::choose::{Choose, Seeded};
 use crate::world::{Action, ActionKind, Budget, Crash, CrashPoint, Fate, KINDS, Violation, World};
 
 /// A machine of a size at which everything is full now and then.
-pub type Middle = Machine<8, 12, 4, 4096>;
+pub type Middle = Machine<8, 12, 6, 4, 4096>;
 
 /// How a run is made.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ pub struct Log {
 /// When something is wrong.
 pub fn run(choices: &mut dyn Choose) {
     let mut log = Log::default();
-    if let Err(violation) = run_once::<8, 12, 4, 4096>(choices, Plan::USUAL, &mut log) {
+    if let Err(violation) = run_once::<8, 12, 6, 4, 4096>(choices, Plan::USUAL, &mut log) {
         panic!("{violation}\nafter {:#?}", log.actions);
     }
 }
@@ -60,8 +60,8 @@ fn weights(choices: &mut dyn Choose) -> Vec<(ActionKind, u32)> {
 }
 
 /// What happens next.
-fn choose_action<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn choose_action<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
     weights: &[(ActionKind, u32)],
     choices: &mut dyn Choose,
 ) -> Action {
@@ -78,8 +78,16 @@ fn choose_action<const U: usize, const P: usize, const C: usize, const A: usize>
     if let Some(wish) = choose_wish(kind, choices)
         && let Some(connection) = world.free_connection()
     {
+        if let Wish::Create(spec) = wish
+            && let Some(ask) = on_present_block(world, spec, choices)
+        {
+            return Action::Ask(connection, ask);
+        }
         let place = match wish {
             Wish::PolicyAdd(_) | Wish::PolicyRemove | Wish::PolicyInfo => choices.pick(&PATHS),
+            Wish::BlockInfo if choices.once_in(2) => choices.pick(&PATHS),
+            Wish::BlockAdd(_) if choices.once_in(20) => choices.pick(&PATHS),
+            Wish::BlockAdd(_) | Wish::BlockRemove | Wish::BlockInfo => choices.pick(&BLOCKS),
             Wish::Info if choices.once_in(2) => choices.pick(&PATHS),
             Wish::Create(_) if choices.once_in(20) => choices.pick(&PATHS),
             Wish::Destroy | Wish::Get(_) if !choices.once_in(4) => {
@@ -96,11 +104,32 @@ fn choose_action<const U: usize, const P: usize, const C: usize, const A: usize>
     if possible.is_empty() { Action::Wait(1) } else { possible[choices.index(possible.len())] }
 }
 
+/// A create that wants one block device, moved to where there is one: by chance alone that is rare.
+fn on_present_block<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+    spec: Spec,
+    choices: &mut dyn Choose,
+) -> Option<Ask> {
+    if spec.blocks.len() != 1 || choices.once_in(4) {
+        return None;
+    }
+    let present: Vec<_> = world.machine.blocks().map(|(_, block)| *block.name()).collect();
+    let block = present.get(choices.index(present.len()))?;
+    let blocks = HOSTS_OF_ONE.into_iter().find(|hosts| hosts.first() == block.label().as_ref())?;
+    let near: Vec<_> = NAMES.into_iter().map(name).filter(|name| name.path() == block.path()).collect();
+    let chosen = near.get(choices.index(near.len()))?;
+    Some(Ask { name: *chosen, wish: Wish::Create(Spec { blocks, ..spec }) })
+}
+
 fn choose_wish(kind: ActionKind, choices: &mut dyn Choose) -> Option<Wish> {
     Some(match kind {
         ActionKind::Create => Wish::Create(Spec::choose(choices)),
         ActionKind::Destroy => Wish::Destroy,
         ActionKind::Query => choices.pick(&[Wish::Info, Wish::Get(-1), Wish::Get(99), Wish::PolicyInfo, Wish::Unknown]),
+        ActionKind::Block if choices.once_in(3) => {
+            choices.pick(&[Wish::BlockRemove, Wish::BlockRemove, Wish::BlockInfo])
+        }
+        ActionKind::Block => Wish::BlockAdd(choices.pick(&[1, 2, 2, 5, 10, 0, -1, i64::MAX >> 2])),
         ActionKind::Policy if choices.once_in(4) => Wish::PolicyRemove,
         ActionKind::Policy => Wish::PolicyAdd(PolicySpec::choose(choices)),
         _ => return None,
@@ -111,12 +140,12 @@ fn choose_wish(kind: ActionKind, choices: &mut dyn Choose) -> Option<Wish> {
 ///
 /// # Errors
 /// What has gone wrong; the log says when.
-pub fn run_once<const U: usize, const P: usize, const C: usize, const A: usize>(
+pub fn run_once<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     choices: &mut dyn Choose,
     plan: Plan,
     log: &mut Log,
 ) -> Result<(), Violation> {
-    let mut world = World::<U, P, C, A>::new(plan.budget)?;
+    let mut world = World::<U, P, B, C, A>::new(plan.budget)?;
     let weights = weights(choices);
     for _ in 0..plan.steps {
         if choices.is_exhausted() {
@@ -135,11 +164,11 @@ pub fn run_once<const U: usize, const P: usize, const C: usize, const A: usize>(
 ///
 /// # Errors
 /// What has gone wrong.
-pub fn replay<const U: usize, const P: usize, const C: usize, const A: usize>(
+pub fn replay<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     actions: &[Action],
     budget: Budget,
 ) -> Result<(), Violation> {
-    let mut world = World::<U, P, C, A>::new(budget)?;
+    let mut world = World::<U, P, B, C, A>::new(budget)?;
     actions.iter().try_for_each(|action| world.apply(action))?;
     settle(&mut world)
 }
@@ -149,10 +178,10 @@ pub fn replay<const U: usize, const P: usize, const C: usize, const A: usize>(
 ///
 /// # Errors
 /// What has gone wrong, or that it takes too long.
-pub fn settle<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &mut World<U, P, C, A>,
+pub fn settle<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &mut World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
-    let steps_max = 60 + 20 * U;
+    let steps_max = 60 + 20 * U + 10 * B;
     for _ in 0..steps_max {
         let Some(action) = next_to_settle(world) else { return Ok(()) };
         world.apply(&action).map_err(|violation| format!("while settling, {action:?}: {violation}"))?;
@@ -160,8 +189,8 @@ pub fn settle<const U: usize, const P: usize, const C: usize, const A: usize>(
     Err(format!("not quiet after {steps_max} steps without faults"))
 }
 
-fn next_to_settle<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn next_to_settle<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
 ) -> Option<Action> {
     if !world.appends.is_empty() {
         return Some(Action::Append(u8::MAX, Fate::Durable));
@@ -181,22 +210,23 @@ fn next_to_settle<const U: usize, const P: usize, const C: usize, const A: usize
     let resting = world.machine.unikernels().any(|(_, unikernel)| {
         unikernel.life() == fulmar_core::machine::Life::None && !matches!(unikernel.trouble(), Trouble::Refused(_))
     });
-    (stopping || resting).then_some(Action::Tick(0))
+    let undoing = world.machine.blocks().any(|(_, block)| matches!(block.stage(), BlockStage::Undoing(_)));
+    (stopping || resting || undoing).then_some(Action::Tick(0))
 }
 
 /// Runs one seed; a failure is shrunk and told.
 ///
 /// # Panics
 /// When something has gone wrong.
-pub fn run_seed<const U: usize, const P: usize, const C: usize, const A: usize>(
+pub fn run_seed<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     seed: u64,
     plan: Plan,
 ) -> BTreeMap<&'static str, u64> {
     let mut log = Log::default();
-    let outcome = guarded(|| run_once::<U, P, C, A>(&mut Seeded::new(seed), plan, &mut log));
+    let outcome = guarded(|| run_once::<U, P, B, C, A>(&mut Seeded::new(seed), plan, &mut log));
     if let Err(violation) = outcome {
-        let actions = shrink::<U, P, C, A>(log.actions, plan.budget);
-        let last = guarded(|| replay::<U, P, C, A>(&actions, plan.budget)).err().unwrap_or_default();
+        let actions = shrink::<U, P, B, C, A>(log.actions, plan.budget);
+        let last = guarded(|| replay::<U, P, B, C, A>(&actions, plan.budget)).err().unwrap_or_default();
         let lines: Vec<String> = actions.iter().map(|action| format!("    {action:?}")).collect();
         panic!("SEED={seed}: {violation}\nshrunk to {}:\n{}\n{last}", actions.len(), lines.join("\n"));
     }
@@ -208,11 +238,11 @@ fn guarded(run: impl FnOnce() -> Result<(), Violation>) -> Result<(), Violation>
 }
 
 /// Leaves out whatever the failure does not need.
-fn shrink<const U: usize, const P: usize, const C: usize, const A: usize>(
+fn shrink<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     mut actions: Vec<Action>,
     budget: Budget,
 ) -> Vec<Action> {
-    let fails = |actions: &[Action]| guarded(|| replay::<U, P, C, A>(actions, budget)).is_err();
+    let fails = |actions: &[Action]| guarded(|| replay::<U, P, B, C, A>(actions, budget)).is_err();
     let mut piece = actions.len() / 2;
     while piece > 0 {
         let mut at = 0;
@@ -235,12 +265,12 @@ fn shrink<const U: usize, const P: usize, const C: usize, const A: usize>(
 ///
 /// # Errors
 /// What has gone wrong, and where.
-pub fn crash_everywhere<const U: usize, const P: usize, const C: usize, const A: usize>(
+pub fn crash_everywhere<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     script: &[Action],
 ) -> Result<usize, Violation> {
     let budget = Budget { faults: 8, crashes: 0, commands: 100 };
     let play = |crash_point: Option<CrashPoint>| -> Result<usize, Violation> {
-        let mut world = World::<U, P, C, A>::new(budget)?;
+        let mut world = World::<U, P, B, C, A>::new(budget)?;
         world.crash_point = crash_point;
         for action in script {
             world.apply(action)?;
@@ -262,10 +292,10 @@ pub fn crash_everywhere<const U: usize, const P: usize, const C: usize, const A:
 ///
 /// # Errors
 /// What has gone wrong, and where.
-pub fn crash_every_way<const U: usize, const P: usize, const C: usize, const A: usize>(
+pub fn crash_every_way<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     script: &[Action],
 ) -> Result<usize, Violation> {
-    let mut world = World::<U, P, C, A>::new(Budget { faults: 8, crashes: 1, commands: 100 })?;
+    let mut world = World::<U, P, B, C, A>::new(Budget { faults: 8, crashes: 1, commands: 100 })?;
     let mut runs = 0;
     for (index, action) in script.iter().enumerate() {
         world.apply(action)?;

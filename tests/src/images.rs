@@ -16,7 +16,8 @@ pub struct TestImage {
     pub facts: Option<ImageFacts>,
 }
 
-/// hvt and spt without devices, the same with the net device `service`, one that ends at 64 MiB, a damaged one.
+/// hvt and spt without devices, the same with the net device `service`, one that ends at 64 MiB, a damaged one, spt with the
+/// block device `storage`, and with that, `extra` and `service`.
 pub static IMAGES: LazyLock<Vec<TestImage>> = LazyLock::new(|| {
     let images = [
         image(1, &[], 0x1000),
@@ -25,6 +26,8 @@ pub static IMAGES: LazyLock<Vec<TestImage>> = LazyLock::new(|| {
         image(2, &["service"], 0x1000),
         image(2, &[], 63 << 20),
         b"not an image".to_vec(),
+        image_with(2, &[Device::Block("storage")], 0x1000),
+        image_with(2, &[Device::Net("service"), Device::Block("storage"), Device::Block("extra")], 0x1000),
     ];
     let image = |(index, bytes): (usize, Vec<u8>)| TestImage {
         digest: [u8::try_from(index).unwrap_or(0) + 1; 32],
@@ -51,12 +54,28 @@ const ABI: usize = 0x200;
 const MANIFEST: usize = 0x240;
 const TEXT: usize = 0x1000;
 
+/// A device that an image declares.
+#[derive(Clone, Copy, Debug)]
+pub enum Device<'a> {
+    /// A network of this name.
+    Net(&'a str),
+    /// A block device of this name.
+    Block(&'a str),
+}
+
 /// A Solo5 image for `target` (1 hvt, 2 spt) with these net devices, whose one segment takes `memory_bytes`.
 #[must_use]
 pub fn image(target: u32, nets: &[&str], memory_bytes: u64) -> Vec<u8> {
+    let nets: Vec<Device<'_>> = nets.iter().map(|net| Device::Net(net)).collect();
+    image_with(target, &nets, memory_bytes)
+}
+
+/// As [`image`], with devices of both kinds.
+#[must_use]
+pub fn image_with(target: u32, devices: &[Device<'_>], memory_bytes: u64) -> Vec<u8> {
     let mut image = vec![0; TEXT + 0x10];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
-    let manifest_bytes = 8 + 104 * (1 + nets.len());
+    let manifest_bytes = 8 + 104 * (1 + devices.len());
     put(0, b"\x7fELF\x02\x01\x01");
     put(16, &[2, 0, 62, 0, 1, 0, 0, 0]);
     put(24, &0x10_0000_u64.to_le_bytes());
@@ -84,12 +103,16 @@ pub fn image(target: u32, nets: &[&str], memory_bytes: u64) -> Vec<u8> {
     put(ABI + 20, &target.to_le_bytes());
     put(ABI + 24, &2_u32.to_le_bytes());
     put(MANIFEST + 24, &1_u32.to_le_bytes());
-    put(MANIFEST + 28, &u32::try_from(1 + nets.len()).unwrap_or(0).to_le_bytes());
+    put(MANIFEST + 28, &u32::try_from(1 + devices.len()).unwrap_or(0).to_le_bytes());
     put(MANIFEST + 32 + 68, &0x4000_0000_u32.to_le_bytes());
-    for (index, net) in nets.iter().enumerate() {
+    for (index, device) in devices.iter().enumerate() {
         let at = MANIFEST + 32 + 104 * (index + 1);
-        put(at, net.as_bytes());
-        put(at + 68, &2_u32.to_le_bytes());
+        let (name, kind) = match device {
+            Device::Block(name) => (name, 1_u32),
+            Device::Net(name) => (name, 2),
+        };
+        put(at, name.as_bytes());
+        put(at + 68, &kind.to_le_bytes());
     }
     image
 }
@@ -107,13 +130,43 @@ pub fn flooding() -> Vec<u8> {
         &[0x0f, 0x05],             // syscall
         &[0xeb, 0xe8],             // jmp to the first of these
     ];
-    let mut image = image(2, &[], 0x1000);
-    image.resize(TEXT + LINE_AT + LINE.len(), 0);
-    let content_bytes = (LINE_AT + LINE.len()) as u64;
-    image[TABLE + 32..TABLE + 40].copy_from_slice(&content_bytes.to_le_bytes());
-    let code = code.concat();
-    image[TEXT..TEXT + code.len()].copy_from_slice(&code);
-    image[TEXT + LINE_AT..].copy_from_slice(LINE);
+    let mut content = code.concat();
+    content.resize(LINE_AT, 0);
+    content.extend_from_slice(LINE);
+    with_code(&[], &content)
+}
+
+/// An spt image with the block device `storage` and no other device. It counts its starts in the first byte of its disk, and then waits for ever.
+#[must_use]
+pub fn counting() -> Vec<u8> {
+    let code = [
+        &[0xb8, 17, 0, 0, 0][..],                       // mov eax, 17: pread64
+        &[0xbf, 4, 0, 0, 0],                            // mov edi, 4: the disk, behind the image
+        &[0x48, 0x8d, 0xb4, 0x24, 0, 0xfc, 0xff, 0xff], // lea rsi, [rsp-1024]
+        &[0xba, 0, 2, 0, 0],                            // mov edx, 512: one sector
+        &[0x45, 0x31, 0xd2],                            // xor r10d, r10d: the first
+        &[0x0f, 0x05],                                  // syscall
+        &[0xfe, 0x84, 0x24, 0, 0xfc, 0xff, 0xff],       // inc byte [rsp-1024]
+        &[0xb8, 18, 0, 0, 0],                           // mov eax, 18: pwrite64, all else as before
+        &[0x0f, 0x05],                                  // syscall
+        &[0x8b, 0x3c, 0x25, 0x20, 0x10, 1, 0],          // mov edi, [0x11020]: the epoll of the boot information
+        &[0xba, 1, 0, 0, 0],                            // mov edx, 1: one event
+        &[0x41, 0xba, 0xff, 0xff, 0xff, 0xff],          // mov r10d, -1: for ever
+        &[0x45, 0x31, 0xc0],                            // xor r8d, r8d
+        &[0x41, 0xb9, 8, 0, 0, 0],                      // mov r9d, 8
+        &[0xb8, 0x19, 1, 0, 0],                         // mov eax, 281: epoll_pwait
+        &[0x0f, 0x05],                                  // syscall
+        &[0xeb, 0xdc],                                  // jmp to where the epoll is loaded
+    ];
+    with_code(&[Device::Block("storage")], &code.concat())
+}
+
+/// An spt image with these devices whose segment begins with this code.
+fn with_code(devices: &[Device<'_>], code: &[u8]) -> Vec<u8> {
+    let mut image = image_with(2, devices, 0x1000);
+    image.resize(TEXT + code.len(), 0);
+    image[TABLE + 32..TABLE + 40].copy_from_slice(&(code.len() as u64).to_le_bytes());
+    image[TEXT..].copy_from_slice(code);
     image
 }
 

@@ -3,30 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fulmar_core::limits::STOP_MS_MAX;
-use fulmar_core::machine::{Again, Life, Stage, Trouble};
+use fulmar_core::machine::{Again, BlockStage, Life, Stage, Trouble};
 use fulmar_core::name::Name;
 
-use crate::oracle::{count, policy_of};
+use crate::oracle::{block_names, count, policy_of};
 use crate::world::{Violation, World};
 
 /// Checks all of them.
 ///
 /// # Errors
 /// The first that does not hold.
-pub fn check<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+pub fn check<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
     check_usage(world)?;
     check_containment(world)?;
     check_processes(world)?;
+    check_blocks(world)?;
     check_deadline(world)?;
     check_durable(world)?;
     if world.is_quiet() { check_quiet(world) } else { Ok(()) }
 }
 
 /// What is charged is what is counted, and within every policy; the root policy can be exceeded once the host has less.
-fn check_usage<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn check_usage<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
     for (_, account) in world.machine.ledger().slots() {
         let (path, counted) = (account.path(), count(world, account.path()));
@@ -39,6 +40,7 @@ fn check_usage<const U: usize, const P: usize, const C: usize, const A: usize>(
         for policy in account.in_force() {
             let within = counted.used.unikernels <= policy.unikernels
                 && counted.used.memory_mb <= policy.memory_mb
+                && counted.used.block_mb <= policy.block_mb.unwrap_or(0)
                 && policy.cpus.contains(&counted.cpus)
                 && counted.bridges.iter().all(|bridge| policy.bridges.has(bridge));
             if !within {
@@ -50,8 +52,8 @@ fn check_usage<const U: usize, const P: usize, const C: usize, const A: usize>(
 }
 
 /// Every policy is contained in those above it.
-fn check_containment<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn check_containment<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
     let accounts: Vec<_> = world.machine.ledger().slots().map(|(_, account)| account).collect();
     for above in accounts.iter().filter(|above| !(above.path().is_root() && world.shrunk)) {
@@ -66,8 +68,8 @@ fn check_containment<const U: usize, const P: usize, const C: usize, const A: us
 }
 
 /// Every process belongs to one slot or is being ended; no two share an account.
-fn check_processes<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn check_processes<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
     let mut units = BTreeMap::new();
     for (slot, unikernel) in world.machine.unikernels() {
@@ -93,9 +95,36 @@ fn check_processes<const U: usize, const P: usize, const C: usize, const A: usiz
     Ok(())
 }
 
+/// Every block device that is named by a unikernel is held by that one and by no other; no two processes have the same.
+fn check_blocks<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+) -> Result<(), Violation> {
+    let mut named = BTreeMap::new();
+    for (slot, unikernel) in world.machine.unikernels() {
+        let arguments = world.machine.arguments(slot).ok_or("no arguments")?;
+        for name in block_names(unikernel.name(), &arguments) {
+            if let Some(other) = named.insert(name, slot) {
+                return Err(format!("slots {other} and {slot} both have block device {name}"));
+            }
+        }
+    }
+    let held = world.machine.blocks().filter_map(|(_, block)| Some((*block.name(), block.holder()?)));
+    let held: BTreeMap<Name, u16> = held.collect();
+    if held != named {
+        return Err(format!("block devices {held:?} are held, {named:?} are named"));
+    }
+    let mut taken = BTreeSet::new();
+    for name in world.processes.values().flat_map(|process| &process.blocks) {
+        if !taken.insert(name) {
+            return Err(format!("two processes have block device {name}"));
+        }
+    }
+    Ok(())
+}
+
 /// The deadline is not later than what is due first.
-fn check_deadline<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn check_deadline<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
     let rests = world.machine.unikernels().filter_map(|(_, unikernel)| match unikernel.again() {
         Again::Launch(at) | Again::Drop(at) => Some(at),
@@ -103,7 +132,11 @@ fn check_deadline<const U: usize, const P: usize, const C: usize, const A: usize
     });
     let stops = world.processes.values().filter(|process| !process.killed);
     let stops = stops.filter_map(|process| process.terminated_ms).map(|at| at + STOP_MS_MAX);
-    match (rests.chain(stops).min(), world.machine.deadline()) {
+    let undoing = world.machine.blocks().filter_map(|(_, block)| match block.stage() {
+        BlockStage::Undoing(at) => Some(at),
+        _ => None,
+    });
+    match (rests.chain(stops).chain(undoing).min(), world.machine.deadline()) {
         (Some(due), deadline) if deadline.is_none_or(|deadline| deadline > due) => {
             Err(format!("{due} ms is due, the deadline is {deadline:?}"))
         }
@@ -112,13 +145,16 @@ fn check_deadline<const U: usize, const P: usize, const C: usize, const A: usize
 }
 
 /// What is durable can be brought about: its images are there, and it is what the machine has where nothing is under way.
-fn check_durable<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn check_durable<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
     for state in world.journal.state_if_unknown_is_kept()? {
         let lost = state.unikernels.iter().find(|(_, kept)| !world.images.contains(&kept.digest));
         if let Some((name, _)) = lost {
             return Err(format!("the image of {name} is gone, its record is not"));
+        }
+        if let Some((name, _)) = state.blocks.iter().find(|(name, size)| world.block_files.get(*name) != Some(size)) {
+            return Err(format!("the file of block device {name} is gone or of another size, its record is not"));
         }
     }
     for (_, unikernel) in world.machine.unikernels() {
@@ -142,12 +178,17 @@ fn check_durable<const U: usize, const P: usize, const C: usize, const A: usize>
     if stand != durable {
         return Err(format!("policies {stand:?} stand, {durable:?} are durable"));
     }
+    let kept = world.machine.blocks().filter(|(_, block)| block.stage() == BlockStage::Kept);
+    let kept: BTreeMap<Name, u64> = kept.map(|(_, block)| (*block.name(), block.size_mb())).collect();
+    if kept != state.blocks {
+        return Err(format!("block devices {kept:?} are kept, {:?} are durable", state.blocks));
+    }
     check_live_records(world)
 }
 
 /// A journal that is written anew from the machine says the same.
-fn check_live_records<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn check_live_records<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
     let mut state = crate::world::State::default();
     for change in world.machine.live_records() {
@@ -159,8 +200,8 @@ fn check_live_records<const U: usize, const P: usize, const C: usize, const A: u
 }
 
 /// Nothing is under way: everybody was answered, everything is desired and runs or rests, nothing is left over.
-fn check_quiet<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn check_quiet<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
     if let Some(question) = world.clients.iter().flatten().next() {
         return Err(format!("nothing is under way, and nobody answers {question:?}"));
@@ -177,6 +218,19 @@ fn check_quiet<const U: usize, const P: usize, const C: usize, const A: usize>(
             let (stage, life, again) = (unikernel.stage(), unikernel.life(), unikernel.again());
             return Err(format!("{} is left in {stage:?}, {life:?}, {again:?}", unikernel.name()));
         }
+    }
+    for (_, block) in world.machine.blocks() {
+        let well = match block.stage() {
+            BlockStage::Kept => true,
+            BlockStage::Undoing(_) => world.append_failed,
+            _ => false,
+        };
+        if !well {
+            return Err(format!("block device {} is left in {:?}", block.name(), block.stage()));
+        }
+    }
+    if let Some(name) = world.block_files.keys().find(|name| world.machine.find_block(name).is_none()) {
+        return Err(format!("the file of block device {name} is left over"));
     }
     let unnamed = world.images.iter().find(|digest| !world.machine.uses(digest));
     match unnamed {

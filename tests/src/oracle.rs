@@ -1,20 +1,23 @@
 //! What the machine must answer, worked out the slow way from what can be seen of it: no sums are kept, everything is
 //! counted again for each question.
 
+mod blocks;
+
 use std::collections::BTreeSet;
 
 use fulmar_core::halves::Tender;
 use fulmar_core::mac;
 use fulmar_core::machine::{
-    Account, ArgumentsFault, DeviceName, Done, Exit, Pending, PolicyRefused, Refusal, Refused, Reply, StoreError,
-    Unikernel, Usage,
+    Account, ArgumentsFault, BlockRefused, BlockStage, DeviceName, Done, Exit, Pending, PolicyRefused, Refusal,
+    Refused, Reply, StoreError, Unikernel, Usage,
 };
 use fulmar_core::name::Name;
 use fulmar_core::policy::{Bridge, CpuSet, Policy};
 use fulmar_core::solo5::{DeviceKind, Target};
 use fulmar_core::wire::{self, Arguments, FailBehaviour, InfoForm, List, NamedInfo, NamedPolicy};
 
-use crate::ask::{Ask, Flaw, PolicySpec, Spec, Wish};
+pub use self::blocks::{block_names, check_blocks};
+use crate::ask::{Ask, BLOCK_DEVICES, Flaw, PolicySpec, Spec, Wish};
 use crate::images::IMAGES;
 use crate::world::{Question, Violation, World};
 
@@ -62,6 +65,7 @@ impl Verdict {
             (Self::Create { .. }, Reply::Refused(Refusal::Launch(_) | Refusal::Journal(_))) => faulted,
             (Self::Create { refusal: Some(expected), .. }, Reply::Refused(refusal)) if expected == refusal => true,
             (Self::Create { .. }, Reply::Refused(Refusal::Store(StoreError::DiskFull))) => faulted,
+            (Self::Later(Done::AddedBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => true,
             (Self::Later(expected), Reply::Done(done)) => expected == done,
             // Which append has failed is not followed here.
             (Self::Later(_), Reply::Refused(Refusal::Journal(_))) => true,
@@ -109,7 +113,7 @@ pub fn policy_of(der: &[u8]) -> Option<Policy> {
 /// What runs at a path and below it, counted.
 #[derive(Clone, Debug)]
 pub struct Counted {
-    /// Number and memory.
+    /// Number, memory and block storage.
     pub used: Usage,
     /// CPUs.
     pub cpus: CpuSet,
@@ -118,8 +122,8 @@ pub struct Counted {
 }
 
 /// Counts what is charged at a path and below it.
-pub fn count<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+pub fn count<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
     path: &Name,
 ) -> Counted {
     let mut counted = Counted { used: Usage::default(), cpus: CpuSet::EMPTY, bridges: BTreeSet::new() };
@@ -135,12 +139,14 @@ pub fn count<const U: usize, const P: usize, const C: usize, const A: usize>(
             counted.bridges.extend(bridges);
         }
     }
+    let blocks = world.machine.blocks().filter(|(_, block)| path.contains(block.name()));
+    counted.used.block_mb = blocks.map(|(_, block)| block.size_mb()).sum();
     counted
 }
 
 /// What the machine must say to this command now.
-pub fn judge<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
     ask: &Ask,
 ) -> Verdict {
     let refused = |refusal| Verdict::Exactly(Reply::Refused(refusal));
@@ -176,6 +182,9 @@ pub fn judge<const U: usize, const P: usize, const C: usize, const A: usize>(
                 Some(_) => Verdict::Later(Done::RemovedPolicy),
             }
         }
+        Wish::BlockAdd(size) => blocks::judge_add(world, &ask.name, size),
+        Wish::BlockRemove => blocks::judge_remove(world, &ask.name),
+        Wish::BlockInfo => blocks::judge_info(world, &ask.name),
         Wish::Unknown => refused(Refusal::UnknownCommand),
     }
 }
@@ -184,8 +193,8 @@ fn is_changing(account: &Account) -> bool {
     *account.pending() != Pending::None
 }
 
-fn admission<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn admission<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
     name: &Name,
     spec: &Spec,
 ) -> Result<(), Refusal> {
@@ -201,7 +210,7 @@ fn admission<const U: usize, const P: usize, const C: usize, const A: usize>(
         Flaw::NoMemory => return wrong(ArgumentsFault::Memory(0)),
         Flaw::NoCpu => return wrong(ArgumentsFault::NoCpu),
         Flaw::Bhyve => return wrong(ArgumentsFault::Bhyve),
-        Flaw::Block => return wrong(ArgumentsFault::BlockMissing(DeviceName::cut(b"storage"))),
+        Flaw::Sector => return wrong(ArgumentsFault::Sector(513)),
         Flaw::Twice => return wrong(ArgumentsFault::DeviceTwice(DeviceName::cut(b"service"))),
         Flaw::Nul => return wrong(ArgumentsFault::Nul),
     }
@@ -227,6 +236,15 @@ fn admission<const U: usize, const P: usize, const C: usize, const A: usize>(
             }
         }
     }
+    for (index, host) in spec.blocks.iter().enumerate() {
+        let label = DeviceName::cut(host.as_bytes());
+        let block = name.path().join(host).ok();
+        let kept = |block: &Name| world.machine.find_block(block).is_some_and(|(_, it)| it.stage() == BlockStage::Kept);
+        let Some(block) = block.filter(kept) else { return Err(Refusal::Block(BlockRefused::Missing(label))) };
+        if blocks::is_used(world, &block) || spec.blocks[..index].contains(host) {
+            return Err(Refusal::Block(BlockRefused::InUse(label)));
+        }
+    }
     if spec.flaw == Flaw::NoImage {
         return Err(Refusal::NoImage);
     }
@@ -243,22 +261,27 @@ fn judge_image(spec: &Spec) -> Verdict {
         return Verdict::Create { refusal: Some(Refusal::Store(StoreError::Compression)), tender: None };
     };
     let tender = if facts.abi.target == Target::Hvt { Tender::Hvt } else { Tender::Spt };
-    let service = DeviceName::cut(b"service");
     let given_mb = u64::try_from(spec.memory_mb).unwrap_or(0);
     let refusal = if facts.memory_end >= given_mb << 20 {
         Some(Refusal::MemoryForImage { needed_mb: (facts.memory_end >> 20) + 1, given_mb })
     } else {
-        match (facts.manifest.devices().is_empty(), spec.bridge) {
-            (true, Some(_)) => Some(Refusal::Arguments(ArgumentsFault::DeviceNotDeclared(DeviceKind::Net, service))),
-            (false, None) => Some(Refusal::Arguments(ArgumentsFault::DeviceNotGiven(DeviceKind::Net, service))),
+        let declared: Vec<_> = facts.manifest.devices().iter().map(|it| (it.kind, it.name.as_str())).collect();
+        let blocks = BLOCK_DEVICES.iter().take(spec.blocks.len()).map(|name| (DeviceKind::Block, *name));
+        let given: Vec<_> = spec.bridge.map(|_| (DeviceKind::Net, "service")).into_iter().chain(blocks).collect();
+        let missing = declared.iter().find(|device| !given.contains(device));
+        let foreign = given.iter().find(|device| !declared.contains(device));
+        let named = |name: &str| DeviceName::cut(name.as_bytes());
+        match (missing, foreign) {
+            (Some((kind, name)), _) => Some(Refusal::Arguments(ArgumentsFault::DeviceNotGiven(*kind, named(name)))),
+            (_, Some((kind, name))) => Some(Refusal::Arguments(ArgumentsFault::DeviceNotDeclared(*kind, named(name)))),
             _ => None,
         }
     };
     Verdict::Create { refusal, tender: (tender == Tender::Hvt).then_some(tender) }
 }
 
-fn judge_policy<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+fn judge_policy<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
     path: &Name,
     spec: &PolicySpec,
 ) -> Verdict {
@@ -307,6 +330,10 @@ fn judge_policy<const U: usize, const P: usize, const C: usize, const A: usize>(
             Some(_) => Verdict::PolicyRunningBridge,
         };
     }
+    if counted.used.block_mb > policy.block_mb.unwrap_or(0) {
+        let (used_mb, allowed_mb) = (counted.used.block_mb, policy.block_mb);
+        return refused(PolicyRefused::RunningBlocks { used_mb, allowed_mb });
+    }
     match account {
         None if ledger.slots().count() == P => refused(PolicyRefused::Full),
         Some(account) if is_changing(account) => refused(PolicyRefused::Busy),
@@ -326,8 +353,8 @@ fn absolute(path: &Name, relative: &Name) -> Option<Name> {
 ///
 /// # Errors
 /// What is missing, wrong or too much.
-pub fn check_infos<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+pub fn check_infos<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
     question: &Question,
     infos: List<'_, NamedInfo<'_>>,
 ) -> Result<(), Violation> {
@@ -355,7 +382,8 @@ pub fn check_infos<const U: usize, const P: usize, const C: usize, const A: usiz
                 .bridges
                 .iter()
                 .map(|bridge| bridge.mac)
-                .eq(arguments.bridges.iter().map(|it| mac::address(name, it.name)));
+                .eq(arguments.bridges.iter().map(|it| mac::address(name, it.name)))
+            && blocks::same(world, name, info, &arguments);
         if !same {
             return Err(format!("{name} is listed as {info:?}"));
         }
@@ -376,8 +404,8 @@ pub fn check_infos<const U: usize, const P: usize, const C: usize, const A: usiz
 ///
 /// # Errors
 /// What is missing, wrong or too much.
-pub fn check_policies<const U: usize, const P: usize, const C: usize, const A: usize>(
-    world: &World<U, P, C, A>,
+pub fn check_policies<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
     question: &Question,
     list: List<'_, NamedPolicy<'_>>,
 ) -> Result<(), Violation> {

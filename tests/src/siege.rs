@@ -15,6 +15,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use fulmar_core::wire::{self, ConsoleCommand, Window};
 
@@ -31,6 +32,9 @@ pub const MEMORY_MB: u32 = 64;
 
 /// Empty files that the image store keeps open.
 const SPARE_MAX: usize = 4;
+
+/// How long a line of a console may take, also where KVM interprets.
+const CONSOLE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A system that is attacked.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub struct Census {
     tenders: usize,
     /// Files in the image store, spools included.
     images: BTreeSet<String>,
+    /// Files of block devices.
+    blocks: BTreeSet<String>,
     /// Consoles.
     fifos: BTreeSet<String>,
     /// Records of processes.
@@ -145,9 +151,15 @@ impl Siege {
         let mut command = self.system.client(&["console", name]);
         let mut console = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(console.stdout.take().unwrap()).lines();
-        let found = lines.map_while(Result::ok).any(|line| line.contains(text));
-        console.kill().unwrap();
-        console.wait().unwrap();
+        let (said, heard) = std::sync::mpsc::channel();
+        let found = std::thread::scope(|scope| {
+            // Nobody may be there any more to hear it.
+            scope.spawn(move || drop(said.send(lines.map_while(Result::ok).any(|line| line.contains(text)))));
+            let found = heard.recv_timeout(CONSOLE_PATIENCE).unwrap_or(false);
+            console.kill().unwrap();
+            console.wait().unwrap();
+            found
+        });
         assert!(found, "no line with '{text}'\n{}", self.system.log("vmmd_console"));
     }
 
@@ -211,6 +223,7 @@ impl Siege {
             children: children.len(),
             tenders: tenders(self.system.folder()).len(),
             images,
+            blocks: files(&self.system.state().join("block")),
             fifos: files(&run.join("fifo")),
             units: files(&run.join("units")),
         }

@@ -93,7 +93,13 @@ fn the_page_of_the_client_runs_from_top_to_bottom() {
         }
         said += &out;
     }
-    for part in ["Hello, World!", ":hello: created unikernel", ":hello: destroyed unikernel", "shop:web"] {
+    for part in [
+        "Hello, World!",
+        ":hello: created unikernel",
+        ":hello: destroyed unikernel",
+        "shop:web",
+        "shop:data: removed block",
+    ] {
         assert!(said.contains(part), "nothing said {part}:\n{said}");
     }
     system.stop().unwrap();

@@ -73,6 +73,10 @@ fn a_network_on_a_bridge() {
         assert!(str::starts_with(&tap, "vmmtap"), "{tap}");
         let before = received(&net, "br0");
         assert!(wait_until(|| received(&net, "br0") > before), "no frame of the unikernel came through");
+        // The tap is all that it has of the network: it starts in a namespace of its own kind.
+        let [tender] = tenders(siege.system.folder()).try_into().unwrap();
+        let interfaces = fs::read_to_string(format!("/proc/{tender}/net/dev")).unwrap();
+        assert_eq!(interfaces.lines().skip(2).filter(|line| !line.trim_start().starts_with("lo:")).count(), 0);
         let listed = siege.client(&["info", "wire", "--json"]);
         assert!(listed.out.contains("br0") && listed.out.contains("02:00:00:0a:0b:0c"), "{listed:?}");
         // The MAC that it gets without being told is the one that is listed.

@@ -7,7 +7,7 @@ use fulmar_core::machine::{Again, Exit, Life, Reply, Stage};
 use fulmar_tests::ask::{Ask, Spec, Wish, name};
 use fulmar_tests::world::{Action, Budget, Crash, Fate, World};
 
-type Host = World<8, 12, 4, 4096>;
+type Host = World<8, 12, 6, 4, 4096>;
 
 const DURABLE: Action = Action::Append(u8::MAX, Fate::Durable);
 const LAUNCH: Action = Action::Launch(0, true);

@@ -6,7 +6,7 @@ use fulmar_core::machine::Reply;
 use fulmar_tests::ask::{Ask, Flaw, PolicySpec, Spec, Wish, name};
 use fulmar_tests::world::{Action, Budget, Fate, World};
 
-type Host = World<8, 12, 4, 4096>;
+type Host = World<8, 12, 6, 4, 4096>;
 
 const DURABLE: Action = Action::Append(u8::MAX, Fate::Durable);
 
@@ -76,7 +76,7 @@ fn arguments_that_make_no_sense_are_refused_first() {
         (Flaw::NoMemory, "0 MB is no amount of memory: give 1 to 4096 MB"),
         (Flaw::NoCpu, "no CPU is given: name at least one"),
         (Flaw::Bhyve, "bhyve virtual machines run on FreeBSD only: give a Solo5 image"),
-        (Flaw::Block, "block device storage does not exist"),
+        (Flaw::Sector, "513 bytes are no sector of a block device: give a power of two from 512 to 32768"),
         (Flaw::Twice, "device service is given twice"),
         (Flaw::Nul, "an argument contains a NUL byte"),
         (Flaw::NoImage, "the image is empty"),

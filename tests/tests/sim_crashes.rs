@@ -58,9 +58,78 @@ fn script() -> Vec<Action> {
     ]
 }
 
+/// A life with block devices: made, used, not removed while used, one whose record fails, all gone in the end.
+fn disks() -> Vec<Action> {
+    let policy =
+        PolicySpec { unikernels: 3, memory_mb: 150, cpus: &[0, 1], bridges: &["br0", "br1"], block_mb: Some(10) };
+    let two = Spec { image: 7, bridge: Some("br0"), blocks: &["storage", "disk"], fail: Some(&[]), ..Spec::PLAIN };
+    let other = |text, wish| Action::Ask(1, Ask { name: name(text), wish });
+    vec![
+        Action::Store(true),
+        ask("p:", Wish::PolicyAdd(policy)),
+        GOOD,
+        ask("p:storage", Wish::BlockAdd(5)),
+        other("p:disk", Wish::BlockAdd(2)),
+        Action::Store(true),
+        Action::Store(true),
+        GOOD,
+        ask("p:a", Wish::Create(two)),
+        other("p:q:disk", Wish::BlockAdd(4)),
+        other("p:q:disk", Wish::BlockAdd(3)),
+        Action::Store(true),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Unknown),
+        Action::Append(1, Fate::Durable),
+        Action::Store(true),
+        other("p:storage", Wish::BlockRemove),
+        Action::Exit(1, Exit::Code(2)),
+        other("p:storage", Wish::BlockRemove),
+        Action::Tick(0),
+        Action::Launch(0, true),
+        ask("p:a", Wish::Destroy),
+        GOOD,
+        Action::Exit(1, Exit::Signal(15)),
+        Action::Store(true),
+        ask("p:storage", Wish::BlockRemove),
+        Action::Append(1, Fate::NotWritten),
+        ask("p:storage", Wish::BlockRemove),
+        other("p:disk", Wish::BlockRemove),
+        GOOD,
+        Action::Store(true),
+        Action::Store(true),
+    ]
+}
+
+#[test]
+fn the_life_with_disks_is_as_it_should_be() {
+    let mut world = World::<8, 12, 6, 4, 4096>::new(Budget { faults: 8, crashes: 0, commands: 100 }).unwrap();
+    disks().iter().for_each(|action| world.apply(action).unwrap());
+    for (what, times) in [
+        ("added block device", 2),
+        ("refused: admission", 1),
+        ("refused: journal", 2),
+        ("created unikernel", 1),
+        ("refused: remove in use", 2),
+        ("removed block", 2),
+        ("block removed", 3),
+    ] {
+        assert_eq!(world.marks.get(what), Some(&times), "{what} of {:#?}", world.marks);
+    }
+    assert!(world.block_files.is_empty() && world.machine.blocks().count() == 0);
+}
+
+#[test]
+fn every_way_to_crash_in_a_life_with_disks() {
+    crash_everywhere::<8, 12, 6, 4, 4096>(&disks()).unwrap();
+    crash_everywhere::<2, 4, 2, 2, 512>(&disks()).unwrap();
+    let runs = crash_every_way::<8, 12, 6, 4, 4096>(&disks()).unwrap();
+    assert!(runs > 500, "{runs}");
+}
+
 #[test]
 fn the_life_is_as_it_should_be() {
-    let mut world = World::<8, 12, 4, 4096>::new(Budget { faults: 8, crashes: 0, commands: 100 }).unwrap();
+    let mut world = World::<8, 12, 6, 4, 4096>::new(Budget { faults: 8, crashes: 0, commands: 100 }).unwrap();
     script().iter().for_each(|action| world.apply(action).unwrap());
     for (what, times) in [
         ("added policy", 2),
@@ -78,14 +147,14 @@ fn the_life_is_as_it_should_be() {
 
 #[test]
 fn a_crash_before_and_after_each_effect_of_a_life() {
-    let runs = crash_everywhere::<8, 12, 4, 4096>(&script()).unwrap();
+    let runs = crash_everywhere::<8, 12, 6, 4, 4096>(&script()).unwrap();
     assert!(runs > 30, "{runs}");
-    crash_everywhere::<2, 4, 2, 512>(&script()).unwrap();
+    crash_everywhere::<2, 4, 2, 2, 512>(&script()).unwrap();
 }
 
 #[test]
 fn every_way_to_crash_after_each_step_of_a_life() {
-    let runs = crash_every_way::<8, 12, 4, 4096>(&script()).unwrap();
+    let runs = crash_every_way::<8, 12, 6, 4, 4096>(&script()).unwrap();
     assert!(runs > 500, "{runs}");
 }
 
@@ -94,8 +163,8 @@ fn a_crash_before_and_after_each_effect_of_random_lives() {
     let plan = Plan { steps: 120, budget: Budget { faults: 8, crashes: 0, commands: 100 } };
     for seed in 1000..1012 {
         let mut log = Log::default();
-        run_once::<8, 12, 4, 4096>(&mut Seeded::new(seed), plan, &mut log).unwrap();
-        if let Err(violation) = crash_everywhere::<8, 12, 4, 4096>(&log.actions) {
+        run_once::<8, 12, 6, 4, 4096>(&mut Seeded::new(seed), plan, &mut log).unwrap();
+        if let Err(violation) = crash_everywhere::<8, 12, 6, 4, 4096>(&log.actions) {
             panic!("SEED={seed}: {violation}\nin {:#?}", log.actions);
         }
     }

@@ -19,7 +19,7 @@ fn create(text: &str, fail: Option<&'static [i64]>) -> Action {
 fn a_stray_keeps_its_account_while_it_dies() {
     let first = [create("p:a", None), Action::Store(true), Action::Store(true)];
     let second = [Action::Crash(LAUNCHED), create("p:b", None), Action::Store(true), Action::Store(true)];
-    replay::<2, 4, 2, 512>(&[&first[..], &second[..]].concat(), BUDGET).unwrap();
+    replay::<2, 4, 2, 2, 512>(&[&first[..], &second[..]].concat(), BUDGET).unwrap();
 }
 
 /// The record came back by a crash, and its image was gone.
@@ -35,8 +35,8 @@ fn an_image_stays_while_its_failed_record_can_come_back() {
         Action::Store(true),
     ];
     let back = Action::Crash(Crash { rest: Rest::Kept, ..Crash::PLAIN });
-    replay::<2, 4, 2, 512>(&failed, BUDGET).unwrap();
-    replay::<2, 4, 2, 512>(&[&failed[..], &[back]].concat(), BUDGET).unwrap();
+    replay::<2, 4, 2, 2, 512>(&failed, BUDGET).unwrap();
+    replay::<2, 4, 2, 2, 512>(&[&failed[..], &[back]].concat(), BUDGET).unwrap();
 }
 
 /// It was launched once more while the removal of its record was under way.
@@ -52,7 +52,7 @@ fn what_ended_for_good_before_the_start_is_not_launched() {
             Action::Append(1, Fate::Durable),
             Action::Crash(found),
         ];
-        replay::<2, 4, 2, 512>(&run, BUDGET).unwrap();
+        replay::<2, 4, 2, 2, 512>(&run, BUDGET).unwrap();
     }
 }
 
@@ -75,9 +75,9 @@ fn nothing_is_admitted_against_a_policy_that_can_come_back() {
         Action::Launch(0, true),
         Action::Crash(Crash { rest: Rest::Kept, ..Crash::PLAIN }),
     ];
-    replay::<2, 4, 2, 512>(&run, BUDGET).unwrap();
+    replay::<2, 4, 2, 2, 512>(&run, BUDGET).unwrap();
     // Without the crash it runs as soon as the journal is written again.
-    let mut world = World::<2, 4, 2, 512>::new(BUDGET).unwrap();
+    let mut world = World::<2, 4, 2, 2, 512>::new(BUDGET).unwrap();
     run.iter().take(9).for_each(|action| world.apply(action).unwrap());
     for action in [Action::Append(1, Fate::Durable), Action::Tick(0), Action::Launch(0, true)] {
         world.apply(&action).unwrap();

@@ -37,7 +37,7 @@ fn an_unused_machine_takes_no_room_in_the_program() {
 #[test]
 fn a_few_seeds() {
     // Its machine is made on the stack when `vmmd` starts again.
-    let run = || (0..4).for_each(|seed| drop(run_seed::<4096, 4096, 256, { 4 << 20 }>(seed, Plan::USUAL)));
+    let run = || (0..4).for_each(|seed| drop(run_seed::<4096, 4096, 4096, 256, { 4 << 20 }>(seed, Plan::USUAL)));
     std::thread::Builder::new().stack_size(512 << 20).spawn(run).unwrap().join().unwrap();
 }
 

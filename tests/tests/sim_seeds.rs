@@ -10,7 +10,7 @@ use fulmar_tests::drive::{Plan, run, run_seed};
 fn seeds_of_a_middle_machine() {
     let mut marks = BTreeMap::<&str, u64>::new();
     for seed in 0..300 {
-        for (what, times) in run_seed::<8, 12, 4, 4096>(seed, Plan::USUAL) {
+        for (what, times) in run_seed::<8, 12, 6, 4, 4096>(seed, Plan::USUAL) {
             *marks.entry(what).or_default() += times;
         }
     }
@@ -20,7 +20,7 @@ fn seeds_of_a_middle_machine() {
 #[test]
 fn seeds_of_a_tiny_machine() {
     for seed in 0..300 {
-        run_seed::<2, 4, 2, 512>(seed, Plan::USUAL);
+        run_seed::<2, 4, 2, 2, 512>(seed, Plan::USUAL);
     }
 }
 
@@ -31,7 +31,7 @@ fn a_fresh_seed() {
     let seed = given.unwrap_or(now.as_micros() as u64);
     eprintln!("SEED={seed}");
     for further in 0..20 {
-        run_seed::<8, 12, 4, 4096>(seed.wrapping_add(further << 40), Plan::USUAL);
+        run_seed::<8, 12, 6, 4, 4096>(seed.wrapping_add(further << 40), Plan::USUAL);
     }
 }
 

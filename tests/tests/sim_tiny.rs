@@ -6,7 +6,7 @@ use fulmar_tests::choose::{Choose, Odometer};
 use fulmar_tests::drive::settle;
 use fulmar_tests::world::{Action, ActionKind, Budget, World};
 
-type Tiny = World<2, 4, 2, 512>;
+type Tiny = World<2, 4, 2, 2, 512>;
 
 /// Goes through all sequences of `steps` actions that `wanted` lets through, and returns their number.
 fn go_through(start: &Tiny, steps: usize, wanted: impl Fn(&Action) -> bool) -> usize {

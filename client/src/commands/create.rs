@@ -20,7 +20,7 @@ use crate::options::{self, BlockOption, NetOption};
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
   vmmc_local create hello hello.hvt --mem 32
-  vmmc_local create shop:web web.hvt --net=service:br0 --mem 64 -- --port=80")]
+  vmmc_local create shop:web web.hvt --net=service:br0 --block=storage:data --mem 64 -- --port=80")]
 pub struct Create {
     /// Its name: LABEL, or PATH:LABEL
     #[arg(value_parser = options::unikernel)]

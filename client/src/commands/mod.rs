@@ -1,6 +1,8 @@
 //! The subcommands that every way to the daemons has, one file each.
 
+pub mod add_block;
 pub mod add_policy;
+pub mod block;
 pub mod console;
 pub mod create;
 pub mod destroy;
@@ -9,6 +11,7 @@ pub mod inactive_consoles;
 pub mod info;
 pub mod inspect;
 pub mod policy;
+pub mod remove_block;
 pub mod remove_policy;
 
 use std::fmt;
@@ -82,6 +85,14 @@ pub enum Subcommands {
     AddPolicy(add_policy::AddPolicy),
     /// Remove the policy of a path
     RemovePolicy(remove_policy::RemovePolicy),
+    /// Show the block devices
+    Block(block::Block),
+    /// Make a block device
+    #[command(alias = "create-block")]
+    AddBlock(add_block::AddBlock),
+    /// Remove a block device and what is on it
+    #[command(alias = "destroy-block")]
+    RemoveBlock(remove_block::RemoveBlock),
     /// Show what an image says about itself; needs no daemon
     Inspect(inspect::Inspect),
 }
@@ -102,6 +113,9 @@ impl Subcommands {
             Self::Policy(command) => command.run(context),
             Self::AddPolicy(command) => command.run(context),
             Self::RemovePolicy(command) => command.run(context),
+            Self::Block(command) => command.run(context),
+            Self::AddBlock(command) => command.run(context),
+            Self::RemoveBlock(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
         }
     }

@@ -3,7 +3,7 @@
 use fulmar_core::limits::WIRE_INT_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::solo5::ImageFacts;
-use fulmar_core::wire::{FailBehaviour, Info, Kind, Policy, Text};
+use fulmar_core::wire::{BlockInfo, FailBehaviour, Info, Kind, Policy, Text};
 use serde_json::{Value, json};
 
 use super::text::{hex, mac, timestamp};
@@ -29,6 +29,12 @@ pub fn unikernel(name: &Name, info: &Info<'_>) -> Value {
         })).collect::<Vec<_>>(),
         "arguments": info.argv.map(|argv| argv.iter().map(lossy).collect::<Vec<_>>()),
     })
+}
+
+/// A block device.
+#[must_use]
+pub fn block(block: &BlockInfo) -> Value {
+    json!({ "name": block.name.as_str(), "size_mb": block.size, "active": block.active })
 }
 
 /// A policy. `unikernels` is null where there is no limit, `block_mb` where block devices are not allowed.

@@ -40,6 +40,8 @@ pub enum Attempt {
     NewSession,
     /// In the new process: put the fds in their places.
     PlaceFds,
+    /// In the new process: leave the host's network for an empty one.
+    LeaveNetwork,
     /// In the new process: pin it to its CPUs.
     PinCpus,
     /// In the new process: set its limits.
@@ -72,6 +74,7 @@ impl Attempt {
             Self::SendSignal => "signal the tender's process",
             Self::NewSession => "give the tender a session of its own",
             Self::PlaceFds => "pass the tender its file descriptors",
+            Self::LeaveNetwork => "leave the host's network",
             Self::PinCpus => "pin the tender to its CPUs",
             Self::SetLimits => "limit the tender's process",
             Self::ChangeUser => "give the tender a user of its own",
@@ -127,7 +130,7 @@ impl fmt::Display for Errno {
 /// Why a plan was not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum LaunchError {
-    /// The plan did not come with exactly a console and an image.
+    /// The plan did not come with exactly a console, an image and its block devices.
     Fds,
     /// An account out of range.
     NoSuchAccount(u16),
@@ -135,8 +138,8 @@ pub enum LaunchError {
     NoCpu,
     /// No memory.
     NoMemory,
-    /// More than [`DEVICES_MAX`] networks.
-    TooManyNetworks,
+    /// More than [`DEVICES_MAX`] networks and block devices.
+    TooManyDevices,
     /// A name that no bridge can have.
     BridgeName,
     /// No interface of this name, or it is not a bridge.
@@ -151,6 +154,10 @@ pub enum LaunchError {
     NoKvm,
     /// The tender program was not found at start.
     NoTender,
+    /// The file of a block device is gone or has another size than recorded.
+    BlockFile,
+    /// A process that is still ending has a block device open.
+    BlockBusy,
     /// The kernel refused.
     Os(OsError),
 }
@@ -164,11 +171,11 @@ impl From<OsError> for LaunchError {
 impl fmt::Display for LaunchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fds => f.write_str("a launch needs a console and an image"),
+            Self::Fds => f.write_str("a launch needs a console, an image and its block devices"),
             Self::NoSuchAccount(account) => write!(f, "account {account} is not below {ACCOUNTS_MAX}"),
             Self::NoCpu => f.write_str("a CPU is named that this host lacks, or none: name others"),
             Self::NoMemory => f.write_str("a unikernel needs at least 1 MB of memory"),
-            Self::TooManyNetworks => write!(f, "more than {DEVICES_MAX} networks"),
+            Self::TooManyDevices => write!(f, "more than {DEVICES_MAX} networks and block devices"),
             Self::BridgeName => {
                 write!(f, "a bridge's name has 1 to {INTERFACE_BYTES_MAX} printable characters without '/' or ','")
             }
@@ -178,6 +185,10 @@ impl fmt::Display for LaunchError {
             Self::HostFull => write!(f, "{UNITS_MAX} unikernels run already, destroy one first"),
             Self::NoKvm => f.write_str("the host has no usable /dev/kvm: enable virtualization or build for spt"),
             Self::NoTender => f.write_str("the tender program is missing: install fulmar-tender beside vmmd"),
+            Self::BlockFile => {
+                f.write_str("the file of a block device is gone or has another size than recorded: restore it")
+            }
+            Self::BlockBusy => f.write_str("a process that is still ending has a block device open: try again"),
             Self::Os(error) => error.fmt(f),
         }
     }

@@ -9,7 +9,7 @@ use crate::policy::{Bridge, CpuSet};
 /// The fd under which a tender finds the image: the operand `@3`. 0 is empty, 1 and 2 are the console.
 pub const IMAGE_FD: u16 = 3;
 
-/// The fd of the first tap, in the order of [`LaunchPlan::networks`]; the others follow.
+/// The fd of the first tap, in the order of [`LaunchPlan::networks`]; the others follow, and then the block devices.
 pub const TAP_FD_FIRST: u16 = 4;
 
 /// Which way a tender runs its image.
@@ -37,6 +37,9 @@ pub struct LaunchPlan<'a> {
     /// The bridge of each network device, in the order of the taps' fds; at most [`DEVICES_MAX`].
     #[serde(borrow)]
     pub networks: Texts<'a>,
+    /// How many block devices travel with the plan as fds, behind the console and the image; with the networks at most
+    /// [`DEVICES_MAX`].
+    pub blocks: u8,
     /// The argument vector from `argv[0]` on, complete; at most [`ARGV_BYTES_MAX`] bytes.
     #[serde(borrow)]
     pub argv: Texts<'a>,
@@ -57,8 +60,8 @@ impl LaunchPlan<'_> {
         if self.memory_mb == 0 {
             return Err(LaunchError::NoMemory);
         }
-        if self.networks.iter().count() > DEVICES_MAX {
-            return Err(LaunchError::TooManyNetworks);
+        if self.networks.iter().count().saturating_add(usize::from(self.blocks)) > DEVICES_MAX {
+            return Err(LaunchError::TooManyDevices);
         }
         if self.networks.iter().any(|bridge| Bridge::new(bridge).is_err()) {
             return Err(LaunchError::BridgeName);

@@ -14,7 +14,16 @@ use crate::limits::*;
 use crate::policy::Bridge;
 
 fn plan<'a>(networks: Texts<'a>, argv: Texts<'a>) -> LaunchPlan<'a> {
-    LaunchPlan { unit: Unit(7), account: 3, tender: Tender::Spt, cpus: CpuSet::first(2), memory_mb: 32, networks, argv }
+    LaunchPlan {
+        unit: Unit(7),
+        account: 3,
+        tender: Tender::Spt,
+        cpus: CpuSet::first(2),
+        memory_mb: 32,
+        networks,
+        blocks: 0,
+        argv,
+    }
 }
 
 fn round_trip_request(request: Request<'_>) {
@@ -97,7 +106,10 @@ fn what_is_out_of_bounds_is_refused() {
     assert_eq!(LaunchPlan { memory_mb: 0, ..fine }.check(), Err(LaunchError::NoMemory));
     assert_eq!(LaunchPlan { argv: Texts::default(), ..fine }.check(), Err(LaunchError::Arguments));
     let many = b"b\0".repeat(DEVICES_MAX + 1);
-    assert_eq!(plan(Texts::new(&many).unwrap(), argv).check(), Err(LaunchError::TooManyNetworks));
+    assert_eq!(plan(Texts::new(&many).unwrap(), argv).check(), Err(LaunchError::TooManyDevices));
+    let full = u8::try_from(DEVICES_MAX).unwrap();
+    assert_eq!(LaunchPlan { blocks: full, ..fine }.check(), Ok(()));
+    assert_eq!(LaunchPlan { blocks: full + 1, ..fine }.check(), Err(LaunchError::TooManyDevices));
     for name in [&b"\0"[..], b"a/b\0", b"..\0", b"sixteen-letters-\0"] {
         assert_eq!(plan(Texts::new(name).unwrap(), argv).check(), Err(LaunchError::BridgeName));
     }

@@ -78,6 +78,18 @@ pub enum Record<'a> {
         /// The path.
         path: &'a str,
     },
+    /// There is this block device; its file was durable before.
+    Block {
+        /// Its name.
+        name: &'a str,
+        /// Its size, MiB.
+        size_mb: u64,
+    },
+    /// There is no such block device any more.
+    BlockGone {
+        /// Its name.
+        name: &'a str,
+    },
 }
 
 /// What a record is about. Of the records about one subject only the last counts.
@@ -85,6 +97,8 @@ pub enum Record<'a> {
 pub enum Subject<'a> {
     /// The policy of a path. Policies are replayed before unikernels by who writes a journal anew.
     Policy(&'a str),
+    /// A block device: before the unikernels that use it.
+    Block(&'a str),
     /// A unikernel.
     Unikernel(&'a str),
 }
@@ -96,13 +110,14 @@ impl<'a> Record<'a> {
         match *self {
             Self::Unikernel { name, .. } | Self::UnikernelGone { name } => Subject::Unikernel(name),
             Self::Policy { path, .. } | Self::PolicyGone { path } => Subject::Policy(path),
+            Self::Block { name, .. } | Self::BlockGone { name } => Subject::Block(name),
         }
     }
 
     /// Whether this ends its subject, so that a journal written anew leaves both out.
     #[must_use]
     pub fn is_end(&self) -> bool {
-        matches!(self, Self::UnikernelGone { .. } | Self::PolicyGone { .. })
+        matches!(self, Self::UnikernelGone { .. } | Self::PolicyGone { .. } | Self::BlockGone { .. })
     }
 }
 

@@ -19,6 +19,8 @@ enum Owned {
     UnikernelGone(String),
     Policy(String, Vec<u8>),
     PolicyGone(String),
+    Block(String, u64),
+    BlockGone(String),
 }
 
 impl Owned {
@@ -30,6 +32,8 @@ impl Owned {
             Self::UnikernelGone(name) => Record::UnikernelGone { name },
             Self::Policy(path, policy) => Record::Policy { path, policy },
             Self::PolicyGone(path) => Record::PolicyGone { path },
+            Self::Block(name, size_mb) => Record::Block { name, size_mb: *size_mb },
+            Self::BlockGone(name) => Record::BlockGone { name },
         }
     }
 }
@@ -42,6 +46,8 @@ fn any_record() -> impl Strategy<Value = Owned> {
         name.prop_map(Owned::UnikernelGone),
         (name, bytes()).prop_map(|(n, p)| Owned::Policy(n, p)),
         name.prop_map(Owned::PolicyGone),
+        (name, any::<u64>()).prop_map(|(n, s)| Owned::Block(n, s)),
+        name.prop_map(Owned::BlockGone),
     ]
 }
 
@@ -207,16 +213,22 @@ fn a_later_version_is_named() {
     assert_eq!(Replay::new(&header).unwrap_err(), Refused::Version(2));
 }
 
-/// The first format, byte for byte: it is read for ever.
-#[test]
-fn fixture_of_format_1() {
-    let bytes = include_bytes!("fixture-1.journal");
+/// The records of a fixture, the last generation being 10, after a header that all of them have.
+fn fixture(bytes: &[u8]) -> Vec<Record<'_>> {
     let mut replay = Replay::new(bytes).unwrap();
     assert_eq!(replay.header(), Header { salt: 0x1234_5678, base: 6 });
     let mut records = Vec::new();
     while let Some(entry) = replay.next_entry().unwrap() {
         records.push(entry);
     }
+    assert_eq!(records.last().unwrap().generation, 10);
+    assert_eq!(replay.tail().unwrap(), Tail::Clean { bytes: bytes.len() as u64, generation: 10 });
+    records.iter().map(|entry| entry.record).collect()
+}
+
+/// The first format, byte for byte: it is read for ever.
+#[test]
+fn fixture_of_format_1() {
     let unikernel = Record::Unikernel {
         name: "foo:web",
         unit: 300,
@@ -231,7 +243,17 @@ fn fixture_of_format_1() {
         Record::Policy { path: "foo:", policy: &[0x30, 0] },
         Record::PolicyGone { path: "foo:" },
     ];
-    assert!(records.iter().map(|entry| entry.record).eq(expected));
-    assert_eq!(records.last().unwrap().generation, 10);
-    assert_eq!(replay.tail().unwrap(), Tail::Clean { bytes: bytes.len() as u64, generation: 10 });
+    assert_eq!(fixture(include_bytes!("fixture-1.journal")), expected);
+}
+
+/// The same format with the records of block devices, which came later.
+#[test]
+fn fixture_of_format_1_with_block_devices() {
+    let expected = [
+        Record::Policy { path: "foo:", policy: &[0x30, 0] },
+        Record::Block { name: "foo:storage", size_mb: 300 },
+        Record::Block { name: ":disk", size_mb: u64::MAX },
+        Record::BlockGone { name: "foo:storage" },
+    ];
+    assert_eq!(fixture(include_bytes!("fixture-1-blocks.journal")), expected);
 }

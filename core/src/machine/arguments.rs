@@ -6,6 +6,7 @@ use super::arena::{ArenaFull, Span};
 use super::{Machine, Unikernel};
 use crate::limits::{
     ARGUMENTS_BYTES_MAX, COMMAND_LINE_BYTES_MAX, DEVICE_NAME_BYTES_MAX, DEVICES_MAX, MEMORY_MB_MAX, POLICY_BRIDGES_MAX,
+    SECTOR_BYTES_DEFAULT, SECTOR_BYTES_MAX,
 };
 use crate::name::Name;
 use crate::policy::{Bridge, Bridges, CpuSet, NoSuchBridge, NoSuchCpu, Policy};
@@ -35,8 +36,8 @@ pub enum ArgumentsFault {
     DeviceTwice(DeviceName),
     /// More devices than a manifest can declare.
     Devices,
-    /// A block device that does not exist.
-    BlockMissing(DeviceName),
+    /// Sectors of a size that no block device has.
+    Sector(i64),
     /// The arguments are longer than a guest's command line.
     CommandLine,
     /// An argument holds a NUL.
@@ -66,7 +67,11 @@ impl fmt::Display for ArgumentsFault {
             }
             Self::DeviceTwice(name) => write!(f, "device {name} is given twice"),
             Self::Devices => write!(f, "more than {DEVICES_MAX} devices"),
-            Self::BlockMissing(name) => write!(f, "block device {name} does not exist"),
+            Self::Sector(bytes) => write!(
+                f,
+                "{bytes} bytes are no sector of a block device: give a power of two from {SECTOR_BYTES_DEFAULT} to \
+                 {SECTOR_BYTES_MAX}"
+            ),
             Self::CommandLine => write!(f, "the arguments are longer than {COMMAND_LINE_BYTES_MAX} bytes"),
             Self::Nul => f.write_str("an argument contains a NUL byte"),
             Self::TooLong => write!(f, "devices and arguments together are longer than {ARGUMENTS_BYTES_MAX} bytes"),
@@ -132,8 +137,11 @@ pub(super) fn check(kind: Kind, name: &Name, arguments: &Arguments<'_>) -> Resul
         }
         seen.push(device).map_err(|_| ArgumentsFault::Devices)?;
     }
-    if let Some(block) = arguments.block_devices.iter().next() {
-        return Err(ArgumentsFault::BlockMissing(DeviceName::cut(block.host().as_bytes())));
+    for bytes in arguments.block_devices.iter().filter_map(|block| block.sector_size) {
+        let size = u64::try_from(bytes).ok().filter(|size| size.is_power_of_two());
+        if size.is_none() || !(SECTOR_BYTES_DEFAULT..=SECTOR_BYTES_MAX).contains(&bytes) {
+            return Err(ArgumentsFault::Sector(bytes));
+        }
     }
     check_argv(name, arguments)?;
     Ok(needs)
@@ -194,7 +202,7 @@ impl TryFrom<&wire::Policy<'_>> for Policy {
     }
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// Keeps arguments in the arena, in their canonical form.
     pub(super) fn keep_arguments(&mut self, arguments: &Arguments<'_>) -> Result<Span, KeepError> {
         let mut buffer = [0; ARGUMENTS_BYTES_MAX];

@@ -15,7 +15,7 @@ use crate::wire::Config;
 
 const MIB: u64 = 1 << 20;
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     pub(super) fn create(&mut self, connection: u16, name: &Name, config: &Config<'_>, image: Option<Spooled>) {
         match self.admit(name, config, image) {
             Ok(slot) => {
@@ -39,6 +39,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         let needs = check(config.kind, name, arguments).map_err(Refusal::Arguments)?;
         let charge = Charge { memory_mb: needs.memory_mb, cpus: &needs.cpus, bridges: &needs.bridges };
         self.ledger.admit(name, &charge).map_err(Refusal::Admission)?;
+        let blocks = self.blocks_to_hold(name, arguments)?;
         let Some(Spooled { spool }) = image else { return Err(Refusal::NoImage) };
         if self.unikernels.len() == U {
             return Err(Refusal::UnikernelsFull);
@@ -61,6 +62,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         };
         let slot = self.unikernels.insert(unikernel).map_err(|_| Refusal::UnikernelsFull)?;
         self.ledger.charge(name, needs.memory_mb);
+        self.hold_blocks(slot, &blocks);
         Ok(slot)
     }
 

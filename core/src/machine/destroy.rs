@@ -8,7 +8,7 @@ use crate::halves::Unit;
 use crate::limits::{REST_MS_MAX, STOP_MS_MAX};
 use crate::name::Name;
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     pub(super) fn destroy(&mut self, connection: u16, name: &Name) {
         let Some((slot, unikernel)) = self.find(name) else {
             return self.refuse(connection, Refusal::DestroyNotFound);
@@ -99,6 +99,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         let (name, memory_mb) = (unikernel.name, unikernel.memory_mb);
         let (charged, digest) = (unikernel.charged, unikernel.digest().copied());
         self.answer_all(Waiting::Unikernel(slot), reply);
+        self.let_go_of_blocks(slot);
         self.discard(slot);
         if charged {
             self.ledger.release(&name, memory_mb);

@@ -18,6 +18,8 @@ pub struct Usage {
     pub unikernels: u64,
     /// Their memory, MiB; at the root policy with the tenders' own.
     pub memory_mb: u64,
+    /// Block devices, used or not, MiB.
+    pub block_mb: u64,
 }
 
 /// What one unikernel is charged for.
@@ -52,6 +54,17 @@ pub enum Refused {
     Cpu(i64),
     /// A bridge is not allowed.
     Bridge(Bridge),
+    /// No block storage is allowed.
+    NoBlocks,
+    /// The block storage would be exceeded.
+    Blocks {
+        /// What the policy allows, MiB.
+        allowed_mb: u64,
+        /// What is used already, MiB.
+        used_mb: u64,
+        /// What was asked for, MiB.
+        asked_mb: u64,
+    },
     /// The root policy has no such CPU, so nobody has.
     HostCpu(i64),
     /// The root policy has no such bridge, so nobody has.
@@ -71,6 +84,12 @@ impl fmt::Display for Refused {
             ),
             Self::Cpu(cpu) => write!(f, "CPUid {cpu} is not allowed by policy: name another or allow it"),
             Self::Bridge(bridge) => write!(f, "bridges {bridge} not allowed by policy: name another or allow it"),
+            Self::NoBlocks => f.write_str("no block devices are allowed by policy"),
+            Self::Blocks { allowed_mb, used_mb, asked_mb } => write!(
+                f,
+                "block device policy limit of {allowed_mb} MB (used {used_mb} MB) would be exceeded by the request \
+                 ({asked_mb} MB)"
+            ),
             Self::HostCpu(cpu) => write!(f, "the host has no CPU {cpu}: name another"),
             Self::HostBridge(bridge) => {
                 write!(f, "the host has no bridge {bridge}: make it first, it is seen within seconds")
@@ -104,6 +123,13 @@ pub enum PolicyRefused {
     RunningCpu(i64),
     /// A unikernel uses a bridge that it does not allow.
     RunningBridge(Bridge),
+    /// There are more block devices than it allows.
+    RunningBlocks {
+        /// What they take, MiB.
+        used_mb: u64,
+        /// What is allowed, MiB.
+        allowed_mb: Option<u64>,
+    },
     /// The root policy is what the host has.
     Root,
     /// There is no room for another policy.
@@ -128,6 +154,12 @@ impl fmt::Display for PolicyRefused {
             Self::RunningCpu(cpu) => write!(f, "policy does not allow CPUid {cpu}, which a running unikernel uses"),
             Self::RunningBridge(bridge) => {
                 write!(f, "policy does not allow bridge {bridge}, which a running unikernel uses")
+            }
+            Self::RunningBlocks { used_mb, allowed_mb: Some(allowed_mb) } => {
+                write!(f, "policy allows {allowed_mb} MB block storage, but {used_mb} MB are used already")
+            }
+            Self::RunningBlocks { used_mb, allowed_mb: None } => {
+                write!(f, "policy allows no block storage, but {used_mb} MB are used already")
             }
             Self::Root => f.write_str("the root policy is what the host has and can be neither set nor removed"),
             Self::Full => f.write_str("no room for another policy on this host"),
@@ -167,7 +199,7 @@ impl Named for Account {
         settled: false,
         policy: Policy::NOTHING,
         pending: Pending::None,
-        used: Usage { unikernels: 0, memory_mb: 0 },
+        used: Usage { unikernels: 0, memory_mb: 0, block_mb: 0 },
     };
 
     fn name(&self) -> &Name {
@@ -229,12 +261,23 @@ impl Account {
         }
         Ok(())
     }
+
+    fn admit_block(&self, asked_mb: u64) -> Result<(), Refused> {
+        for policy in self.in_force() {
+            let Some(allowed_mb) = policy.block_mb else { return Err(Refused::NoBlocks) };
+            let used_mb = self.used.block_mb;
+            if asked_mb > allowed_mb.saturating_sub(used_mb) {
+                return Err(Refused::Blocks { allowed_mb, used_mb, asked_mb });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What runs below a path, in sum: what a new policy there must allow.
 #[derive(Clone, Debug)]
 pub struct Below {
-    /// Number and memory.
+    /// Number, memory and block storage.
     pub used: Usage,
     /// All CPUs in use.
     pub cpus: CpuSet,
@@ -300,35 +343,49 @@ impl<const P: usize> Ledger<P> {
         name.ancestors().filter_map(|path| self.account_at(&path)).try_for_each(|account| account.admit(charge))
     }
 
+    /// Whether all ancestors of `name` allow a block device of this size.
+    ///
+    /// # Errors
+    /// The first refusal, from the path upwards.
+    pub fn admit_block(&self, name: &Name, size_mb: u64) -> Result<(), Refused> {
+        if self.root().is_none() {
+            return Err(Refused::NoBlocks);
+        }
+        name.ancestors().filter_map(|path| self.account_at(&path)).try_for_each(|account| account.admit_block(size_mb))
+    }
+
     /// Charges one unikernel to all ancestors of `name`.
     pub fn charge(&mut self, name: &Name, memory_mb: u64) {
-        self.change(
-            name,
-            |used, memory_mb| {
-                used.unikernels = used.unikernels.saturating_add(1);
-                used.memory_mb = used.memory_mb.saturating_add(memory_mb);
-            },
-            memory_mb,
-        );
+        self.change(name, |account| {
+            let memory_mb = account.asked_memory_mb(memory_mb);
+            account.used.unikernels = account.used.unikernels.saturating_add(1);
+            account.used.memory_mb = account.used.memory_mb.saturating_add(memory_mb);
+        });
     }
 
     /// Takes back what [`Ledger::charge`] did.
     pub fn release(&mut self, name: &Name, memory_mb: u64) {
-        self.change(
-            name,
-            |used, memory_mb| {
-                used.unikernels = used.unikernels.saturating_sub(1);
-                used.memory_mb = used.memory_mb.saturating_sub(memory_mb);
-            },
-            memory_mb,
-        );
+        self.change(name, |account| {
+            let memory_mb = account.asked_memory_mb(memory_mb);
+            account.used.unikernels = account.used.unikernels.saturating_sub(1);
+            account.used.memory_mb = account.used.memory_mb.saturating_sub(memory_mb);
+        });
     }
 
-    fn change(&mut self, name: &Name, apply: fn(&mut Usage, u64), memory_mb: u64) {
+    /// Charges a block device to all ancestors of `name`.
+    pub fn charge_block(&mut self, name: &Name, size_mb: u64) {
+        self.change(name, |account| account.used.block_mb = account.used.block_mb.saturating_add(size_mb));
+    }
+
+    /// Takes back what [`Ledger::charge_block`] did.
+    pub fn release_block(&mut self, name: &Name, size_mb: u64) {
+        self.change(name, |account| account.used.block_mb = account.used.block_mb.saturating_sub(size_mb));
+    }
+
+    fn change(&mut self, name: &Name, apply: impl Fn(&mut Account)) {
         for path in name.ancestors() {
             if let Some(account) = self.accounts.find(&path).and_then(|slot| self.accounts.get_mut(slot)) {
-                let memory_mb = account.asked_memory_mb(memory_mb);
-                apply(&mut account.used, memory_mb);
+                apply(account);
             }
         }
     }
@@ -356,7 +413,14 @@ impl<const P: usize> Ledger<P> {
         if let Some(cpu) = below.cpus.first_outside(&policy.cpus) {
             return Err(PolicyRefused::RunningCpu(cpu));
         }
-        below.foreign_bridge.map_or(Ok(()), |bridge| Err(PolicyRefused::RunningBridge(bridge)))
+        if let Some(bridge) = below.foreign_bridge {
+            return Err(PolicyRefused::RunningBridge(bridge));
+        }
+        let (used_mb, allowed_mb) = (below.used.block_mb, policy.block_mb);
+        if used_mb > allowed_mb.unwrap_or(0) {
+            return Err(PolicyRefused::RunningBlocks { used_mb, allowed_mb });
+        }
+        Ok(())
     }
 
     /// Takes in a policy that is durable already.

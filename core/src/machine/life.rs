@@ -3,17 +3,14 @@
 use super::outcome::{Exit, Trouble};
 use super::refusal::Refusal;
 use super::unikernel::{Again, Life, Stage, Stop, Unikernel};
-use super::{Change, Done, Effect, LaunchError, Machine, Now, Reply};
+use super::{Change, DUE_MAX, Done, Effect, LaunchError, Machine, Now, Reply};
 use crate::halves::Unit;
-use crate::limits::{CONNECTIONS_MAX, LAUNCHES_MAX, REST_MS_MAX, REST_MS_MIN, RUN_MS_MIN};
+use crate::limits::{LAUNCHES_MAX, REST_MS_MAX, REST_MS_MIN, RUN_MS_MIN};
 
 /// The exit code of a unikernel that does not know one of its arguments.
 const EXIT_ARGUMENTS: u8 = 64;
 
-/// Effects after which one tick leaves the rest to the next.
-const DUE_MAX: usize = CONNECTIONS_MAX;
-
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// Changes what is to be done later, and keeps the count of those that are queued.
     pub(super) fn set_again(&mut self, slot: u16, again: Again) {
         let Some(unikernel) = self.unikernels.get_mut(slot) else { return };
@@ -163,6 +160,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             return;
         }
         self.alarm_ms = None;
+        self.tick_blocks(now);
         for index in 0..self.unikernels.len() {
             let Some(slot) = self.unikernels.all().get(index).copied() else { continue };
             let Some(unikernel) = self.unikernels.get(slot) else { continue };

@@ -1,4 +1,4 @@
-//! The machine of `vmmd`: every decision about unikernels and policies, and nothing else.
+//! The machine of `vmmd`: every decision about unikernels, policies and block devices, and nothing else.
 //!
 //! ```text
 //!  Input ──▶ handle ──▶ Effect* ──▶ the caller acts ──▶ Outcome as the next Input
@@ -14,12 +14,15 @@
 //! ```
 //! The record is the commit point: before it nothing is promised, so a crash leaves at most a process that no record
 //! names, and the next start ends it. A destruction goes the other way: first the record's removal is durable, then the
-//! process ends. A unikernel that cannot run stays desired and rests.
+//! process ends. A unikernel that cannot run stays desired and rests. Block devices have a ladder of their own: `block.rs`.
 
 mod arena;
 mod arguments;
+mod block;
+mod blocks;
 mod create;
 mod destroy;
+mod exchange;
 mod ledger;
 mod life;
 mod outcome;
@@ -33,8 +36,10 @@ mod table;
 mod unikernel;
 
 pub use self::arguments::{ArgumentsFault, DeviceName};
+pub use self::block::{Block, BlockFile, BlockRefused, BlockStage};
+pub use self::exchange::{Change, Effect, Input, Now, Spooled, Tenders};
 pub use self::ledger::{Account, Ledger, Pending, PolicyRefused, Refused, Usage};
-pub use self::outcome::{Exit, JournalError, StoreError, StoredImage, Trouble};
+pub use self::outcome::{BlockFileError, Exit, JournalError, StoreError, StoredImage, Trouble};
 pub use self::plan::PlanBuffers;
 pub use self::record::POLICY_BYTES_MAX;
 pub use self::refusal::Refusal;
@@ -46,168 +51,21 @@ use self::arena::Arena;
 use self::plan::Accounts;
 use self::table::Table;
 use crate::halves::{LaunchError, Unit};
-use crate::limits::{ARENA_BYTES_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, UNIKERNELS_MAX};
+use crate::limits::{ARENA_BYTES_MAX, BLOCKS_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, UNIKERNELS_MAX};
 use crate::name::Name;
-use crate::policy::Policy;
 use crate::wire::{Command, Header, InfoForm, UnikernelCommand};
 
 /// The machine of the product.
-pub type Product = Machine<UNIKERNELS_MAX, POLICIES_MAX, CONNECTIONS_MAX, ARENA_BYTES_MAX>;
+pub type Product = Machine<UNIKERNELS_MAX, POLICIES_MAX, BLOCKS_MAX, CONNECTIONS_MAX, ARENA_BYTES_MAX>;
 
 /// A machine small enough that all its states can be looked at.
-pub type Tiny = Machine<2, 4, 2, 512>;
+pub type Tiny = Machine<2, 4, 2, 2, 512>;
 
 /// Effects that one input can cause: a reply to every connection and a handful more.
 const EFFECTS_MAX: usize = CONNECTIONS_MAX + 64;
 
-/// What time it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Now {
-    /// Milliseconds of a clock that never goes back.
-    pub ms: u64,
-    /// Unix milliseconds, for people only.
-    pub wall_ms: i64,
-}
-
-/// What the host can do, beside the root policy.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Tenders {
-    /// hvt images can run.
-    pub hvt: bool,
-    /// spt images can run.
-    pub spt: bool,
-}
-
-/// An image that has arrived whole and waits in the spool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Spooled {
-    /// The caller's number for it.
-    pub spool: u32,
-}
-
-/// A record that is being made durable.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Change {
-    /// The unikernel in this slot.
-    Unikernel(u16),
-    /// The removal of the unikernel in this slot.
-    UnikernelGone(u16),
-    /// The policy in this slot.
-    Policy(u16),
-    /// The removal of the policy in this slot.
-    PolicyGone(u16),
-}
-
-/// Everything that can happen.
-#[derive(Clone, Copy, Debug)]
-pub enum Input<'a> {
-    /// What the host has: at the start, and again when its bridges have changed.
-    Host {
-        /// The root policy.
-        root: &'a Policy,
-        /// Which images it can run.
-        tenders: Tenders,
-    },
-    /// A process of a predecessor still runs. Between [`Machine::restore`] and [`Input::Start`].
-    Survivor {
-        /// Its number.
-        unit: Unit,
-        /// The account that it runs under.
-        account: u16,
-        /// When it started, unix milliseconds.
-        started_wall_ms: i64,
-    },
-    /// Everything is restored: bring up what is desired.
-    Start,
-    /// A client asks.
-    Command {
-        /// The connection, below the bound of connections; it has no other command under way.
-        connection: u16,
-        /// Its header, to be repeated in the reply.
-        header: &'a Header,
-        /// What it asks for.
-        command: &'a Command<'a>,
-        /// The image of a create.
-        image: Option<Spooled>,
-    },
-    /// How [`Effect::Store`] ended.
-    Stored {
-        /// The slot.
-        slot: u16,
-        /// What came of it.
-        outcome: Result<StoredImage<'a>, StoreError>,
-    },
-    /// How [`Effect::Launch`] ended.
-    Launched {
-        /// The number.
-        unit: Unit,
-        /// What came of it.
-        outcome: Result<(), LaunchError>,
-    },
-    /// How [`Effect::Append`] ended. After an error nothing of the change may come back, except by a crash that
-    /// happens before the journal was written again.
-    Appended {
-        /// The change.
-        change: Change,
-        /// What came of it.
-        outcome: Result<(), JournalError>,
-    },
-    /// A process has ended.
-    Exited {
-        /// Its number.
-        unit: Unit,
-        /// How.
-        exit: Exit,
-    },
-    /// A client is gone; what it asked for goes on.
-    HangUp {
-        /// The connection.
-        connection: u16,
-    },
-    /// A deadline has passed.
-    Tick,
-}
-
-/// What is to be done now.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Effect {
-    /// Send [`Machine::reply`] of this connection.
-    Reply {
-        /// The connection.
-        connection: u16,
-    },
-    /// Check and store the image of this slot durably.
-    Store {
-        /// The slot.
-        slot: u16,
-    },
-    /// Remove this image: no record and no slot names it.
-    Release {
-        /// Which.
-        digest: Digest,
-    },
-    /// Remove all images for which [`Machine::uses`] is false.
-    Collect,
-    /// Launch the tender of this slot by [`Machine::launch_plan`].
-    Launch {
-        /// The slot.
-        slot: u16,
-    },
-    /// Append [`Machine::record`] of this change and make it durable.
-    Append(Change),
-    /// Send a signal.
-    Signal {
-        /// To which.
-        unit: Unit,
-        /// SIGKILL instead of SIGTERM.
-        kill: bool,
-    },
-    /// A desired unikernel does not run now: say why.
-    Rest {
-        /// The slot.
-        slot: u16,
-    },
-}
+/// Effects after which one input leaves the rest to the next tick.
+const DUE_MAX: usize = CONNECTIONS_MAX;
 
 /// One client.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -224,17 +82,19 @@ enum Waiting {
     Nothing,
     Unikernel(u16),
     Policy(u16),
+    Block(u16),
 }
 
 impl Connection {
     const EMPTY: Self = Self { sequence: 0, name: Name::EMPTY, waiting: Waiting::Nothing, reply: Reply::None };
 }
 
-/// Up to `U` unikernels, `P` policies, `C` connections and `A` bytes of arguments.
+/// Up to `U` unikernels, `P` policies, `B` block devices, `C` connections and `A` bytes of arguments.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Machine<const U: usize, const P: usize, const C: usize, const A: usize> {
+pub struct Machine<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> {
     unikernels: Table<Unikernel, U>,
     ledger: Ledger<P>,
+    blocks: Table<Block, B>,
     connections: [Connection; C],
     arena: Arena<A>,
     tenders: Tenders,
@@ -249,6 +109,8 @@ pub struct Machine<const U: usize, const P: usize, const C: usize, const A: usiz
     storing: u16,
     /// Slots that are [`Again::Queued`].
     queued: u16,
+    /// Block devices that are [`BlockStage::Undoing`].
+    undoing: u16,
     /// Whether the last append has failed: a crash could still bring back what it was to write.
     unsure: bool,
     /// Images that may go as soon as none is being stored and the journal is sure of what it says.
@@ -262,19 +124,22 @@ pub struct Machine<const U: usize, const P: usize, const C: usize, const A: usiz
     given: usize,
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Default for Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Default
+    for Machine<U, P, B, C, A>
+{
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// A machine that knows nothing. All bytes are zero: as a `static` it costs memory only where it is used.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             unikernels: Table::new(),
             ledger: Ledger::new(),
+            blocks: Table::new(),
             connections: [const { Connection::EMPTY }; C],
             arena: Arena::new(),
             tenders: Tenders { hvt: false, spt: false },
@@ -283,6 +148,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             launching: 0,
             storing: 0,
             queued: 0,
+            undoing: 0,
             unsure: false,
             releases: heapless::Vec::new(),
             collect: false,
@@ -300,12 +166,15 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
                 self.tenders = tenders;
                 self.retry_refused(now);
             }
+            Input::BlockFile { slot, bytes } => self.block_file(slot, bytes),
             Input::Survivor { unit, account, started_wall_ms } => self.survivor(now, unit, account, started_wall_ms),
             Input::Start => self.start(now),
             Input::Command { connection, header, command, image } => {
                 self.command(connection, header, command, image);
             }
             Input::Stored { slot, outcome } => self.stored(slot, outcome),
+            Input::BlockMade { slot, outcome } => self.block_made(slot, outcome),
+            Input::BlockRemoved { slot } => self.block_removed(slot),
             Input::Launched { unit, outcome } => self.launched(now, unit, outcome),
             Input::Appended { change, outcome } => self.appended(now, change, outcome),
             Input::Exited { unit, exit } => self.exited(now, unit, exit),
@@ -314,6 +183,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         }
         self.launch_queued();
         self.release_images();
+        self.undo_blocks(now);
     }
 
     /// The next thing to do; to be drained before the next input.
@@ -395,7 +265,8 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             Command::Unikernel(UnikernelCommand::OldInfo5) => self.info(connection, name, InfoForm::Old5),
             Command::Unikernel(UnikernelCommand::OldInfo4) => self.info(connection, name, InfoForm::Old4),
             Command::Policy(command) => self.policy(connection, name, command),
-            Command::Unikernel(_) | Command::Block(_) => self.refuse(connection, Refusal::NotOffered),
+            Command::Block(command) => self.block_command(connection, name, command),
+            Command::Unikernel(_) => self.refuse(connection, Refusal::NotOffered),
             Command::Console(_) | Command::Stats(_) | Command::Log(_) => {
                 self.refuse(connection, Refusal::UnknownCommand);
             }
@@ -444,6 +315,8 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             Change::UnikernelGone(slot) => self.dropped(now, slot, outcome),
             Change::Policy(slot) => self.policy_changed(slot, Done::AddedPolicy, outcome),
             Change::PolicyGone(slot) => self.policy_changed(slot, Done::RemovedPolicy, outcome),
+            Change::Block(slot) => self.block_recorded(now, slot, outcome),
+            Change::BlockGone(slot) => self.block_dropped(slot, outcome),
         }
     }
 

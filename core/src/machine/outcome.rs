@@ -69,6 +69,24 @@ impl fmt::Display for JournalError {
     }
 }
 
+/// Why the file of a block device could not be made. Nothing of it is left.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BlockFileError {
+    /// The disk is full, or no file on it can be so large.
+    DiskFull,
+    /// The disk failed with this errno.
+    Disk(i32),
+}
+
+impl fmt::Display for BlockFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskFull => f.write_str("the disk of the block devices is full: ask for less or add space"),
+            Self::Disk(errno) => write!(f, "the file of the block device could not be made: {}", Errno(*errno)),
+        }
+    }
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Exit {

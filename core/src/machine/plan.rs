@@ -28,12 +28,13 @@ impl Default for PlanBuffers {
     }
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// The plan of [`super::Effect::Launch`]; nothing for a slot that is to launch nothing.
     pub fn launch_plan<'b>(&self, slot: u16, buffers: &'b mut PlanBuffers) -> Option<LaunchPlan<'b>> {
         let unikernel = self.unikernel(slot).filter(|unikernel| unikernel.life == Life::Launching)?;
         let arguments = self.arguments(slot)?;
         let networks = networks(&arguments, &mut buffers.networks).ok()?;
+        let blocks = u8::try_from(arguments.block_devices.iter().count()).ok()?;
         let argv = argv(unikernel.tender, &unikernel.name, &arguments, &mut buffers.argv).ok()?;
         Some(LaunchPlan {
             unit: Unit(unikernel.unit),
@@ -42,6 +43,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             cpus: CpuSet::collect(arguments.cpuids.iter()).ok()?,
             memory_mb: u32::try_from(unikernel.memory_mb).ok()?,
             networks,
+            blocks,
             argv,
         })
     }
@@ -116,8 +118,22 @@ fn argv<'b>(
         let device = network.name;
         argv.push_format(format_args!("--net-mac:{device}={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))?;
     }
+    for block in arguments.block_devices {
+        argv.push_format(format_args!("--block:{}=@{fd}", block.name))?;
+        fd = fd.saturating_add(1);
+    }
+    for block in arguments.block_devices {
+        if let Some(bytes) = block.sector_size {
+            argv.push_format(format_args!("--block-sector-size:{}={bytes}", block.name))?;
+        }
+    }
     if tender == Tender::Hvt {
         argv.push_format(format_args!("--kvm=@{fd}"))?;
+        fd = fd.saturating_add(1);
+    }
+    // The tender does not start in the network namespace that the taps are in.
+    if !arguments.bridges.is_empty() {
+        argv.push_format(format_args!("--net-control=@{fd}"))?;
     }
     argv.push(b"--")?;
     argv.push_format(format_args!("@{IMAGE_FD}"))?;

@@ -9,7 +9,7 @@ use crate::name::Name;
 use crate::policy::{CpuSet, Policy};
 use crate::wire::PolicyCommand;
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     pub(super) fn policy(&mut self, connection: u16, name: &Name, command: &PolicyCommand<'_>) {
         let path = name.path();
         let begun = match command {
@@ -61,6 +61,9 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             let foreign = needs.bridges.iter().find(|bridge| !policy.bridges.has(bridge));
             below.foreign_bridge = below.foreign_bridge.or(foreign.copied());
         }
+        // Each is charged as long as it has a slot.
+        let blocks = self.blocks.below(path).iter().filter_map(|slot| self.blocks.get(*slot));
+        below.used.block_mb = blocks.fold(0, |sum, block| block.size_mb.saturating_add(sum));
         below
     }
 

@@ -1,7 +1,7 @@
 //! What the journal is told: the record of a change, and all records of what is desired now.
 
 use super::ledger::{Account, Pending};
-use super::{Change, Machine, Stage};
+use super::{BlockStage, Change, Machine, Stage};
 use crate::halves::Tender;
 use crate::journal::Record;
 use crate::limits::{CPUS_MAX, POLICY_BRIDGES_MAX, WIRE_INT_MAX};
@@ -11,7 +11,7 @@ use crate::wire::{self, List};
 /// Bytes of a policy in DER: each CPU and each bridge with its header, four numbers, the sequences.
 pub const POLICY_BYTES_MAX: usize = CPUS_MAX * 4 + POLICY_BRIDGES_MAX * 17 + 64;
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// The record of a change whose [`super::Effect::Append`] was given out, or one of [`Machine::live_records`].
     /// A policy is encoded into `buffer`.
     pub fn record<'m>(&'m self, change: Change, buffer: &'m mut [u8; POLICY_BYTES_MAX]) -> Option<Record<'m>> {
@@ -41,6 +41,11 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
                 Some(Record::Policy { path: account.path().as_str(), policy })
             }
             Change::PolicyGone(slot) => Some(Record::PolicyGone { path: self.ledger.account(slot)?.path().as_str() }),
+            Change::Block(slot) => {
+                let block = self.block(slot)?;
+                Some(Record::Block { name: block.name.as_str(), size_mb: block.size_mb })
+            }
+            Change::BlockGone(slot) => Some(Record::BlockGone { name: self.block(slot)?.name.as_str() }),
         }
     }
 
@@ -50,7 +55,10 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         let desired = |account: &Account| account.policy().is_some() && !account.path().is_root();
         let policies = self.ledger.slots().filter(move |(_, account)| desired(account));
         let unikernels = self.unikernels().filter(|(_, unikernel)| unikernel.stage == Stage::Kept);
-        policies.map(|(slot, _)| Change::Policy(slot)).chain(unikernels.map(|(slot, _)| Change::Unikernel(slot)))
+        let blocks = self.blocks().filter(|(_, block)| block.stage == BlockStage::Kept);
+        let policies = policies.map(|(slot, _)| Change::Policy(slot));
+        let blocks = blocks.map(|(slot, _)| Change::Block(slot));
+        policies.chain(blocks).chain(unikernels.map(|(slot, _)| Change::Unikernel(slot)))
     }
 }
 

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::arguments::ArgumentsFault;
+use super::block::BlockRefused;
 use super::ledger::{PolicyRefused, Refused};
 use super::outcome::{JournalError, StoreError};
 use crate::halves::{LaunchError, Tender};
@@ -36,6 +37,8 @@ pub enum Refusal {
     Policy(PolicyRefused),
     /// Its arguments make no sense.
     Arguments(ArgumentsFault),
+    /// A block device is not as it must be.
+    Block(BlockRefused),
     /// The create came without an image.
     NoImage,
     /// The image could not be stored.
@@ -71,6 +74,7 @@ impl fmt::Display for Refusal {
             Self::Admission(refused) => refused.fmt(f),
             Self::Policy(refused) => refused.fmt(f),
             Self::Arguments(fault) => fault.fmt(f),
+            Self::Block(refused) => refused.fmt(f),
             Self::NoImage => f.write_str("the image is empty"),
             Self::Store(error) => error.fmt(f),
             Self::NoTender(Tender::Hvt) => {

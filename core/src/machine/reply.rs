@@ -3,13 +3,17 @@
 use core::fmt::Write as _;
 
 use super::Machine;
+use super::block::Block;
 use super::record::with_wire_policy;
 use super::refusal::Refusal;
 use super::unikernel::{Digest, Life, Unikernel};
-use crate::limits::DEVICES_MAX;
+use crate::limits::{DEVICES_MAX, SECTOR_BYTES_DEFAULT, WIRE_INT_MAX};
 use crate::mac;
 use crate::name::Name;
-use crate::wire::{self, Arguments, Full, Header, Info, InfoBridge, InfoForm, Kind, List, Message, Payload, Success};
+use crate::wire::{
+    self, Arguments, BlockInfo, Full, Header, Info, InfoBlock, InfoBridge, InfoForm, Kind, List, Message, Payload,
+    Success,
+};
 
 /// Bytes of a refusal's text.
 const REFUSAL_BYTES_MAX: usize = 320;
@@ -28,6 +32,8 @@ pub enum Reply {
     Infos(InfoForm),
     /// The policies at the path.
     Policies,
+    /// The block devices at the name.
+    Blocks,
     /// An image, whose octets are the caller's to send.
     Image {
         /// Which.
@@ -52,6 +58,10 @@ pub enum Done {
     PolicyUnchanged,
     /// The policy is gone, durably.
     RemovedPolicy,
+    /// The block device is there, durably.
+    AddedBlock,
+    /// The block device is gone, durably, and its file with it.
+    RemovedBlock,
 }
 
 impl Done {
@@ -64,11 +74,13 @@ impl Done {
             Self::AddedPolicy => "added policy",
             Self::PolicyUnchanged => "no modification of policy",
             Self::RemovedPolicy => "removed policy",
+            Self::AddedBlock => "added block device",
+            Self::RemovedBlock => "removed block",
         }
     }
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     pub(super) fn info(&mut self, connection: u16, name: &Name, form: InfoForm) {
         let known = name.is_path() || self.find(name).is_some_and(|(_, unikernel)| unikernel.is_listed());
         let reply = if known { Reply::Infos(form) } else { Reply::Refused(Refusal::InfoNotFound) };
@@ -116,6 +128,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         let payload = match self.reply(connection) {
             Reply::Infos(form) => return self.encode_infos(&header, form, buffer),
             Reply::Policies => return self.encode_policies(&header, buffer),
+            Reply::Blocks => return self.encode_blocks(&header, buffer),
             Reply::None | Reply::Image { .. } => return Err(Full),
             Reply::Done(done) => Payload::Success(Success::Text(done.as_str().into())),
             Reply::Refused(refusal) => {
@@ -144,9 +157,20 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
                 // As many as a create admits.
                 let _ = bridges.push(bridge);
             }
+            let mut blocks = heapless::Vec::<InfoBlock<'_>, DEVICES_MAX>::new();
+            for device in arguments.block_devices {
+                let block = InfoBlock {
+                    device: device.name.into(),
+                    host: device.host().into(),
+                    sector_size: device.sector_size.unwrap_or(SECTOR_BYTES_DEFAULT),
+                    size: self.block_of(&unikernel.name, &device).map_or(0, |(_, block)| wire_mb(block)),
+                };
+                // As many as a create admits.
+                let _ = blocks.push(block);
+            }
             let own = &unikernel.name;
             let name = if name.is_path() { own.relative_text(name) } else { own.as_str() };
-            write(name, &describe(unikernel, &arguments, &bridges));
+            write(name, &describe(unikernel, &arguments, &bridges, &blocks));
         })
     }
 
@@ -157,10 +181,33 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
             with_wire_policy(policy, |policy| write(account.path().relative_text(&path), policy));
         })
     }
+
+    fn encode_blocks<'b>(&self, header: &Header, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {
+        let name = &header.name;
+        let exact = self.blocks.find(name);
+        let slots = if name.is_path() { self.blocks.below(name) } else { exact.as_slice() };
+        let listed = slots.iter().filter_map(|slot| self.block(*slot)).filter(|block| block.is_listed());
+        let describe = |block: &Block| BlockInfo {
+            name: if name.is_path() { block.name.relative_to(name) } else { block.name },
+            size: wire_mb(block),
+            active: block.held,
+        };
+        wire::encode_blocks(header, listed.map(describe), buffer)
+    }
+}
+
+/// The size of a block device as the wire has it: the record's bound is far below.
+fn wire_mb(block: &Block) -> i64 {
+    i64::try_from(block.size_mb).unwrap_or(WIRE_INT_MAX)
 }
 
 /// What is told about one unikernel.
-fn describe<'a>(unikernel: &'a Unikernel, arguments: &Arguments<'a>, bridges: &'a [InfoBridge<'a>]) -> Info<'a> {
+fn describe<'a>(
+    unikernel: &'a Unikernel,
+    arguments: &Arguments<'a>,
+    bridges: &'a [InfoBridge<'a>],
+    blocks: &'a [InfoBlock<'a>],
+) -> Info<'a> {
     Info {
         kind: Kind::Solo5,
         startup: arguments.startup,
@@ -168,7 +215,7 @@ fn describe<'a>(unikernel: &'a Unikernel, arguments: &Arguments<'a>, bridges: &'
         cpuids: arguments.cpuids,
         memory: arguments.memory,
         digest: &unikernel.digest,
-        block_devices: List::EMPTY,
+        block_devices: List::Items(blocks),
         bridges: List::Items(bridges),
         argv: arguments.argv,
         // A unikernel that rests has no time of start.

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::arguments::Needs;
+use super::block::{Block, BlockFile, BlockStage};
 use super::ledger::Charge;
 use super::outcome::Trouble;
 use super::table::Named;
@@ -10,7 +11,7 @@ use super::unikernel::{Again, Life, Stage, Unikernel};
 use super::{Change, Effect, Machine, Now};
 use crate::halves::{Tender, Unit};
 use crate::journal::Record;
-use crate::limits::{REST_MS_MAX, REST_MS_MIN, STARTUP_DEFAULT};
+use crate::limits::{BLOCK_MB_MAX, REST_MS_MAX, REST_MS_MIN, STARTUP_DEFAULT};
 use crate::name::Name;
 use crate::policy::Policy;
 use crate::wire;
@@ -20,7 +21,7 @@ use crate::wire;
 pub enum RestoreError {
     /// A name that is none.
     Name,
-    /// Arguments or a policy that do not decode.
+    /// Arguments or a policy that do not decode, or a block device of no size.
     Content,
     /// A kind of tender that this build does not know.
     Tender(u8),
@@ -32,14 +33,14 @@ impl fmt::Display for RestoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name => f.write_str("a record has an invalid name"),
-            Self::Content => f.write_str("a record's arguments or policy do not decode"),
+            Self::Content => f.write_str("a record's arguments, policy or size do not decode"),
             Self::Tender(kind) => write!(f, "a record needs tender kind {kind}, which this version does not know"),
             Self::Full => f.write_str("the journal has more records than this version has room for"),
         }
     }
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// Takes in one record of the journal, in their order, before anything else.
     ///
     /// # Errors
@@ -65,6 +66,42 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
                 self.ledger.forget(&parse(path)?);
                 Ok(())
             }
+            Record::Block { name, size_mb } => {
+                let name = parse(name)?;
+                self.forget_block(&name);
+                self.restore_block(name, size_mb)
+            }
+            Record::BlockGone { name } => {
+                self.forget_block(&parse(name)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn forget_block(&mut self, name: &Name) {
+        if let Some(slot) = self.blocks.find(name) {
+            self.blocks.remove(slot);
+        }
+    }
+
+    /// Whether its file is there, the caller has still to say.
+    fn restore_block(&mut self, name: Name, size_mb: u64) -> Result<(), RestoreError> {
+        let is_size = i64::try_from(size_mb).is_ok_and(|mb| mb > 0 && mb <= BLOCK_MB_MAX);
+        if name.is_path() || !is_size {
+            return Err(RestoreError::Content);
+        }
+        let block = Block { name, stage: BlockStage::Kept, size_mb, ..Block::EMPTY };
+        self.blocks.insert(block).map(|_| ()).map_err(|_| RestoreError::Full)
+    }
+
+    /// What was found of the file of a restored block device.
+    pub(super) fn block_file(&mut self, slot: u16, bytes: Option<u64>) {
+        if let Some(block) = self.blocks.get_mut(slot) {
+            block.file = match bytes {
+                None => BlockFile::Missing,
+                Some(bytes) if bytes == block.bytes() => BlockFile::Sound,
+                Some(bytes) => BlockFile::Bytes(bytes),
+            };
         }
     }
 
@@ -123,9 +160,16 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> Machine<U, 
         }
     }
 
-    /// Brings up what is desired and does not run. What runs is charged even where the host has shrunk.
+    /// Brings up what is desired and does not run. What runs is charged even where the host has shrunk, and so are block
+    /// devices; they are active as long as a unikernel that names them is desired.
     pub(super) fn start(&mut self, now: Now) {
+        for slot in 0..u16::try_from(B).unwrap_or(u16::MAX) {
+            if let Some((name, size_mb)) = self.block(slot).map(|block| (block.name, block.size_mb)) {
+                self.ledger.charge_block(&name, size_mb);
+            }
+        }
         for slot in 0..u16::try_from(U).unwrap_or(u16::MAX) {
+            self.hold_restored_blocks(slot);
             let Some(unikernel) = self.unikernel(slot) else { continue };
             if unikernel.life == Life::Alive {
                 let (name, memory_mb) = (unikernel.name, unikernel.memory_mb);

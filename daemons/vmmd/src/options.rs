@@ -36,7 +36,7 @@ Runs unikernels on this host. It serves on sockets in the run folder and keeps w
 When vmmd ends, by a signal or otherwise, the unikernels keep running; the next vmmd on the same folders finds them.
 
   --run DIR              sockets, fifos and records of processes [/run/albatross]
-  --state DIR            journal and images [/var/lib/albatross]
+  --state DIR            journal, images and block devices [/var/lib/albatross]
   --tender PATH          the program that runs a unikernel [fulmar-tender beside vmmd]
   --user NAME|UID[:GID]  who decides, without privileges [fulmar if that user exists, else 516095]
   --tender-uid-base N    each unikernel gets a user id of its own from N on [516096]

@@ -97,7 +97,9 @@ pub(crate) fn make_folders(options: &Options, user: Identity) -> Result<(), Star
     }
     make_folder(&options.run.join("util"), 0o755, Some(user))?;
     make_folder(&options.run.join("fifo"), 0o750, Some(user))?;
-    make_folder(&options.state, 0o750, Some(user))
+    make_folder(&options.state, 0o750, Some(user))?;
+    // It may be there already, as root's: albatross has a folder of this name for its disks, which stay what they are.
+    make_folder(&options.state.join("block"), 0o700, Some(user))
 }
 
 fn make_folder(path: &Path, mode: u32, owner: Option<Identity>) -> Result<(), StartError> {
@@ -249,9 +251,10 @@ mod tests {
         let user = Identity::parse("77:77").unwrap();
         make_folders(&options, user).unwrap();
         assert_eq!(fs::metadata(&options.state).unwrap().uid(), 77);
+        assert_eq!(fs::metadata(options.state.join("block")).unwrap().uid(), 77);
         let precious = folder.0.join("precious");
         fs::create_dir(&precious).unwrap();
-        fs::remove_dir(&options.state).unwrap();
+        fs::remove_dir_all(&options.state).unwrap();
         std::os::unix::fs::symlink(&precious, &options.state).unwrap();
         assert!(make_folders(&options, user).is_err());
         assert_eq!(fs::metadata(&precious).unwrap().uid(), Identity::current().uid.as_raw());

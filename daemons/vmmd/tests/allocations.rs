@@ -8,7 +8,8 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fulmar_core::wire::{Command, PolicyCommand, UnikernelCommand};
+use fulmar_core::wire::{BlockCommand, BlockDevice, Command, PolicyCommand, UnikernelCommand};
+use fulmar_tests::images::{Device, image_with};
 use support::*;
 
 struct Counting;
@@ -34,7 +35,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn round(daemon: &Daemon, policies: &mut Client, image: &[u8], number: i64) {
+const DISK: [BlockDevice<'_>; 1] = [BlockDevice { name: "storage", host_device: None, sector_size: None }];
+
+fn round(daemon: &Daemon, policies: &mut Client, image: &[u8], on_disk: &[u8], number: i64) {
     assert_eq!(daemon.ask("foo:web", create(image)), text("created unikernel"));
     assert_eq!(daemon.names(), ["foo:web"]);
     policies.send("foo:", add_policy(10 + number % 2));
@@ -45,6 +48,12 @@ fn round(daemon: &Daemon, policies: &mut Client, image: &[u8], number: i64) {
     assert!(matches!(got, Answered::Image { compressed: false, .. }));
     assert_eq!(daemon.ask("foo:web", create(image)).failure(), "Unikernel with same name is already running");
     assert_eq!(daemon.destroy("foo:web"), text("destroyed unikernel"));
+    assert_eq!(daemon.ask("bar:storage", Command::Block(BlockCommand::Add { size: 1 })), text("added block device"));
+    assert_eq!(daemon.ask("bar:web", create_on(on_disk, &DISK)), text("created unikernel"));
+    let listed = daemon.ask(":", Command::Block(BlockCommand::Info));
+    assert!(matches!(listed, Answered::Other(_)));
+    assert_eq!(daemon.destroy("bar:web"), text("destroyed unikernel"));
+    assert_eq!(daemon.ask("bar:storage", Command::Block(BlockCommand::Remove)), text("removed block"));
 }
 
 #[test]
@@ -53,14 +62,15 @@ fn a_steady_stream_of_commands_takes_no_memory() {
     let (folder, world) = (Folder::new(), World::default());
     let daemon = Daemon::start(&folder.0, &world);
     let image = image(0);
+    let on_disk = image_with(2, &[Device::Block("storage")], 0x1000);
     let mut policies = daemon.connect();
     for number in 0..20 {
-        round(&daemon, &mut policies, &image, number);
+        round(&daemon, &mut policies, &image, &on_disk, number);
     }
     let before = COUNT.load(Ordering::Relaxed);
     assert!(before > 0, "it counts");
     for number in 0..200 {
-        round(&daemon, &mut policies, &image, number);
+        round(&daemon, &mut policies, &image, &on_disk, number);
     }
-    assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0, "allocations in 200 rounds of 7 commands");
+    assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0, "allocations in 200 rounds of 12 commands");
 }

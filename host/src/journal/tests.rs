@@ -14,7 +14,7 @@ fn open(folder: &SimulatedFolder) -> Result<(Journal<SimulatedFolder>, Opened, D
     let (journal, opened) = Journal::open(folder.clone(), 77, |entry| match entry.record {
         Record::Policy { path, policy } => drop(desired.insert(path.to_owned(), policy.to_owned())),
         Record::PolicyGone { path } => drop(desired.remove(path)),
-        Record::Unikernel { .. } | Record::UnikernelGone { .. } => panic!("not in the script"),
+        _ => panic!("not in the script"),
     })?;
     Ok((journal, opened, desired))
 }

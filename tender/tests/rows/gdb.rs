@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Debugs whoever waits at a socket. That it may be ended for it is what the caller wants to know.
-pub(crate) fn converse(socket: &Path) {
+/// Debugs a process that waits at a socket. That it may be ended for it is what the caller wants to know.
+pub(crate) fn converse(process: &mut Child, socket: &Path) {
     let late = Instant::now() + PATIENCE;
     let mut stream = loop {
         match UnixStream::connect(socket) {
@@ -18,6 +19,15 @@ pub(crate) fn converse(socket: &Path) {
         }
     };
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Not before it waits for our words.
+    let waits = format!("{} ", libc::SYS_poll);
+    let call = format!("/proc/{}/syscall", process.id());
+    while process.try_wait().unwrap().is_none()
+        && std::fs::read_to_string(&call).is_ok_and(|call| !call.starts_with(&waits))
+        && Instant::now() < late
+    {
+        std::thread::yield_now();
+    }
     let Some(registers) = ask(&mut stream, "g") else { return };
     for packet in [format!("G{registers}"), "s".to_owned(), "c".to_owned()] {
         if ask(&mut stream, &packet).is_none() {

@@ -11,16 +11,15 @@
 
 mod child;
 mod gdb;
+#[path = "../run/process.rs"]
+mod process;
 mod scenarios;
-#[path = "../run/tender.rs"]
-mod tender;
 
 use std::collections::BTreeMap;
-use std::os::unix::process::ExitStatusExt;
 
 use fulmar_tests::built::Kind;
+use process::kinds;
 use scenarios::{Scenario, all};
-use tender::kinds;
 
 fn main() {
     if let Some(code) = child::run_if_asked() {
@@ -38,12 +37,12 @@ fn no_row_is_spare(scenarios: &[Scenario]) {
     let mut needed: BTreeMap<(Kind, String), bool> = BTreeMap::new();
     for scenario in scenarios {
         let whole = scenario.run(&["whole"]);
-        assert!((scenario.is_good)(whole.status), "{}: {whole:?}", scenario.name);
+        assert!((scenario.is_good)(whole.status), "{}: {:?} {}", scenario.name, whole.status, whole.stderr);
         for (index, row) in scenario.rows().into_iter().enumerate() {
             let is_needed = needed.entry((scenario.kind, row)).or_default();
             if !*is_needed {
                 let end = scenario.run(&["without", &index.to_string()]);
-                *is_needed = end.status.signal() == Some(libc::SIGSYS);
+                *is_needed = end.signal() == Some(libc::SIGSYS);
             }
         }
     }
@@ -58,7 +57,7 @@ fn what_no_row_allows_ends_the_process(scenarios: &[Scenario]) {
     for scenario in scenarios.iter().filter(|scenario| scenario.name == "devices") {
         for call in child::FORBIDDEN {
             let end = scenario.run(&["call", call.name]);
-            assert_eq!(end.status.signal(), Some(libc::SIGSYS), "{:?}, {}: {end:?}", scenario.kind, call.name);
+            assert_eq!(end.signal(), Some(libc::SIGSYS), "{:?}, {}: {end:?}", scenario.kind, call.name);
         }
     }
     println!("test what_no_row_allows_ends_the_process ... ok: {} calls", child::FORBIDDEN.len());

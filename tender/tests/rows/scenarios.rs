@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::child::CHILD;
 use crate::gdb;
-use crate::tender::{End, image, wait};
+use crate::process::{End, image, wait};
 
 /// One way to run a guest.
 pub(crate) struct Scenario {
@@ -101,7 +101,7 @@ pub(crate) fn all() -> Vec<Scenario> {
             kind: Kind::Hvt,
             options: &["--gdb=@GDB"],
             words: &["--ticks=0"],
-            meanwhile: |_, folder| gdb::converse(&folder.join("gdb")),
+            meanwhile: |child, folder| gdb::converse(child, &folder.join("gdb")),
             ..base
         },
     ]);
@@ -117,7 +117,7 @@ fn is_a_fault(kind: Kind) -> fn(ExitStatus) -> bool {
 }
 
 fn ask_for_core(child: &mut Child) {
-    crate::tender::await_console(child, "My arguments");
+    crate::process::await_console(child, "My arguments");
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGUSR1).unwrap();
 }
 

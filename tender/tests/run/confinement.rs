@@ -2,46 +2,35 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::Command;
 
-use crate::tender::{await_console, end, image, kinds, run, tender};
+use crate::tender::{Running, end, image, kinds, run, tender};
 use fulmar_tests::skips::skip;
 use nix::unistd::geteuid;
 
-/// A process that is ended with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts it and waits until its guest runs.
+fn start(command: &mut Command) -> Running {
+    let mut running = Running::start(command);
+    running.console("My arguments");
+    running
 }
 
-impl Running {
-    fn start(command: &mut Command) -> Running {
-        let mut child = command.spawn().unwrap();
-        await_console(&mut child, "My arguments");
-        Running(child)
-    }
+fn path(running: &Running, name: &str) -> String {
+    format!("/proc/{}/{name}", running.id())
+}
 
-    fn path(&self, name: &str) -> String {
-        format!("/proc/{}/{name}", self.0.id())
-    }
+/// A line of `/proc/PID/status`.
+fn status(running: &Running, key: &str) -> String {
+    let text = fs::read_to_string(path(running, "status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("{key}: {text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+}
 
-    /// A line of `/proc/PID/status`.
-    fn status(&self, key: &str) -> String {
-        let text = fs::read_to_string(self.path("status")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        line.unwrap_or_else(|| panic!("{key}: {text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+fn assert_confined(running: &Running) {
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(u64::from_str_radix(&status(running, set), 16), Ok(0), "{set}");
     }
-
-    fn assert_confined(&self) {
-        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-            assert_eq!(u64::from_str_radix(&self.status(set), 16), Ok(0), "{set}");
-        }
-        assert_eq!((self.status("NoNewPrivs").as_str(), self.status("Seccomp").as_str()), ("1", "2"));
-    }
+    assert_eq!((status(running, "NoNewPrivs").as_str(), status(running, "Seccomp").as_str()), ("1", "2"));
 }
 
 #[test]
@@ -50,17 +39,17 @@ fn a_tender_of_root_becomes_nobody_who_sees_nothing() {
         return skip("a tender of root", "the tests do not run as root");
     }
     for kind in kinds("tender of root") {
-        let running = Running::start(&mut run(kind, "hello"));
-        running.assert_confined();
-        assert_eq!(running.status("Uid"), "65534 65534 65534 65534");
-        assert_eq!(running.status("Gid"), "65534 65534 65534 65534");
-        assert_eq!(running.status("Groups"), "");
+        let running = start(&mut run(kind, "hello"));
+        assert_confined(&running);
+        assert_eq!(status(&running, "Uid"), "65534 65534 65534 65534");
+        assert_eq!(status(&running, "Gid"), "65534 65534 65534 65534");
+        assert_eq!(status(&running, "Groups"), "");
         let network = |path: &str| fs::read_link(path).unwrap();
-        assert_ne!(network(&running.path("ns/net")), network("/proc/self/ns/net"));
-        let interfaces = fs::read_to_string(running.path("net/dev")).unwrap();
+        assert_ne!(network(&path(&running, "ns/net")), network("/proc/self/ns/net"));
+        let interfaces = fs::read_to_string(path(&running, "net/dev")).unwrap();
         let names: Vec<&str> = interfaces.lines().skip(2).filter_map(|line| line.split(':').next()).collect();
         assert_eq!(names.iter().map(|name| name.trim()).collect::<Vec<_>>(), ["lo"]);
-        let root = running.path("root/");
+        let root = path(&running, "root/");
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "{root} is not empty");
     }
 }
@@ -73,10 +62,10 @@ fn a_tender_of_root_becomes_whom_it_is_told() {
     for kind in kinds("tender told whom to become") {
         for (user, uid, gid) in [("4711", "4711", "4711"), ("4711:815", "4711", "815"), ("0", "0", "0")] {
             let option = format!("--user={user}");
-            let running = Running::start(tender(kind).args(["--mem=2", option.as_str()]).arg(image(kind, "hello")));
-            running.assert_confined();
-            assert_eq!(running.status("Uid"), [uid; 4].join(" "));
-            assert_eq!(running.status("Gid"), [gid; 4].join(" "));
+            let running = start(tender(kind).args(["--mem=2", option.as_str()]).arg(image(kind, "hello")));
+            assert_confined(&running);
+            assert_eq!(status(&running, "Uid"), [uid; 4].join(" "));
+            assert_eq!(status(&running, "Gid"), [gid; 4].join(" "));
         }
     }
 }
@@ -91,9 +80,9 @@ fn a_tender_of_an_ordinary_user_gives_up_what_it_can() {
     nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     let mut command = tender(fulmar_tests::built::Kind::Spt);
     command.uid(4711).gid(4711).args(["--mem=2", &format!("@{}", std::os::fd::AsRawFd::as_raw_fd(&file))]);
-    let running = Running::start(&mut command);
-    running.assert_confined();
-    assert_eq!(running.status("Uid"), "4711 4711 4711 4711");
+    let running = start(&mut command);
+    assert_confined(&running);
+    assert_eq!(status(&running, "Uid"), "4711 4711 4711 4711");
     let told = end(tender(fulmar_tests::built::Kind::Spt).uid(4711).args(["--user=4712", "@0"]));
     assert_eq!(told.code(), Some(1));
     assert!(told.stderr.contains("Could not become user 4712") || told.stderr.contains("Could not open"), "{told:?}");

@@ -73,6 +73,43 @@ fn a_guest_takes_an_existing_tap() {
     }
 }
 
+/// What is wrong with a tap is said with its name.
+#[test]
+fn a_tap_must_be_there_up_and_free() {
+    const TEST: &str = "a_tap_must_be_there_up_and_free";
+    fulmar_tests::namespace::inside("devices::a_tap_must_be_there_up_and_free", || {
+        let taps = "ip tuntap add dev up0 mode tap && ip link set up0 up && ip tuntap add dev down0 mode tap && \
+                    ip tuntap add dev tun0 mode tun && ip link set tun0 up && ip link set lo up";
+        if !Command::new("sh").args(["-c", taps]).output().is_ok_and(|output| output.status.success()) {
+            return fulmar_tests::skips::skip(TEST, "no tap can be made here with `ip`");
+        }
+        let run = |tap: &str| {
+            let mut command = tender(Kind::Spt);
+            command.args(["--mem=2", &format!("--net:service={tap}")]).arg(image(Kind::Spt, "network"));
+            command
+        };
+        let mut holder = crate::tender::Running::start(&mut run("up0"));
+        holder.console("network: address");
+        for (tap, wanted) in [
+            ("up0", "up0: Device or resource busy"),
+            ("down0", "down0: Network is down"),
+            ("tun0", "tun0: Invalid argument"),
+            ("lo", "lo: Invalid argument"),
+            ("none0", "none0: No such device"),
+            ("up%d", "up%d: No such device"),
+        ] {
+            let refused = end(&mut run(tap));
+            assert_eq!((refused.code(), refused.stdout.as_str()), (Some(1), ""), "{tap}: {refused:?}");
+            let text =
+                format!("solo5-spt: Invalid option: `--net:service={tap}': Could not attach interface: {wanted}; ");
+            assert!(refused.stderr.starts_with(&text) && refused.stderr.lines().count() == 1, "{tap}: {refused:?}");
+        }
+        holder.finish();
+        let mut next = crate::tender::Running::start(&mut run("up0"));
+        next.console("network: address");
+    });
+}
+
 #[test]
 fn a_disk_that_does_not_fit_is_refused() {
     for (bytes, wanted) in [(0, "has 0 bytes"), (511, "has 511 bytes"), (513, "has 513 bytes")] {

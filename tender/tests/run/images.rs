@@ -31,7 +31,7 @@ fn limits(name: &str, kind: Kind) -> (u64, u64) {
     let (memory, bytes) = (32 << 10, 24 << 10);
     match (name, kind) {
         // The frames that wait in the ring.
-        ("devices" | "network", Kind::Hvt) => (memory + (32 << 10), bytes),
+        ("devices" | "network" | "many", Kind::Hvt) => (memory + (32 << 10), bytes),
         // TCP and IP.
         ("http" | "echo", _) => (160 << 10, 100 << 10),
         _ => (memory, bytes),

@@ -1,37 +1,13 @@
 //! How tests start a tender and wait for its end.
 
-use std::fs::{self, OpenOptions};
-use std::io::Read;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
-use fulmar_tests::built::{self, Guests, Kind};
+use fulmar_tests::built::Kind;
 
-/// Longer than any test needs, even where KVM interprets.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The unikernels, built once.
-pub(crate) fn guests() -> &'static Guests {
-    static GUESTS: OnceLock<Guests> = OnceLock::new();
-    GUESTS.get_or_init(|| {
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
-        built::build(&out).unwrap_or_else(|error| panic!("{error}"))
-    })
-}
-
-/// The kinds that can run here.
-pub(crate) fn kinds(test: &str) -> Vec<Kind> {
-    let mut kinds = vec![Kind::Spt];
-    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => kinds.push(Kind::Hvt),
-        Err(error) => fulmar_tests::skips::skip(&format!("{test} (hvt)"), &format!("/dev/kvm: {error}")),
-    }
-    kinds
-}
+pub(crate) use crate::process::{End, await_console, guests, image, kinds, wait};
 
 /// A command that runs the tender under the name of this kind.
 pub(crate) fn tender(kind: Kind) -> Command {
@@ -48,58 +24,9 @@ pub(crate) fn run(kind: Kind, name: &str) -> Command {
     command
 }
 
-/// The image of a unikernel.
-pub(crate) fn image(kind: Kind, name: &str) -> PathBuf {
-    guests().image(name, kind)
-}
-
-/// What is left of a tender that has ended.
-#[derive(Debug)]
-pub(crate) struct End {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl End {
-    pub(crate) fn code(&self) -> Option<i32> {
-        self.status.code()
-    }
-
-    pub(crate) fn signal(&self) -> Option<i32> {
-        self.status.signal()
-    }
-}
-
 /// Starts it and waits for its end.
 pub(crate) fn end(command: &mut Command) -> End {
     wait(command.spawn().unwrap())
-}
-
-/// Waits for its end.
-pub(crate) fn wait(mut child: Child) -> End {
-    let late = Instant::now() + PATIENCE;
-    let status = loop {
-        match child.try_wait().unwrap() {
-            Some(status) => break status,
-            None if Instant::now() > late => {
-                child.kill().unwrap();
-                panic!("the tender did not end");
-            }
-            None => sleep(Duration::from_millis(5)),
-        }
-    };
-    // What they say is far less than a pipe holds.
-    let read = |pipe: Option<&mut dyn Read>| {
-        let mut text = String::new();
-        if let Some(pipe) = pipe {
-            pipe.read_to_string(&mut text).unwrap();
-        }
-        text
-    };
-    let stdout = read(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read));
-    let stderr = read(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read));
-    End { status, stdout, stderr }
 }
 
 /// A unikernel without end, which ends with its test, however that ends.
@@ -108,6 +35,11 @@ pub(crate) struct Running(Option<Child>);
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Running {
         Running(Some(command.spawn().unwrap()))
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
     }
 
     /// As [`await_console`].
@@ -134,19 +66,6 @@ impl Drop for Running {
             let _ = child.wait();
         }
     }
-}
-
-/// Reads from its console until this is there.
-pub(crate) fn await_console(child: &mut Child, wanted: &str) -> String {
-    let console = child.stdout.as_mut().unwrap();
-    let mut text = String::new();
-    while !text.contains(wanted) {
-        let mut bytes = [0; 256];
-        let len = console.read(&mut bytes).unwrap();
-        assert!(len > 0, "the console ended before {wanted:?}: {text:?}");
-        text.push_str(std::str::from_utf8(&bytes[..len]).unwrap());
-    }
-    text
 }
 
 /// A disk that is gone with the test.

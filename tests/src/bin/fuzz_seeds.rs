@@ -1,9 +1,9 @@
-//! Writes the recorded messages as seeds for the fuzzers: `cargo run -p fulmar-tests --bin fuzz_seeds fuzz/corpus`
+//! Writes the recorded messages, and good examples of what else is fuzzed, as seeds for the fuzzers: `cargo run -p fulmar-tests --bin fuzz_seeds fuzz/corpus`
 
 use std::path::PathBuf;
 use std::{env, fs, io};
 
-use fulmar_tests::render;
+use fulmar_tests::{images, render};
 use serde_json::Value;
 
 fn main() -> io::Result<()> {
@@ -27,5 +27,52 @@ fn main() -> io::Result<()> {
             fs::write(corpus.join(target).join(name), [prefix, bytes.clone()].concat())?;
         }
     }
-    Ok(())
+    for (index, image) in images::IMAGES.iter().enumerate() {
+        for target in ["image", "tender_image"] {
+            fs::create_dir_all(corpus.join(target))?;
+            fs::write(corpus.join(target).join(format!("image-{index}")), &image.bytes)?;
+        }
+    }
+    for (target, bytes) in [("tender_hypercalls", hypercalls()), ("tender_ring", submissions())] {
+        fs::create_dir_all(corpus.join(target))?;
+        fs::write(corpus.join(target).join("good"), bytes)?;
+    }
+    let lines =
+        b"--mem=32\0--net:n=@4\0--net-mac:n=2:0:0:0:0:1\0--block:b=/d\0--block-sector-size:b=512\0--user=1:2\0--\0k\0a";
+    fs::create_dir_all(corpus.join("tender_command_line"))?;
+    fs::write(corpus.join("tender_command_line").join("good"), lines)
+}
+
+/// Where a guest of the fuzzer keeps things: in the middle of what it may write.
+const ROOM: u64 = 0x18_0000;
+
+/// One good call of each kind: its number, the address of its structure, the structure, in 48 bytes each.
+fn hypercalls() -> Vec<u8> {
+    let calls: [(u8, &[u64]); 8] = [
+        (1, &[0]),
+        (2, &[ROOM + 0x100, 12]),
+        (3, &[1, 0, 0]),
+        (4, &[2, 512, ROOM + 0x1000, 512, 0]),
+        (5, &[2, 0, ROOM + 0x1000, 512, 0]),
+        (6, &[1, ROOM + 0x1000, 60, 0]),
+        (7, &[1, ROOM + 0x1000, 1514, 0]),
+        (8, &[ROOM + 0x100, 7]),
+    ];
+    let call = |(number, words): &(u8, &[u64])| {
+        let mut bytes = vec![*number];
+        bytes.extend((ROOM as u32).to_le_bytes());
+        bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.resize(48, 0);
+        bytes
+    };
+    calls.iter().flat_map(call).collect()
+}
+
+/// A frame to send, and one to receive, as they stand in the ring.
+fn submissions() -> Vec<u8> {
+    let submission = |operation: u32, len: u32| {
+        let words = [operation, 1, ROOM as u32, 0, len, 7, 0, 0];
+        words.into_iter().flat_map(u32::to_le_bytes).collect::<Vec<_>>()
+    };
+    [submission(1, 60), submission(2, 1514)].concat()
 }

@@ -2,7 +2,7 @@
 
 use fulmar_core::halves::{Attempt, LaunchError, OsError, Unit};
 use fulmar_core::limits::STOP_MS_MAX;
-use fulmar_core::machine::{Exit, Input, JournalError, StoreError, StoredImage, Tenders};
+use fulmar_core::machine::{BlockFileError, Exit, Input, JournalError, StoreError, StoredImage, Tenders};
 use fulmar_core::policy::{Bridge, Bridges, CpuSet, Policy};
 
 use super::{Crash, Fate, Laid, Process, Rest, StoreTask, Violation, World};
@@ -45,6 +45,7 @@ pub enum ActionKind {
     Destroy,
     Query,
     Policy,
+    Block,
     HangUp,
     Store,
     Append,
@@ -59,11 +60,12 @@ pub enum ActionKind {
 }
 
 /// All kinds.
-pub const KINDS: [ActionKind; 15] = [
+pub const KINDS: [ActionKind; 16] = [
     ActionKind::Create,
     ActionKind::Destroy,
     ActionKind::Query,
     ActionKind::Policy,
+    ActionKind::Block,
     ActionKind::HangUp,
     ActionKind::Store,
     ActionKind::Append,
@@ -103,6 +105,7 @@ impl Action {
                 Wish::Destroy => ActionKind::Destroy,
                 Wish::Info | Wish::Get(_) | Wish::PolicyInfo | Wish::Unknown => ActionKind::Query,
                 Wish::PolicyAdd(_) | Wish::PolicyRemove => ActionKind::Policy,
+                Wish::BlockAdd(_) | Wish::BlockRemove | Wish::BlockInfo => ActionKind::Block,
             },
             Self::HangUp(_) => ActionKind::HangUp,
             Self::Store(true) => ActionKind::Store,
@@ -125,14 +128,15 @@ impl Action {
 /// When the number is not below [`HOSTS`].
 #[must_use]
 pub(super) fn root_policy(host: usize) -> Policy {
-    let hosts: [(u64, u16, &[&str]); HOSTS as usize] = [(420, 3, &["br0", "br1"]), (200, 2, &["br0"]), (60, 1, &[])];
-    let (memory_mb, cpus, bridges) = hosts[host];
+    let hosts: [(u64, u16, u64, &[&str]); HOSTS as usize] =
+        [(420, 3, 40, &["br0", "br1"]), (200, 2, 20, &["br0"]), (60, 1, 6, &[])];
+    let (memory_mb, cpus, block_mb, bridges) = hosts[host];
     let mut set = Bridges::EMPTY;
     for bridge in bridges.iter().filter_map(|bridge| Bridge::new(bridge.as_bytes()).ok()) {
         // Two of thirty-two.
         let _ = set.insert(bridge);
     }
-    Policy { unikernels: 1 << 40, cpus: CpuSet::first(cpus), memory_mb, block_mb: Some(1000), bridges: set }
+    Policy { unikernels: 1 << 40, cpus: CpuSet::first(cpus), memory_mb, block_mb: Some(block_mb), bridges: set }
 }
 
 /// Which images the host of this number can run.
@@ -141,7 +145,7 @@ pub(super) fn tenders(host: usize) -> Tenders {
     Tenders { hvt: host != 1, spt: true }
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> World<U, P, B, C, A> {
     /// Everything that can happen now, of commands a few that stand for all.
     #[must_use]
     pub fn actions(&self) -> Vec<Action> {
@@ -170,7 +174,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
         }
         if let Some(task) = self.store_tasks.front() {
             actions.push(Action::Store(true));
-            if faults && matches!(task, StoreTask::Store { .. }) {
+            if faults && matches!(task, StoreTask::Store { .. } | StoreTask::MakeBlock { .. }) {
                 actions.push(Action::Store(false));
             }
         }
@@ -277,6 +281,22 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
                 }
                 self.handle(Input::Stored { slot, outcome })
             }
+            StoreTask::MakeBlock { slot, name, size_mb } => {
+                self.mark(if good { "block made" } else { "block not made" });
+                if good {
+                    self.block_files.insert(name, size_mb);
+                }
+                if self.crashes_after() {
+                    return self.crash(Crash::PLAIN);
+                }
+                let outcome = if good { Ok(()) } else { Err(BlockFileError::DiskFull) };
+                self.handle(Input::BlockMade { slot, outcome })
+            }
+            StoreTask::RemoveBlock { slot, name } => {
+                self.mark("block removed");
+                self.block_files.remove(&name);
+                if self.crashes_after() { self.crash(Crash::PLAIN) } else { self.handle(Input::BlockRemoved { slot }) }
+            }
             StoreTask::Release(digest) => {
                 self.mark("released");
                 self.images.remove(&digest);
@@ -343,7 +363,14 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
         }
         let launch = self.launches.remove(index);
         let unit = Unit(launch.unit);
-        self.mark(if good { "launched" } else { "launch failed" });
+        // A process that is being ended and that no record names has its block devices until it is gone.
+        let busy = self.is_busy(&launch);
+        let good = good && !busy;
+        self.mark(match (good, busy) {
+            (true, _) => "launched",
+            (false, true) => "launch failed: block busy",
+            (false, false) => "launch failed",
+        });
         if good {
             self.run_process(launch)?;
         } else {
@@ -352,15 +379,24 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
         if self.crashes_after() {
             return self.crash(Crash::PLAIN);
         }
-        let outcome = if good { Ok(()) } else { Err(LaunchError::Os(OsError { attempt: Attempt::Fork, errno: 12 })) };
+        let outcome = match (good, busy) {
+            (true, _) => Ok(()),
+            (false, true) => Err(LaunchError::BlockBusy),
+            (false, false) => Err(LaunchError::Os(OsError { attempt: Attempt::Fork, errno: 12 })),
+        };
         self.handle(Input::Launched { unit, outcome })
+    }
+
+    /// Whether a process has a block device of this launch.
+    pub(super) fn is_busy(&self, launch: &super::Launch) -> bool {
+        self.processes.values().any(|process| process.blocks.iter().any(|block| launch.blocks.contains(block)))
     }
 
     pub(super) fn run_process(&mut self, launch: super::Launch) -> Result<(), Violation> {
         let unit = launch.unit;
         self.ended.remove(&unit);
-        let super::Launch { account, fail, named, .. } = launch;
-        let process = Process { account, fail, named, terminated_ms: None, killed: false };
+        let super::Launch { account, fail, named, blocks, .. } = launch;
+        let process = Process { account, fail, named, blocks, terminated_ms: None, killed: false };
         match self.processes.insert(unit, process) {
             None => Ok(()),
             Some(_) => Err(format!("unit {unit} was launched while it runs")),

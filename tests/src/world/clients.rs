@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fulmar_core::machine::{Digest, Done, Input, Pending, Refusal, Reply, Spooled, Stage};
+use fulmar_core::machine::{BlockRefused, BlockStage, Digest, Done, Input, Pending, Refusal, Reply, Spooled, Stage};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, Frame, Header, Payload, Success, decode};
 
@@ -44,6 +44,8 @@ pub struct Known {
     pub unikernels: BTreeMap<Name, Acknowledged>,
     /// Policies, in DER.
     pub policies: BTreeMap<Name, Vec<u8>>,
+    /// Block devices and their sizes, MiB.
+    pub blocks: BTreeMap<Name, u64>,
     /// Names and paths of which a change failed so that a crash may still bring it about.
     pub unsure: BTreeSet<Name>,
 }
@@ -54,7 +56,7 @@ impl Known {
     }
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> World<U, P, B, C, A> {
     pub(super) fn ask(&mut self, connection: u16, ask: Ask) -> Result<(), Violation> {
         let Some(None) = self.clients.get(usize::from(connection)) else { return Ok(()) };
         if self.budget.commands == 0 {
@@ -127,6 +129,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
             Reply::Refused(refusal) => refusal_mark(&refusal),
             Reply::Infos(_) => "info",
             Reply::Policies => "policies",
+            Reply::Blocks => "blocks",
             Reply::Image { .. } => "image",
             Reply::None => return wrong("an empty reply"),
         });
@@ -166,6 +169,21 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
                 }
                 self.known.policies.remove(&name.path());
             }
+            (Wish::BlockAdd(_), Reply::Done(Done::AddedBlock)) => {
+                let Some(size_mb) = self.journal.state().blocks.get(&name).copied() else {
+                    return wrong("acknowledged before it is durable");
+                };
+                if self.block_files.get(&name) != Some(&size_mb) {
+                    return wrong("acknowledged without its file");
+                }
+                self.known.blocks.insert(name, size_mb);
+            }
+            (Wish::BlockRemove, Reply::Done(Done::RemovedBlock)) => {
+                if self.journal.state().blocks.contains_key(&name) || self.block_files.contains_key(&name) {
+                    return wrong("acknowledged before it is gone");
+                }
+                self.known.blocks.remove(&name);
+            }
             _ => {}
         }
         Ok(())
@@ -201,6 +219,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
             (Reply::Policies, Payload::Success(Success::Policies(list))) => {
                 oracle::check_policies(self, question, list)
             }
+            (Reply::Blocks, Payload::Success(Success::Blocks(list))) => oracle::check_blocks(self, question, list),
             (_, payload) => Err(format!("{payload:?} for {reply:?}")),
         }
     }
@@ -213,6 +232,10 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
                 Wish::PolicyAdd(_) | Wish::PolicyRemove => {
                     let account = self.machine.ledger().account_at(&question.ask.name.path());
                     account.is_none_or(|it| *it.pending() == Pending::None)
+                }
+                Wish::BlockAdd(_) | Wish::BlockRemove => {
+                    let found = self.machine.find_block(&question.ask.name);
+                    found.is_none_or(|(_, it)| matches!(it.stage(), BlockStage::Kept | BlockStage::Undoing(_)))
                 }
                 _ => self.machine.find(&question.ask.name).is_none_or(|(_, it)| it.stage() == Stage::Kept),
             });
@@ -250,6 +273,14 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
                     self.known.policies.remove(&ask.name.path());
                 }
             },
+            Wish::BlockAdd(_) | Wish::BlockRemove => match state.blocks.get(&ask.name).copied() {
+                Some(size_mb) => {
+                    self.known.blocks.insert(ask.name, size_mb);
+                }
+                None => {
+                    self.known.blocks.remove(&ask.name);
+                }
+            },
             _ => {}
         }
     }
@@ -270,6 +301,17 @@ fn refusal_mark(refusal: &Refusal) -> &'static str {
         Refusal::Admission(_) => "refused: admission",
         Refusal::Policy(_) => "refused: policy",
         Refusal::Arguments(_) => "refused: arguments",
+        Refusal::Block(refused) => match refused {
+            BlockRefused::Exists => "refused: block exists",
+            BlockRefused::Busy => "refused: block busy",
+            BlockRefused::Full => "refused: blocks full",
+            BlockRefused::RemoveNotFound => "refused: remove not found",
+            BlockRefused::RemoveInUse => "refused: remove in use",
+            BlockRefused::Missing(_) => "refused: no such block",
+            BlockRefused::InUse(_) => "refused: block in use",
+            BlockRefused::File(_) => "refused: block file",
+            _ => "refused: block",
+        },
         Refusal::NoImage => "refused: no image",
         Refusal::Store(_) => "refused: store",
         Refusal::NoTender(_) => "refused: no tender",

@@ -1,10 +1,10 @@
 //! `vmmd` dies and comes back; what was acknowledged must still be so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fulmar_core::halves::Unit;
 use fulmar_core::journal::Replay;
-use fulmar_core::machine::{Exit, Input, Machine, Now, Stage};
+use fulmar_core::machine::{BlockFile, Exit, Input, Machine, Now, Stage};
 use fulmar_core::name::Name;
 
 use super::act::{root_policy, tenders};
@@ -55,7 +55,7 @@ impl Crash {
     }
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> World<U, P, B, C, A> {
     pub(super) fn crash(&mut self, crash: Crash) -> Result<(), Violation> {
         if self.crash_point.take().is_none() {
             if self.budget.crashes == 0 {
@@ -82,10 +82,18 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
                     self.images.remove(&digest);
                 }
                 StoreTask::Collect(keep) => self.images.retain(|digest| keep.contains(digest)),
+                StoreTask::MakeBlock { name, size_mb, .. } => {
+                    self.block_files.insert(name, size_mb);
+                }
+                StoreTask::RemoveBlock { name, .. } => {
+                    self.block_files.remove(&name);
+                }
             }
         }
         for launch in self.launches.drain(..).take(usize::from(crash.launched)).collect::<Vec<_>>() {
-            self.run_process(launch)?;
+            if !self.is_busy(&launch) {
+                self.run_process(launch)?;
+            }
         }
         self.ended.clear();
         self.faulted.clear();
@@ -108,6 +116,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
         self.clients.fill(None);
         self.orphans.clear();
         self.relearn();
+        self.find_blocks()?;
         let dying: Vec<u64> = match crash.dying {
             0 => Vec::new(),
             every => self.processes.keys().copied().step_by(usize::from(every)).collect(),
@@ -147,6 +156,21 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
         self.handle(Input::Start)
     }
 
+    /// Whoever starts `vmmd` looks at the files of block devices, and removes those that no record names.
+    fn find_blocks(&mut self) -> Result<(), Violation> {
+        let machine = &self.machine;
+        self.block_files.retain(|name, _| machine.find_block(name).is_some());
+        let blocks: Vec<_> = self.machine.blocks().map(|(slot, block)| (slot, *block.name())).collect();
+        for (slot, name) in blocks {
+            let bytes = self.block_files.get(&name).map(|size_mb| size_mb << 20);
+            self.handle(Input::BlockFile { slot, bytes })?;
+        }
+        match self.machine.blocks().find(|(_, block)| block.file() != BlockFile::Sound) {
+            Some((_, block)) => Err(format!("block device {} is {:?} after the crash", block.name(), block.file())),
+            None => Ok(()),
+        }
+    }
+
     /// What clients were told must be so; what was under way may be either way.
     fn check_what_was_known(&self) -> Result<(), Violation> {
         let state = self.journal.state();
@@ -172,6 +196,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
             }
         }
         self.check_known_policies()?;
+        self.check_known_blocks()?;
         let restored: BTreeSet<Name> = self.machine.unikernels().map(|(_, unikernel)| *unikernel.name()).collect();
         let kept: BTreeSet<Name> = state.unikernels.keys().copied().collect();
         if restored != kept || self.machine.unikernels().any(|(_, unikernel)| unikernel.stage() != Stage::Kept) {
@@ -203,6 +228,25 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
         Ok(())
     }
 
+    fn check_known_blocks(&self) -> Result<(), Violation> {
+        let state = self.journal.state();
+        let names: BTreeSet<&Name> = state.blocks.keys().chain(self.known.blocks.keys()).collect();
+        for name in names {
+            let (kept, known) = (state.blocks.get(name), self.known.blocks.get(name));
+            let asked = self.is_asked(name, |question| match question.ask.wish {
+                Wish::BlockAdd(size) => kept.is_some_and(|kept| i64::try_from(*kept) == Ok(size)),
+                Wish::BlockRemove => kept.is_none(),
+                _ => false,
+            });
+            if kept != known && !asked && !self.known.unsure.contains(name) {
+                return Err(format!("block device {name} is {kept:?} MB after the crash, it was {known:?}"));
+            }
+        }
+        let restored = self.machine.blocks().map(|(_, block)| (*block.name(), block.size_mb()));
+        let restored: BTreeMap<Name, u64> = restored.collect();
+        if restored == state.blocks { Ok(()) } else { Err(format!("{restored:?} were restored of {:?}", state.blocks)) }
+    }
+
     /// What the journal says is what clients will find.
     fn relearn(&mut self) {
         let state = self.journal.state();
@@ -212,6 +256,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
         });
         self.known.unikernels = unikernels.collect();
         self.known.policies = state.policies.clone();
+        self.known.blocks = state.blocks.clone();
         self.known.unsure.clear();
     }
 }

@@ -1,15 +1,17 @@
 //! Taking in what the machine wants done.
 
+use fulmar_core::halves::TAP_FD_FIRST;
 use fulmar_core::machine::{Change, Effect, POLICY_BYTES_MAX, PlanBuffers, Stage};
 use fulmar_core::wire::FailBehaviour;
 
 use super::{Append, Laid, Launch, StoreTask, Violation, World};
 use crate::images::IMAGES;
+use crate::oracle;
 
 /// More effects than any input may cause.
 const EFFECTS_MAX: usize = 400;
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> World<U, P, B, C, A> {
     pub(super) fn drain(&mut self) -> Result<(), Violation> {
         for _ in 0..EFFECTS_MAX {
             let Some(effect) = self.machine.next_effect() else { return Ok(()) };
@@ -37,6 +39,25 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
             Effect::Collect => {
                 let used = IMAGES.iter().map(|image| image.digest).filter(|digest| self.machine.uses(digest));
                 self.store_tasks.push_back(StoreTask::Collect(used.collect()));
+            }
+            Effect::MakeBlock { slot } => {
+                let Some(block) = self.machine.block(slot) else { return Err("an empty slot".into()) };
+                let (name, size_mb) = (*block.name(), block.size_mb());
+                if self.journal.state_if_unknown_is_kept()?.iter().any(|state| state.blocks.contains_key(&name)) {
+                    return Err("a record may name it already".into());
+                }
+                self.store_tasks.push_back(StoreTask::MakeBlock { slot, name, size_mb });
+            }
+            Effect::RemoveBlock { slot } => {
+                let Some(block) = self.machine.block(slot) else { return Err("an empty slot".into()) };
+                let name = *block.name();
+                if self.journal.state_if_unknown_is_kept()?.iter().any(|state| state.blocks.contains_key(&name)) {
+                    return Err("a record still names it".into());
+                }
+                if self.processes.values().any(|process| !process.killed && process.blocks.contains(&name)) {
+                    return Err("a process has it".into());
+                }
+                self.store_tasks.push_back(StoreTask::RemoveBlock { slot, name });
             }
             Effect::Launch { slot } => self.take_launch(slot)?,
             Effect::Append(change) => self.take_append(change)?,
@@ -103,7 +124,24 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
         if plan.argv.iter().any(|argument| argument == format!("--name={label}").as_bytes()) != named {
             return Err("its label is not where it should be".into());
         }
-        self.launches.push(Launch { unit, account, fail, named });
+        let named_blocks = oracle::block_names(unikernel.name(), &arguments);
+        let fds = TAP_FD_FIRST + u16::try_from(plan.networks.iter().count()).unwrap_or(0);
+        for (fd, device) in (fds..).zip(arguments.block_devices.iter()) {
+            let wanted = format!("--block:{}=@{fd}", device.name);
+            if !plan.argv.iter().any(|argument| argument == wanted.as_bytes()) {
+                return Err(format!("{wanted} is not among its arguments"));
+            }
+        }
+        if usize::from(plan.blocks) != named_blocks.len() {
+            return Err("the plan has other block devices".into());
+        }
+        for name in &named_blocks {
+            let held = self.machine.find_block(name).is_some_and(|(_, block)| block.holder() == Some(slot));
+            if !held || !self.block_files.contains_key(name) {
+                return Err(format!("block device {name} is not its own, or has no file"));
+            }
+        }
+        self.launches.push(Launch { unit, account, fail, named, blocks: named_blocks });
         Ok(())
     }
 }

@@ -32,6 +32,8 @@ pub struct State {
     pub unikernels: BTreeMap<Name, Kept>,
     /// The policies, in DER.
     pub policies: BTreeMap<Name, Vec<u8>>,
+    /// The block devices and their sizes, MiB.
+    pub blocks: BTreeMap<Name, u64>,
 }
 
 /// What becomes of an append.
@@ -87,6 +89,12 @@ impl State {
             Record::PolicyGone { path } => {
                 self.policies.remove(&name(path)?);
             }
+            Record::Block { name: text, size_mb } => {
+                self.blocks.insert(name(text)?, size_mb);
+            }
+            Record::BlockGone { name: text } => {
+                self.blocks.remove(&name(text)?);
+            }
         }
         Ok(())
     }
@@ -108,7 +116,7 @@ impl Laid {
         let mut bytes = vec![0; RECORD_BYTES_MAX];
         let len = put(record, &mut bytes).map_err(|error| error.to_string())?;
         bytes.truncate(len);
-        let (Subject::Unikernel(name) | Subject::Policy(name)) = record.subject();
+        let (Subject::Unikernel(name) | Subject::Policy(name) | Subject::Block(name)) = record.subject();
         Ok(Self { bytes, subject: Name::parse(name).ok() })
     }
 
@@ -224,7 +232,11 @@ impl Journal {
                 arguments: &kept.arguments,
             })
         });
-        let records = policies.chain(unikernels).collect::<Result<Vec<_>, _>>()?;
+        let blocks = before
+            .blocks
+            .iter()
+            .map(|(name, size_mb)| Laid::new(&Record::Block { name: name.as_str(), size_mb: *size_mb }));
+        let records = policies.chain(blocks).chain(unikernels).collect::<Result<Vec<_>, _>>()?;
         self.header.base = self.generation;
         self.durable = encode_header(self.header).to_vec();
         let bytes = self.sealed(&records);

@@ -40,6 +40,22 @@ pub enum StoreTask {
     Release(Digest),
     /// Remove all but these.
     Collect(BTreeSet<Digest>),
+    /// Make the file of a block device.
+    MakeBlock {
+        /// Which slot asked.
+        slot: u16,
+        /// Its name.
+        name: Name,
+        /// Its size, MiB.
+        size_mb: u64,
+    },
+    /// Remove the file of a block device.
+    RemoveBlock {
+        /// Which slot asked.
+        slot: u16,
+        /// Its name.
+        name: Name,
+    },
 }
 
 /// An append that was given out.
@@ -62,6 +78,8 @@ pub struct Launch {
     pub fail: Option<Vec<i64>>,
     /// Whether it is told its label.
     pub named: bool,
+    /// Its block devices.
+    pub blocks: Vec<Name>,
 }
 
 /// A process.
@@ -73,6 +91,8 @@ pub struct Process {
     pub fail: Option<Vec<i64>>,
     /// Whether it was told its label.
     pub named: bool,
+    /// Its block devices.
+    pub blocks: Vec<Name>,
     /// When it was asked to end, milliseconds.
     pub terminated_ms: Option<u64>,
     /// Whether it was sent SIGKILL.
@@ -101,14 +121,16 @@ pub struct CrashPoint {
 
 /// The whole.
 #[derive(Clone)]
-pub struct World<const U: usize, const P: usize, const C: usize, const A: usize> {
+pub struct World<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> {
     /// What is tested.
-    pub machine: Box<Machine<U, P, C, A>>,
+    pub machine: Box<Machine<U, P, B, C, A>>,
     /// Its journal.
     pub journal: Journal,
     /// Images in the store.
     pub images: BTreeSet<Digest>,
-    /// For the worker of the image store, in order.
+    /// Sizes of the files of block devices, MiB.
+    pub block_files: BTreeMap<Name, u64>,
+    /// For the worker of the image store and the block devices, in order.
     pub store_tasks: VecDeque<StoreTask>,
     /// For the worker of the journal, in order.
     pub appends: VecDeque<Append>,
@@ -147,7 +169,7 @@ pub struct World<const U: usize, const P: usize, const C: usize, const A: usize>
     sequence: u64,
 }
 
-impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P, C, A> {
+impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> World<U, P, B, C, A> {
     /// A host that has just started, without anything.
     ///
     /// # Errors
@@ -157,6 +179,7 @@ impl<const U: usize, const P: usize, const C: usize, const A: usize> World<U, P,
             machine: Box::default(),
             journal: Journal::default(),
             images: BTreeSet::new(),
+            block_files: BTreeMap::new(),
             store_tasks: VecDeque::new(),
             appends: VecDeque::new(),
             launches: Vec::new(),

@@ -1,10 +1,11 @@
 //! What the machine wants done, and what comes of it. Nothing here has an opinion.
 
 use fulmar_core::halves::{Attempt, LaunchError, OsError, Request, Signal, Unit};
+use fulmar_core::limits::CHANNEL_FDS_MAX;
 use fulmar_core::machine::{Change, Digest, Effect, Input, StoredImage};
 use fulmar_host::store;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::host::Asking;
 use super::worker::{Job, Outcome, errno};
@@ -38,6 +39,16 @@ impl Control<'_> {
                     self.machine.unikernels().filter_map(|(_, unikernel)| unikernel.digest().copied()).collect();
                 wanted.sort_unstable();
                 self.worker.push(Job::Collect(wanted));
+            }
+            Effect::MakeBlock { slot } => {
+                if let Some(block) = self.machine.block(slot) {
+                    self.worker.push(Job::MakeBlock { slot, name: *block.name(), bytes: block.bytes() });
+                }
+            }
+            Effect::RemoveBlock { slot } => {
+                if let Some(block) = self.machine.block(slot) {
+                    self.worker.push(Job::RemoveBlock { slot, name: *block.name() });
+                }
             }
             Effect::Launch { slot } => self.ask(Asking::Launch(slot)),
             Effect::Append(change) => self.append(change),
@@ -102,6 +113,8 @@ impl Control<'_> {
                     self.handle(Input::Stored { slot, outcome: Ok(image) });
                 }
                 Outcome::Stored(slot, Err(error)) => self.handle(Input::Stored { slot, outcome: Err(error) }),
+                Outcome::BlockMade(slot, outcome) => self.handle(Input::BlockMade { slot, outcome }),
+                Outcome::BlockRemoved(slot) => self.handle(Input::BlockRemoved { slot }),
                 Outcome::Compressed(connection, serial, compressed) => self.compressed(connection, serial, compressed),
             }
         }
@@ -124,6 +137,13 @@ impl Control<'_> {
                 return true;
             }
         };
+        let blocks = match self.open_blocks(slot) {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                self.stillborn.push_back((unit, error));
+                return true;
+            }
+        };
         let console = match self.console.make_fifo(&name) {
             Ok(fifo) => fifo,
             Err(error) => {
@@ -137,8 +157,21 @@ impl Control<'_> {
             self.stillborn.push_back((unit, LaunchError::Arguments));
             return true;
         };
-        match self.host.channel.send(packet, &[console.as_fd(), image.as_fd()]) {
+        let mut fds = heapless::Vec::<BorrowedFd<'_>, CHANNEL_FDS_MAX>::new();
+        // The bound is that of a plan with all its devices.
+        let _ = fds.extend_from_slice(&[console.as_fd(), image.as_fd()]);
+        fds.extend(blocks.iter().map(AsFd::as_fd));
+        let sent = self.host.channel.send(packet, &fds);
+        drop(fds);
+        match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            // Too many descriptors on their way, say: nobody will answer what did not go.
+            Err(error) if !is_gone(&error) => {
+                log!("{name}: could not ask the host half to launch it: {error}");
+                self.drop_fifo(unit);
+                self.stillborn(unit, errno(&error));
+                true
+            }
             // When the host half is gone that is seen when it is read from.
             _ => {
                 self.add_console(unit, &name, console);
@@ -150,4 +183,10 @@ impl Control<'_> {
     fn stillborn(&mut self, unit: Unit, errno: i32) {
         self.stillborn.push_back((unit, LaunchError::Os(OsError { attempt: Attempt::PrepareProcess, errno })));
     }
+}
+
+/// Whether this says that the other half is gone.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }

@@ -10,10 +10,12 @@
 //! | `clients` | accepting, reading, dispatching |
 //! | `replies` | writing, long replies, images |
 //! | `slots` | the memory of connections |
+//! | `blocks` | the files of block devices |
 //! | `host` | the channel to the host half |
 //! | `console` | the link to the console daemon, and fifos |
 //! | `worker` | the threads that wait for the disk and for the compressor |
 
+mod blocks;
 mod clients;
 mod console;
 mod effects;
@@ -33,6 +35,7 @@ use std::time::{Duration, Instant, SystemTime};
 use fulmar_core::halves::{LaunchError, Unit};
 use fulmar_core::machine::{Change, Now, POLICY_BYTES_MAX, PlanBuffers, Product, Tenders};
 use fulmar_core::policy::Policy;
+use fulmar_host::blocks::Blocks;
 use fulmar_host::channel::Channel;
 use fulmar_host::disk::{FolderLock, HostFolder};
 use fulmar_host::journal::Batch;
@@ -55,7 +58,7 @@ use log;
 pub struct Settings {
     /// The run folder: `util/*.sock`, `fifo/`.
     pub run: PathBuf,
-    /// The state folder: the journal, `images/`.
+    /// The state folder: the journal, `images/`, `block/`.
     pub state: PathBuf,
     /// The mode of the listening socket.
     pub socket_mode: u32,
@@ -109,6 +112,7 @@ pub struct Control<'m> {
     console: Console,
     worker: Worker,
     images: Arc<HostFolder>,
+    blocks: Blocks<Arc<HostFolder>>,
     spools: ImageSpools,
     plan: Box<PlanBuffers>,
     /// The root policy, with the bridges that were there when last asked.

@@ -12,6 +12,7 @@ use fulmar_core::halves::{Answer, Host, MessageError, OsError, Request, Unit};
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, POLICY_BRIDGES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
 use fulmar_core::machine::{Input, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
 use fulmar_core::policy::Policy;
+use fulmar_host::blocks::{BlockError, Blocks};
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_host::disk::{FolderLock, HostFolder};
 use fulmar_host::journal::{Batch, Journal, OpenError};
@@ -40,6 +41,8 @@ pub enum StartError {
     Journal(PathBuf, OpenError),
     /// What a predecessor left in the image folder cannot be removed.
     Images(SpoolError),
+    /// What a predecessor left in the folder of block devices cannot be removed.
+    Blocks(BlockError),
     /// The journal has a record that cannot be restored; its generation.
     Restore(u64, RestoreError),
     /// The host half did not answer, or nonsense.
@@ -62,6 +65,7 @@ impl fmt::Display for StartError {
             Self::Locked(path) => write!(f, "{}: another vmmd uses this folder, stop it first", path.display()),
             Self::Journal(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Images(error) => error.fmt(f),
+            Self::Blocks(error) => error.fmt(f),
             Self::Restore(generation, error) => write!(f, "journal, generation {generation}: {error}"),
             Self::Channel(error) => write!(f, "the host half of vmmd does not answer: {error}"),
             Self::Message(error) => error.fmt(f),
@@ -88,6 +92,7 @@ pub(super) fn start<'m>(
         _ => StartError::Path(settings.state.join("lock"), error),
     })?;
     let images = Arc::new(open_folder(&settings.state.join("images"))?);
+    let block_folder = Arc::new(open_folder(&settings.state.join("block"))?);
     let journal = restore(settings, &state, machine)?;
     let survey = Survey::ask(&channel)?;
 
@@ -96,7 +101,8 @@ pub(super) fn start<'m>(
     let waker = Waker::new(poll.registry(), WAKER).map_err(system)?;
     let spools = Spools::new(Arc::clone(&images), SPOOL_BYTES_MAX);
     spools.clear().map_err(StartError::Images)?;
-    let worker = Worker::start(journal, spools.clone(), waker).map_err(system)?;
+    let worker =
+        Worker::start(journal, spools.clone(), Blocks::new(Arc::clone(&block_folder)), waker).map_err(system)?;
     channel.set_nonblocking(true).map_err(StartError::Channel)?;
     let host = HostLink::new(channel);
     host.register(poll.registry(), HOST).map_err(system)?;
@@ -122,6 +128,7 @@ pub(super) fn start<'m>(
         console,
         worker,
         images,
+        blocks: Blocks::new(block_folder),
         spools,
         plan: Box::new(PlanBuffers::new()),
         root: root_policy(&survey, settings),
@@ -136,6 +143,7 @@ pub(super) fn start<'m>(
         },
         stillborn: VecDeque::with_capacity(BATCH_RECORDS),
     };
+    control.find_blocks().map_err(StartError::Blocks)?;
     control.take_over(&survey.adopted);
     let fifos = settings.run.join("fifo");
     control.clear_fifos(&settings.run).map_err(|error| StartError::Path(fifos, error))?;
@@ -191,7 +199,12 @@ fn restore(
             opened.generation
         );
     }
-    log!("journal: generation {}, {} unikernels desired", opened.generation, machine.unikernels().count());
+    log!(
+        "journal: generation {}, {} unikernels desired, {} block devices",
+        opened.generation,
+        machine.unikernels().count(),
+        machine.blocks().count()
+    );
     Ok(journal)
 }
 

@@ -1,4 +1,4 @@
-//! The thread that waits for the disk: the journal and the image store are its own. Jobs are done in their order, one at a time;
+//! The thread that waits for the disk: the journal, the image store and the block devices are its own. Jobs are done in their order, one at a time;
 //! that order is relied upon (an image is durable before the record that names it, and goes after the record that drops it).
 //!
 //! An image is told to be stored before it is durable, so that its unikernel can be launched meanwhile. It is made durable before the
@@ -13,8 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use fulmar_core::limits::IMAGE_BYTES_MAX;
-use fulmar_core::machine::{Digest, JournalError, StoreError};
+use fulmar_core::machine::{BlockFileError, Digest, JournalError, StoreError};
+use fulmar_core::name::Name;
 use fulmar_core::solo5::{ImageFacts, ReadAt, ReadFailed, inspect};
+use fulmar_host::blocks::Blocks;
 use fulmar_host::disk::{Content, HostFolder, is_full};
 use fulmar_host::journal::{AppendError, Batch, Journal};
 use fulmar_host::spool::{Spool, SpoolError, Spools};
@@ -35,6 +37,10 @@ pub(super) enum Job {
     Release(Digest),
     /// Remove all images but these, which are sorted.
     Collect(Vec<Digest>),
+    /// Make the file of the block device of a slot.
+    MakeBlock { slot: u16, name: Name, bytes: u64 },
+    /// Remove it.
+    RemoveBlock { slot: u16, name: Name },
     /// End.
     Stop,
 }
@@ -61,6 +67,10 @@ pub(super) enum Outcome {
     Appended(Batch, Result<(), JournalError>),
     /// Of a store.
     Stored(u16, Result<Stored, StoreError>),
+    /// Of making the file of a block device.
+    BlockMade(u16, Result<(), BlockFileError>),
+    /// Of removing it.
+    BlockRemoved(u16),
     /// Of a compression.
     Compressed(u16, u32, Result<Spool<Images>, store::StoreError>),
 }
@@ -128,6 +138,7 @@ impl Worker {
     pub(super) fn start(
         journal: Journal<Arc<HostFolder>>,
         spools: Spools<Images>,
+        blocks: Blocks<Arc<HostFolder>>,
         waker: mio::Waker,
     ) -> io::Result<Self> {
         let (jobs, pressings) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
@@ -136,6 +147,7 @@ impl Worker {
         let mut press = Store::new(spools.clone(), IMAGE_BYTES_MAX);
         let desk = Desk {
             journal,
+            blocks,
             store: Store::new(spools, IMAGE_BYTES_MAX),
             unsettled: Vec::with_capacity(UNSETTLED_ROOM),
             failed: Vec::with_capacity(UNSETTLED_ROOM),
@@ -186,6 +198,7 @@ const UNSETTLED_ROOM: usize = 32;
 
 struct Desk {
     journal: Journal<Arc<HostFolder>>,
+    blocks: Blocks<Arc<HostFolder>>,
     store: Store<Images>,
     /// Images that are in the store and not yet durable.
     unsettled: Vec<(Digest, File)>,
@@ -218,6 +231,20 @@ impl Desk {
                     Ok(count) => log!("removed {count} unused files of the image folder"),
                     Err(error) => log!("{error}"),
                 },
+                Job::MakeBlock { slot, name, bytes } => {
+                    let made = self.blocks.make(&name, bytes).map_err(|error| {
+                        log!("{name}: {error}");
+                        let error = error.error;
+                        if is_full(&error) { BlockFileError::DiskFull } else { BlockFileError::Disk(errno(&error)) }
+                    });
+                    outbox.tell(Outcome::BlockMade(slot, made));
+                }
+                Job::RemoveBlock { slot, name } => {
+                    if let Err(error) = self.blocks.remove(&name) {
+                        log!("{name}: {error}, which the next start tries again");
+                    }
+                    outbox.tell(Outcome::BlockRemoved(slot));
+                }
                 Job::Stop => return,
             }
         }

@@ -168,7 +168,7 @@ impl<S: Shim> HostHalf<S> {
         names: &'n mut [u8],
     ) -> Result<(Process, Texts<'n>), LaunchError> {
         plan.check()?;
-        let [console, image] = fds.take().ok_or(LaunchError::Fds)?;
+        let ([console, image], blocks) = fds.take(usize::from(plan.blocks)).ok_or(LaunchError::Fds)?;
         if self.units.contains(&plan.unit) {
             return Err(LaunchError::UnitInUse);
         }
@@ -188,10 +188,10 @@ impl<S: Shim> HostHalf<S> {
         let mut writer = TextsWriter::new(names);
         for tap in &taps {
             // Bounded as interface names are.
-            writer.push(tap.name.as_bytes()).map_err(|_| LaunchError::TooManyNetworks)?;
+            writer.push(tap.name.as_bytes()).map_err(|_| LaunchError::TooManyDevices)?;
         }
         let names = writer.finish();
-        let start = Start { plan, console: console.as_fd(), image: image.as_fd(), taps: &taps };
+        let start = Start { plan, console: console.as_fd(), image: image.as_fd(), taps: &taps, blocks: &blocks };
         let Self { shim, records, .. } = self;
         let mut record = |process| {
             let record = Record { unit: plan.unit, process, account: plan.account, taps: names.as_bytes().to_vec() };

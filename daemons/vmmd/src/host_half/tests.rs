@@ -80,6 +80,7 @@ fn plan(unit: u64) -> LaunchPlan<'static> {
         cpus: CpuSet::first(1),
         memory_mb: 16,
         networks: Texts::new(b"service\0br0\0").unwrap(),
+        blocks: 0,
         argv: Texts::new(b"solo5-spt\0@3\0").unwrap(),
     }
 }
@@ -134,6 +135,12 @@ fn what_may_not_be_is_refused_and_leaves_nothing() {
         }
         control.ask(&Request::Launch(plan(1)), &[]);
         assert_eq!(control.hear(), Answer::LaunchFailed { unit: Unit(1), error: LaunchError::Fds });
+        // As many block devices as the plan says, no more and no less.
+        let error = LaunchError::Fds;
+        assert_eq!(control.launch(&LaunchPlan { blocks: 1, ..plan(1) }), Answer::LaunchFailed { unit: Unit(1), error });
+        let null = fs::File::open("/dev/null").unwrap();
+        control.ask(&Request::Launch(plan(1)), &[null.as_fd(), null.as_fd(), null.as_fd()]);
+        assert_eq!(control.hear(), Answer::LaunchFailed { unit: Unit(1), error });
         assert_eq!(records_in(&folder), 0);
     })
     .unwrap();

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,7 +17,9 @@ use fulmar_core::limits::CHANNEL_BYTES_MAX;
 use fulmar_core::machine::Product;
 use fulmar_core::name::Name;
 use fulmar_core::policy::CpuSet;
-use fulmar_core::wire::{self, Arguments, Command, Config, FailBehaviour, Frame, Header, Image, Kind, List, Message};
+use fulmar_core::wire::{
+    self, Arguments, BlockDevice, Command, Config, FailBehaviour, Frame, Header, Image, Kind, List, Message,
+};
 use fulmar_core::wire::{Payload, PolicyCommand, Success, UnikernelCommand};
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_vmmd::control::{Control, Settings, StartError};
@@ -61,6 +64,8 @@ impl Drop for Folder {
 #[derive(Default)]
 pub struct Pretended {
     pub running: BTreeMap<u64, u16>,
+    /// The block devices that each was given.
+    pub blocks: BTreeMap<u64, Vec<OwnedFd>>,
     pub launches: u32,
     /// Launches that are not answered, for tests of what happens meanwhile.
     pub silent: bool,
@@ -89,7 +94,10 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let exits = std::mem::take(&mut world.lock().unwrap().exits);
         for (unit, status) in exits {
-            world.lock().unwrap().running.remove(&unit);
+            let mut pretended = world.lock().unwrap();
+            pretended.running.remove(&unit);
+            pretended.blocks.remove(&unit);
+            drop(pretended);
             say(Answer::Exited { unit: Unit(unit), status });
         }
         let request = match channel.receive(&mut buffer, &mut fds) {
@@ -123,8 +131,10 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
             }
             Request::Launch(plan) => {
                 plan.check().unwrap();
-                assert!(fds.take::<2>().is_some(), "console and image");
+                // The console, the image, and the block devices.
+                let (_, blocks) = fds.take::<2>(plan.blocks.into()).unwrap();
                 let mut world = world.lock().unwrap();
+                world.blocks.insert(plan.unit.0, blocks);
                 world.launches += 1;
                 world.running.insert(plan.unit.0, plan.account);
                 if !world.silent {
@@ -133,7 +143,11 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
             }
             Request::Signal { unit, .. } => {
                 say(Answer::Signalled { unit, outcome: fulmar_core::halves::SignalOutcome::Sent });
-                if world.lock().unwrap().running.remove(&unit.0).is_some() {
+                let mut pretended = world.lock().unwrap();
+                let was_there = pretended.running.remove(&unit.0).is_some();
+                pretended.blocks.remove(&unit.0);
+                drop(pretended);
+                if was_there {
                     say(Answer::Exited { unit, status: Status::Signal(15) });
                 }
             }
@@ -322,24 +336,28 @@ pub fn create(image: &[u8]) -> Command<'_> {
 }
 
 pub fn create_with(image: &[u8], compressed: bool) -> Command<'_> {
+    Command::Unikernel(UnikernelCommand::Create(config(image, compressed, List::EMPTY)))
+}
+
+/// A create with these block devices.
+pub fn create_on<'a>(image: &'a [u8], blocks: &'a [BlockDevice<'a>]) -> Command<'a> {
+    Command::Unikernel(UnikernelCommand::Create(config(image, false, List::Items(blocks))))
+}
+
+fn config<'a>(image: &'a [u8], compressed: bool, block_devices: List<'a, BlockDevice<'a>>) -> Config<'a> {
     let arguments = Arguments {
         fail_behaviour: FailBehaviour::Quit,
         startup: None,
         add_name: true,
         cpuids: List::Items(&[0]),
         memory: 8,
-        block_devices: List::EMPTY,
+        block_devices,
         bridges: List::EMPTY,
         argv: None,
         numcpus: 1,
         linux_boot: None,
     };
-    Command::Unikernel(UnikernelCommand::Create(Config {
-        kind: Kind::Solo5,
-        compressed,
-        image: Image::Inline(image),
-        arguments,
-    }))
+    Config { kind: Kind::Solo5, compressed, image: Image::Inline(image), arguments }
 }
 
 pub fn add_policy(unikernels: i64) -> Command<'static> {

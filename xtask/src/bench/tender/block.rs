@@ -5,10 +5,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fulmar_tests::namespace::{self, inside};
+use fulmar_tests::namespace;
 use fulmar_tests::skips::skip;
 
 use super::figures::{Figures, Unit};
+use super::network::apart;
 use super::stage::{Stage, number};
 use crate::steps::{Done, Failure};
 
@@ -19,27 +20,18 @@ const SECTOR_BYTES: [u32; 2] = [512, 4096];
 pub(super) fn run(stage: &Stage, figures: &mut Figures) -> Done {
     measure(stage, figures, "file", &make(&stage.folder)?)?;
     let title = format!("bench tender ({} block, in memory)", stage.kind.name());
-    if !nix::unistd::geteuid().is_root() {
-        skip(&title, "only root can mount it and attach loop devices");
-        return Ok(());
-    }
-    let mut done = Ok(());
-    inside(&title, || {
+    apart(&title, || {
         let folder = stage.folder.join("memory");
         let mounted = namespace::Disk::mount(&folder, 2 * DISK_BYTES, nix::mount::MsFlags::empty());
-        done = make(&folder).and_then(|disk| {
-            measure(stage, figures, "memory", &disk)?;
-            match Loop::attach(&disk) {
-                Ok(device) => measure(stage, figures, "loop", &device.path),
-                Err(error) => {
-                    skip(&title, &format!("no loop device: {error}"));
-                    Ok(())
-                }
-            }
-        });
+        let disk = make(&folder)?;
+        measure(stage, figures, "memory", &disk)?;
+        match Loop::attach(&disk) {
+            Ok(device) => measure(stage, figures, "loop", &device.path)?,
+            Err(error) => skip(&title, &format!("no loop device: {error}")),
+        }
         drop(mounted);
-    });
-    done
+        Ok(())
+    })
 }
 
 /// A disk full of sectors that are there.

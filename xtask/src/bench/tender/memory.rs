@@ -6,11 +6,13 @@
 //! now. The kernel's memory is by how much slabs, stacks and page tables of the whole host grow, for each of some tenders.
 
 use std::fs;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::figures::{Figures, Unit};
-use super::stage::{Side, Stage};
+use super::network::apart;
+use super::stage::{Side, Stage, open_to_hand_over};
 use crate::steps::{Done, Failure};
 
 const PAIRS: usize = 5;
@@ -21,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(stage: &Stage, figures: &mut Figures) -> Done {
     let [resident, anonymous, peak] = stage.pairs(PAIRS, |side| {
-        let mut running = stage.start(stage.command(side).arg(stage.image("hello")))?;
+        let mut running = stage.start(&mut with_image(stage, side))?;
         running.await_console("tick 1\n")?;
         let read = |file: &str| read(&format!("/proc/{}/{file}", running.pid()));
         let mappings = mappings(&read("smaps")?);
@@ -32,7 +34,7 @@ pub(super) fn run(stage: &Stage, figures: &mut Figures) -> Done {
         let peak = field(&read("status")?, "VmHWM:").saturating_sub(guest.resident);
         Ok([resident, anonymous, peak].map(|bytes| bytes as f64))
     })?;
-    let [kernel] = stage.pairs(PAIRS, |side| Ok([of_kernel(stage, side)?]))?;
+    let [kernel] = stage.pairs(PAIRS, |side| Ok([of_kernel(stage, || with_image(stage, side))?]))?;
     let kind = stage.kind.name();
     figures.add(&format!("{kind} hello: resident beside the guest's memory"), Unit::Memory, resident);
     figures.add(&format!("{kind} hello: of that, of no file"), Unit::Memory, anonymous);
@@ -41,16 +43,32 @@ pub(super) fn run(stage: &Stage, figures: &mut Figures) -> Done {
     Ok(())
 }
 
+/// As [`run`], but as `vmmd` starts a tender: the kernel has less to keep for each.
+pub(super) fn run_as_vmmd(stage: &Stage, figures: &mut Figures) -> Done {
+    let kind = stage.kind.name();
+    apart(&format!("bench tender ({kind} memory, as under vmmd)"), || {
+        let image = open_to_hand_over(&stage.image("hello"))?;
+        let [kernel] = stage.pairs(PAIRS, |side| Ok([of_kernel(stage, || stage.command_of_vmmd(side, &image))?]))?;
+        figures.add(&format!("{kind} hello as under vmmd: of the kernel"), Unit::Memory, kernel);
+        Ok(())
+    })
+}
+
+fn with_image(stage: &Stage, side: Side) -> Command {
+    let mut command = stage.command(side);
+    command.arg(stage.image("hello"));
+    command
+}
+
 /// Bytes that the kernel takes for each of a crowd.
-fn of_kernel(stage: &Stage, side: Side) -> Done<f64> {
+fn of_kernel(stage: &Stage, command: impl Fn() -> Command) -> Done<f64> {
     let used = || -> Done<u64> {
         let text = read("/proc/meminfo")?;
         Ok(["Slab:", "KernelStack:", "PageTables:"].iter().map(|name| field(&text, name)).sum())
     };
     sleep(PAUSE);
     let before = used()?;
-    let start = || stage.start(stage.command(side).arg(stage.image("hello")));
-    let mut crowd = (0..CROWD).map(|_| start()).collect::<Done<Vec<_>>>()?;
+    let mut crowd = (0..CROWD).map(|_| stage.start(&mut command())).collect::<Done<Vec<_>>>()?;
     crowd.iter_mut().try_for_each(|running| running.await_console("tick 1\n"))?;
     Ok(used()?.saturating_sub(before) as f64 / CROWD as f64)
 }

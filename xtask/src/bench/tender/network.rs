@@ -16,16 +16,21 @@ use crate::steps::{Done, Failure};
 /// Longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs `body` beside a server `name` of each side; skipped aloud where there can be no such network.
-pub(super) fn with_servers(stage: &Stage, name: &str, body: impl FnOnce() -> Done + Send) -> Done {
-    let title = format!("bench tender ({} {name})", stage.kind.name());
+/// Runs `body` in an empty network and with mounts of its own; skipped aloud where they cannot be had.
+pub(super) fn apart(title: &str, body: impl FnOnce() -> Done + Send) -> Done {
     if !nix::unistd::geteuid().is_root() {
-        skip(&title, "only root can make taps for it");
+        skip(title, "only root can make a network, mounts and users for it");
         return Ok(());
     }
     let mut done = Ok(());
-    inside(&title, || done = beside_servers(stage, name, body));
+    inside(title, || done = body());
     done
+}
+
+/// Runs `body` beside a server `name` of each side.
+pub(super) fn with_servers(stage: &Stage, name: &str, body: impl FnOnce() -> Done + Send) -> Done {
+    let title = format!("bench tender ({} {name})", stage.kind.name());
+    apart(&title, || beside_servers(stage, name, body))
 }
 
 fn beside_servers(stage: &Stage, name: &str, body: impl FnOnce() -> Done) -> Done {

@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -13,6 +15,9 @@ use crate::steps::{Done, Failure};
 
 /// The images that are run.
 const IMAGES: [&str; 5] = ["hello", "http", "echo", "block", "spin"];
+
+/// An ordinary user.
+const USER: u32 = 4711;
 
 /// Whose tender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +82,18 @@ impl Stage {
     pub(super) fn command(&self, side: Side) -> Command {
         let mut command = Command::new(self.program(side));
         command.arg("--mem=16").stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+    }
+
+    /// A tender with `hello` as `vmmd` starts it, who hands over the image and has a user for each; to be called in an empty
+    /// network. The original takes a path.
+    pub(super) fn command_of_vmmd(&self, side: Side, image: &File) -> Command {
+        let mut command = self.command(side);
+        command.uid(USER).gid(USER);
+        match side {
+            Side::Ours => command.arg(format!("@{}", image.as_raw_fd())),
+            Side::Original => command.arg(self.image("hello")),
+        };
         command
     }
 

@@ -1,28 +1,24 @@
 //! From the start of a tender to the first byte on the console, and to the end of its guest.
 
 use std::io::Read;
-use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fulmar_tests::built::Kind;
-
 use super::figures::{Figures, Unit};
-use super::stage::{Side, Stage, open_to_hand_over};
+use super::network::apart;
+use super::stage::{Stage, open_to_hand_over};
 use crate::steps::{Done, Failure};
 
 pub(super) const PAIRS: usize = 200;
 /// Where KVM interprets.
 pub(super) const PAIRS_INTERPRETED: usize = 10;
 
-/// The ordinary user.
-const USER: u32 = 4711;
 /// Between two starts: the kernel takes away behind our back what the one before has left.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Lives without a pause between them.
+/// Lives without a pause between them, and how often.
 const ROW: usize = 20;
+const ROWS: usize = 10;
 
 pub(super) fn run(stage: &Stage, figures: &mut Figures, pairs: usize) -> Done {
     let kind = stage.kind.name();
@@ -32,11 +28,7 @@ pub(super) fn run(stage: &Stage, figures: &mut Figures, pairs: usize) -> Done {
     })?;
     figures.add(&format!("{kind} hello: start to first byte"), Unit::Seconds, first);
     figures.add(&format!("{kind} hello: start to end"), Unit::Seconds, end);
-    // Its user may not open /dev/kvm, and the original cannot be handed an open one.
-    if stage.kind == Kind::Spt {
-        as_user(stage, figures, pairs)?;
-    }
-    let [row] = stage.pairs(pairs.div_ceil(ROW), |side| {
+    let [row] = stage.pairs(ROWS, |side| {
         sleep(PAUSE);
         let begun = Instant::now();
         for _ in 0..ROW {
@@ -48,27 +40,19 @@ pub(super) fn run(stage: &Stage, figures: &mut Figures, pairs: usize) -> Done {
     Ok(())
 }
 
-/// As `vmmd` starts ours: as a user of its own, the image handed over. The original takes a path.
-fn as_user(stage: &Stage, figures: &mut Figures, pairs: usize) -> Done {
-    if !nix::unistd::geteuid().is_root() {
-        fulmar_tests::skips::skip("bench tender (as a user of its own)", "only root can become one");
-        return Ok(());
-    }
-    let image = open_to_hand_over(&stage.image("hello"))?;
-    let [first, end] = stage.pairs(pairs, |side| {
-        sleep(PAUSE);
-        let mut command = stage.command(side);
-        command.uid(USER).gid(USER);
-        match side {
-            Side::Ours => command.arg(format!("@{}", image.as_raw_fd())),
-            Side::Original => command.arg(stage.image("hello")),
-        };
-        live(command.arg("--ticks=0"))
-    })?;
+/// As [`run`], but as `vmmd` starts a tender.
+pub(super) fn run_as_vmmd(stage: &Stage, figures: &mut Figures) -> Done {
     let kind = stage.kind.name();
-    figures.add(&format!("{kind} hello as user {USER}: start to first byte"), Unit::Seconds, first);
-    figures.add(&format!("{kind} hello as user {USER}: start to end"), Unit::Seconds, end);
-    Ok(())
+    apart(&format!("bench tender ({kind} start, as under vmmd)"), || {
+        let image = open_to_hand_over(&stage.image("hello"))?;
+        let [first, end] = stage.pairs(PAIRS, |side| {
+            sleep(PAUSE);
+            live(stage.command_of_vmmd(side, &image).arg("--ticks=0"))
+        })?;
+        figures.add(&format!("{kind} hello as under vmmd: start to first byte"), Unit::Seconds, first);
+        figures.add(&format!("{kind} hello as under vmmd: start to end"), Unit::Seconds, end);
+        Ok(())
+    })
 }
 
 /// One life: seconds until the first byte of the console, and until the end.

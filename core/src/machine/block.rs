@@ -1,0 +1,183 @@
+//! One block device in the machine: how far the wish for it has come, what is known of its file, and who uses it.
+//!
+//! Its creation is a ladder of two rungs, the file and then the record; its removal goes the other way. It is charged from
+//! the first rung of the one to the last of the other.
+
+use core::fmt;
+
+use super::arguments::DeviceName;
+use super::outcome::BlockFileError;
+use super::table::Named;
+use crate::limits::{BLOCK_MB_MAX, LABEL_BYTES_MAX};
+use crate::name::Name;
+
+/// How far the wish has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`
+pub enum BlockStage {
+    /// The slot is free.
+    Free,
+    /// Its file is being made.
+    Making,
+    /// Its file is durable, its record is being made so.
+    Recording,
+    /// There is one: the record is durable.
+    Kept,
+    /// The record's removal is being made durable.
+    Dropping,
+    /// Its record could not be written, and a crash could still bring it back: the file stays until the journal is written
+    /// again. At this time, milliseconds, that is tried.
+    Undoing(u64),
+    /// No record names it: its file is being removed.
+    Removing,
+}
+
+/// What is known of the file of a block device.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`
+pub enum BlockFile {
+    /// There was none when `vmmd` started.
+    Missing,
+    /// It had so many bytes, not those of the record, when `vmmd` started.
+    Bytes(u64),
+    /// It is as it should be.
+    Sound,
+}
+
+/// The record of one block device.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Block {
+    /// Its name; never a path.
+    pub(super) name: Name,
+    /// How far the wish has come.
+    pub(super) stage: BlockStage,
+    /// What is known of its file.
+    pub(super) file: BlockFile,
+    /// Its size, MiB.
+    pub(super) size_mb: u64,
+    /// Whether `holder` means something.
+    pub(super) held: bool,
+    /// The slot of the unikernel that uses it.
+    pub(super) holder: u16,
+}
+
+impl Named for Block {
+    const EMPTY: Self = Self {
+        name: Name::EMPTY,
+        stage: BlockStage::Free,
+        file: BlockFile::Missing,
+        size_mb: 0,
+        held: false,
+        holder: 0,
+    };
+
+    fn name(&self) -> &Name {
+        &self.name
+    }
+}
+
+impl Block {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// How far the wish has come.
+    #[must_use]
+    pub fn stage(&self) -> BlockStage {
+        self.stage
+    }
+
+    /// What is known of its file.
+    #[must_use]
+    pub fn file(&self) -> BlockFile {
+        self.file
+    }
+
+    /// Its size, MiB.
+    #[must_use]
+    pub fn size_mb(&self) -> u64 {
+        self.size_mb
+    }
+
+    /// Its size, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.size_mb.saturating_mul(1 << 20)
+    }
+
+    /// The slot of the unikernel that uses it, or is to use it as soon as it runs.
+    #[must_use]
+    pub fn holder(&self) -> Option<u16> {
+        self.held.then_some(self.holder)
+    }
+
+    /// Whether it is listed: its creation was acknowledged and its removal is not durable.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        matches!(self.stage, BlockStage::Kept | BlockStage::Dropping)
+    }
+}
+
+/// Why a command about a block device, or a create that names one, is not granted. The texts are the peer's where it has
+/// one (`docs/wire.md`, replies).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BlockRefused {
+    /// A path was given where a block device is needed.
+    Path,
+    /// Not a size.
+    Size(i64),
+    /// More bytes than a file can have.
+    Overflow,
+    /// There is one of this name.
+    Exists,
+    /// It is being made or removed.
+    Busy,
+    /// No room for another one on this host.
+    Full,
+    /// There is none of this name to tell about.
+    InfoNotFound,
+    /// There is none of this name to remove.
+    RemoveNotFound,
+    /// A unikernel uses the one that is to be removed.
+    RemoveInUse,
+    /// The create names one that is not there.
+    Missing(DeviceName),
+    /// The create names one that another unikernel, or another device of the same, uses.
+    InUse(DeviceName),
+    /// The create names one whose file is not as it should be.
+    Damaged(DeviceName, BlockFile),
+    /// Its file could not be made.
+    File(BlockFileError),
+}
+
+impl fmt::Display for BlockRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path => f.write_str("the name of a block device is needed, a path was given (it ends with ':')"),
+            Self::Size(mb) => write!(f, "{mb} MB is no size of a block device: give 1 to {BLOCK_MB_MAX} MB"),
+            Self::Overflow => write!(f, "overflow while computing bytes: give 1 to {BLOCK_MB_MAX} MB"),
+            Self::Exists => f.write_str("block device with same name already exists"),
+            Self::Busy => f.write_str("this block device is still being made or removed, try again"),
+            Self::Full => f.write_str("no room for another block device on this host"),
+            Self::InfoNotFound => f.write_str("info block: not found"),
+            Self::RemoveNotFound => f.write_str("remove block: not found"),
+            Self::RemoveInUse => f.write_str("remove block: is in use"),
+            Self::Missing(label) => write!(f, "block device {label} does not exist"),
+            Self::InUse(label) => write!(f, "block device {label} is in use"),
+            Self::Damaged(label, BlockFile::Bytes(bytes)) => write!(
+                f,
+                "the file of block device {label} has another size than recorded, {bytes} bytes: restore it and start \
+                 vmmd again, or remove the block device"
+            ),
+            Self::Damaged(label, BlockFile::Missing | BlockFile::Sound) => write!(
+                f,
+                "the file of block device {label} is gone: restore it and start vmmd again, or remove the block device"
+            ),
+            Self::File(error) => error.fmt(f),
+        }
+    }
+}
+
+const _: () = assert!(LABEL_BYTES_MAX <= crate::limits::DEVICE_NAME_BYTES_MAX, "a label fits a `DeviceName`");

@@ -1,0 +1,85 @@
+//! The files of block devices: what is found of them at the start, and opening them for a tender. The tenant's name of one is
+//! turned into a file here, in the half without privileges; the other half is given an open file.
+
+use std::fs::{File, TryLockError};
+use std::io;
+
+use fulmar_core::halves::{Attempt, LaunchError, OsError};
+use fulmar_core::limits::DEVICES_MAX;
+use fulmar_core::machine::{Block, Input};
+use fulmar_core::name::Name;
+use fulmar_host::blocks::BlockError;
+use fulmar_host::disk::Content;
+
+use super::worker::errno;
+use super::{Control, log};
+
+impl Control<'_> {
+    /// Tells the machine what there is of the files of its block devices, and removes those that no record names.
+    pub(super) fn find_blocks(&mut self) -> Result<(), BlockError> {
+        let recorded = |(slot, block): (u16, &Block)| (slot, *block.name(), block.bytes());
+        let recorded: Vec<(u16, Name, u64)> = self.machine.blocks().map(recorded).collect();
+        for (slot, name, expected) in recorded {
+            let bytes = self.blocks.bytes(&name).unwrap_or_else(|error| {
+                log!("block device {name}: {error}");
+                None
+            });
+            match bytes {
+                Some(bytes) if bytes == expected => {}
+                Some(bytes) => {
+                    log!("block device {name}: its file has {bytes} bytes instead of {expected}: restore it")
+                }
+                None => log!("block device {name}: its file is gone: restore it"),
+            }
+            self.handle(Input::BlockFile { slot, bytes });
+        }
+        let swept = self.blocks.sweep(|name| self.machine.find_block(name).is_some())?;
+        if swept.removed > 0 {
+            log!("removed {} files of the block folder that no record names", swept.removed);
+        }
+        if swept.foreign > 0 {
+            log!("{} files of the block folder are no block devices of ours and are left alone", swept.foreign);
+        }
+        Ok(())
+    }
+
+    /// Opens what the devices of the unikernel in this slot are, in their order.
+    pub(super) fn open_blocks(&self, slot: u16) -> Result<heapless::Vec<File, DEVICES_MAX>, LaunchError> {
+        let mut files = heapless::Vec::new();
+        let (Some(unikernel), Some(arguments)) = (self.machine.unikernel(slot), self.machine.arguments(slot)) else {
+            return Ok(files);
+        };
+        for device in arguments.block_devices {
+            let Some((_, block)) = self.machine.block_of(unikernel.name(), &device) else {
+                log!("{}: there is no block device {}", unikernel.name(), device.host());
+                return Err(LaunchError::BlockFile);
+            };
+            // As many as the plan has.
+            let _ = files.push(self.open_block(block)?);
+        }
+        Ok(files)
+    }
+
+    fn open_block(&self, block: &Block) -> Result<File, LaunchError> {
+        let failed = |error: &io::Error| {
+            log!("block device {}: could not open its file: {error}", block.name());
+            match error.kind() {
+                io::ErrorKind::NotFound => LaunchError::BlockFile,
+                _ => LaunchError::Os(OsError { attempt: Attempt::PrepareProcess, errno: errno(error) }),
+            }
+        };
+        let file = self.blocks.open(block.name()).map_err(|error| failed(&error.error))?;
+        let bytes = Content::bytes(&file).map_err(|error| failed(&error))?;
+        if bytes != block.bytes() {
+            log!("block device {}: its file has {bytes} bytes instead of {}", block.name(), block.bytes());
+            return Err(LaunchError::BlockFile);
+        }
+        // The lock goes with the open file to the tender, and ends with it. So the tender of a unikernel that nobody
+        // recorded, killed at the start and perhaps not gone yet, never shares it with the next one.
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(LaunchError::BlockBusy),
+            Err(TryLockError::Error(error)) => Err(failed(&error)),
+        }
+    }
+}

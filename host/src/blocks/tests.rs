@@ -1,0 +1,76 @@
+//! Goal: whatever fails and wherever the power goes, a block device that was made is there whole, and what is not wanted is
+//! not mistaken for one. Method: a simulated folder that fails and forgets.
+
+use super::*;
+use crate::disk::simulated::{Fault, SimulatedFolder};
+
+const BYTES: u64 = 64;
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+#[test]
+fn names_and_file_names_are_one_to_one() {
+    for text in [":hello", "foo:disk1", "a:b:c.d-e"] {
+        assert_eq!(name_of(&file_name(&name(text))), Some(name(text)));
+    }
+    assert_eq!(file_name(&name("foo:disk1")), "foo:disk1_disk");
+    let long = format!("{}a", "a:".repeat(124));
+    assert!(file_name(&name(&long)).len() <= 255);
+    // Another program's, another text form, a path, none at all.
+    for file in ["foo:disk1", "hello_disk", "Foo:a_disk", "foo:_disk", "_disk", "a/b_disk", "foo:disk1_disk~"] {
+        assert_eq!(name_of(file), None, "{file}");
+    }
+}
+
+#[test]
+fn the_sweep_takes_what_no_record_names_and_nothing_else() {
+    let folder = SimulatedFolder::default();
+    let blocks = Blocks::new(folder.clone());
+    blocks.make(&name("p:kept"), BYTES).unwrap();
+    blocks.make(&name("p:left"), BYTES).unwrap();
+    folder.create("p:of.another.program").unwrap();
+    let swept = blocks.sweep(|it| *it == name("p:kept")).unwrap();
+    assert_eq!(swept, Swept { removed: 1, foreign: 1 });
+    assert_eq!(folder.names().unwrap(), ["p:kept_disk", "p:of.another.program"]);
+    assert_eq!(blocks.bytes(&name("p:kept")).unwrap(), Some(BYTES));
+    assert_eq!(blocks.bytes(&name("p:left")).unwrap(), None);
+    assert_eq!(blocks.open(&name("p:left")).unwrap_err().error.kind(), io::ErrorKind::NotFound);
+    blocks.remove(&name("p:left")).unwrap();
+}
+
+#[test]
+fn one_that_is_left_over_gives_nothing_of_itself_to_the_next() {
+    let blocks = Blocks::new(SimulatedFolder::default());
+    blocks.make(&name("p:a"), BYTES).unwrap();
+    blocks.open(&name("p:a")).unwrap().write_at(b"secret", 0).unwrap();
+    blocks.make(&name("p:a"), 2 * BYTES).unwrap();
+    let file = blocks.open(&name("p:a")).unwrap();
+    let mut content = [1; 2 * BYTES as usize];
+    assert_eq!(file.read_at(&mut content, 0).unwrap(), content.len());
+    assert_eq!(content, [0; 2 * BYTES as usize]);
+}
+
+#[test]
+fn what_was_made_is_whole_whatever_the_power_does() {
+    for fault in [Fault::Full, Fault::Broken, Fault::CrashBefore, Fault::CrashAfter] {
+        for operation in 0..8 {
+            let folder = SimulatedFolder::default();
+            let blocks = Blocks::new(folder.clone());
+            folder.fault_at(operation, fault);
+            let made = blocks.make(&name("p:a"), BYTES);
+            for survives in [false, true] {
+                folder.crash(|| survives);
+                if made.is_ok() {
+                    assert_eq!(blocks.bytes(&name("p:a")).unwrap(), Some(BYTES), "{fault:?} at {operation}");
+                } else {
+                    // Whatever is there, the next try is not disturbed by it.
+                    blocks.make(&name("p:a"), 2 * BYTES).unwrap();
+                    assert_eq!(blocks.bytes(&name("p:a")).unwrap(), Some(2 * BYTES));
+                    break;
+                }
+            }
+        }
+    }
+}
