@@ -5,7 +5,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | `arguments` | the command line, without touching the system |
-//! | `start` | from there to a guest, step by step |
+//! | `start`, `stages` | from there to a guest, step by step |
 //! | `inherited`, `device`, `tap`, `disk` | what stands behind a guest's devices: opened, then checked against the manifest |
 //! | `privilege` | the first half of confinement: user, capabilities, namespaces |
 //! | `memory` | the guest's memory: the one checked door to it |
@@ -34,6 +34,7 @@ mod refusal;
 mod report;
 mod seccomp;
 mod spt;
+mod stages;
 pub mod start;
 mod status;
 mod sys;

@@ -22,7 +22,7 @@ use crate::refusal::Refusal;
 use crate::seccomp::Row;
 use crate::status::{self, Record, Sinks};
 use crate::sys::Errno;
-use crate::{hvt, report, spt, sys};
+use crate::{hvt, report, spt, stages, sys};
 
 /// What the names of the tender end with under which guests may be looked into.
 const DEBUG_SUFFIX: &str = "-debug";
@@ -38,12 +38,11 @@ pub fn main() -> i32 {
     }
 }
 
-/// A guest whose image is in place, and the tender with nothing left but its open files: the first of three states.
-pub struct Prepared(Kind<spt::Prepared, hvt::Prepared>);
+/// A guest whose image is in place, and the tender with nothing left but its open files.
+pub struct Prepared(Kind<stages::Prepared<spt::Guest>, stages::Prepared<hvt::Guest>>);
 
-/// The same, with no system call left that neither of them needs: the second state. The third, a guest that runs, lasts until
-/// the process ends.
-pub struct Confined(Kind<spt::Confined, hvt::Confined>);
+/// The same, with no system call left that neither of them needs.
+pub struct Confined(Kind<stages::Confined<spt::Guest>, stages::Confined<hvt::Guest>>);
 
 /// Either kind.
 enum Kind<S, H> {
@@ -87,20 +86,11 @@ fn failed(refusal: Refusal) -> i32 {
 }
 
 impl Prepared {
-    /// The rows of the filter that is about to be installed.
-    #[must_use]
-    pub fn rows(&self) -> &[Row] {
-        match &self.0 {
-            Kind::Spt(prepared) => &prepared.rows,
-            Kind::Hvt(prepared) => &prepared.rows,
-        }
-    }
-
-    /// The same guest with one row fewer, to prove that it cannot do without.
-    pub fn remove_row(&mut self, index: usize) {
+    /// The rows of the filter that is about to be installed. A test takes one out, to prove that the guest cannot do without.
+    pub fn rows(&mut self) -> &mut Vec<Row> {
         match &mut self.0 {
-            Kind::Spt(prepared) => drop(prepared.rows.remove(index)),
-            Kind::Hvt(prepared) => drop(prepared.rows.remove(index)),
+            Kind::Spt(prepared) => prepared.rows(),
+            Kind::Hvt(prepared) => prepared.rows(),
         }
     }
 
@@ -122,8 +112,8 @@ impl Confined {
     /// Runs the guest to its end, which is this process's end.
     pub fn run(self) -> ! {
         match self.0 {
-            Kind::Spt(confined) => confined.run().enter(),
-            Kind::Hvt(confined) => confined.run().until_end(),
+            Kind::Spt(confined) => confined.ready().run(),
+            Kind::Hvt(confined) => confined.ready().run(),
         }
     }
 }
@@ -233,8 +223,8 @@ impl Opened {
         let given = Given { memory_bytes, exec_heap, net_ring, kvm, command_line, core, gdb, devices };
         let image = Image { file, elf };
         let prepared = match target {
-            Target::Spt => Kind::Spt(spt::Prepared::new(given, &image)?),
-            _ => Kind::Hvt(hvt::Prepared::new(given, &image)?),
+            Target::Spt => Kind::Spt(spt::prepare(given, &image)?),
+            _ => Kind::Hvt(hvt::prepare(given, &image)?),
         };
         let View { network_is_empty, root_is_empty } = view;
         status::record(Record::Running { network_is_empty, root_is_empty });

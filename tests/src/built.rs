@@ -4,14 +4,21 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::{env, fmt, fs, io};
 
 /// The unikernels of `guest/`.
 pub const NAMES: [&str; 12] =
     ["hello", "timer", "devices", "network", "crash", "spin", "chatty", "mem", "many", "block", "http", "echo"];
 
-/// The triple that all of them are compiled for: the only one that every toolchain of this system has.
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+/// What a unikernel for hvt is compiled for where that can be: a processor, no system on it, no SSE anywhere.
+const BARE: &str = "x86_64-unknown-none";
+
+/// What all others are compiled for: the only triple that every toolchain of this system has.
+const LINUX: &str = "x86_64-unknown-linux-gnu";
+
+/// Names the folder of the images for hvt if another toolchain has compiled them for [`BARE`], as `.ci/bare-metal` does.
+const GIVEN: &str = "FULMAR_GUESTS_HVT";
 
 /// The tender that an image is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,19 +92,52 @@ impl fmt::Display for BuildError {
 /// # Errors
 /// [`BuildError`].
 pub fn build(out: &Path) -> Result<Guests, BuildError> {
-    let root = root();
     for kind in [Kind::Hvt, Kind::Spt] {
-        let work = out.join("build").join(kind.name());
-        let mut cargo = cargo(&root.join("guest"));
-        cargo.args(["build", "--release", "--locked", "--config"]).arg(format!("{}.toml", kind.name()));
-        cargo.arg("--target-dir").arg(&work);
-        run(cargo, &format!("the guests for {}", kind.name()))?;
+        let folder = match env::var_os(GIVEN) {
+            Some(folder) if kind == Kind::Hvt => folder.into(),
+            _ => compile(kind, &out.join("build").join(kind.name()))?,
+        };
         for name in NAMES {
-            let built = work.join(TRIPLE).join("release").join(name);
-            place(&built, &out.join(format!("{name}.{}", kind.name())))?;
+            place(&folder.join(name), &out.join(format!("{name}.{}", kind.name())))?;
         }
     }
     Ok(Guests { folder: out.to_path_buf() })
+}
+
+/// Compiles every unikernel for this tender; the folder that they are in.
+fn compile(kind: Kind, work: &Path) -> Result<PathBuf, BuildError> {
+    let mut cargo = cargo(&root().join("guest"));
+    cargo.args(["build", "--release", "--locked", "--target-dir"]).arg(work).args(configs(kind));
+    run(cargo, &format!("the guests for {}", kind.name()))?;
+    let triple = if kind == Kind::Hvt && has_bare() { BARE } else { LINUX };
+    Ok(work.join(triple).join("release"))
+}
+
+/// What cargo must be told, in `guest/`, to compile for this tender with the toolchain that is there.
+#[must_use]
+pub fn configs(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Hvt if has_bare() => &["--config", "hvt.toml"],
+        Kind::Hvt => &["--config", "hvt.toml", "--config", "hvt-linux.toml"],
+        Kind::Spt => &["--config", "spt.toml"],
+    }
+}
+
+/// Whether the images for hvt are compiled for a processor without a system.
+#[must_use]
+pub fn are_bare() -> bool {
+    env::var_os(GIVEN).is_some() || has_bare()
+}
+
+/// Whether the toolchain has [`BARE`]: `rustup target add x86_64-unknown-none` brings it.
+fn has_bare() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let mut rustc = Command::new(env::var_os("RUSTC").as_deref().unwrap_or(OsStr::new("rustc")));
+        rustc.args(["--print", "target-libdir", "--target", BARE]).current_dir(root().join("guest"));
+        // It names the folder whether it is there or not. One that does not run at all is for cargo to complain about.
+        rustc.output().is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
+    })
 }
 
 /// Builds one program into `out`, linked statically where the system has a static C library: it then starts faster and holds

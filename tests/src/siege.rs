@@ -154,7 +154,9 @@ impl Siege {
         let (said, heard) = std::sync::mpsc::channel();
         let found = std::thread::scope(|scope| {
             // Nobody may be there any more to hear it.
-            scope.spawn(move || drop(said.send(lines.map_while(Result::ok).any(|line| line.contains(text)))));
+            scope.spawn(move || {
+                let _ = said.send(lines.map_while(Result::ok).any(|line| line.contains(text)));
+            });
             let found = heard.recv_timeout(CONSOLE_PATIENCE).unwrap_or(false);
             console.kill().unwrap();
             console.wait().unwrap();

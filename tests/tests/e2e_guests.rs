@@ -126,7 +126,8 @@ fn live_together(siege: &Siege, kind: Kind, ways: &[&str]) {
     expect_pages();
     for way in WAYS.iter().chain(ways) {
         let how = format!("--how={way}");
-        create("siege:bad", "crash", &["--arg", &how, "--arg", "--status=3"]);
+        // Little memory: a stack that overflows goes through all of it.
+        create("siege:bad", "crash", &["--mem", "4", "--arg", &how, "--arg", "--status=3"]);
         siege.expect_line("siege:bad", &format!("crash: now {way}"));
         assert!(wait_until(|| !siege.is_listed("siege:bad")), "{way}: {:?}", siege.names());
         expect_pages();

@@ -133,6 +133,8 @@ fn processes_that_stand_still() {
         found.len() == 1
     }));
     kill(pid(found[0]), Signal::SIGSTOP).unwrap();
+    // Until it stands still, a signal of a lower number would still come first.
+    assert!(wait_until(|| std::fs::read_to_string(format!("/proc/{}/stat", found[0])).unwrap().contains(") T ")));
     assert_eq!(siege.client(&["destroy", "siege:still"]).code, 0);
     assert!(is_gone(pid(found[0])));
     siege.expect_log("vmmd", "siege:still ended: signal 9");

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use fulmar_tests::built::{Kind, configs};
+
 use crate::build;
 use crate::steps::{Done, Failure, cargo, root, step, target};
 
@@ -34,9 +36,10 @@ pub(crate) fn checks() -> Done {
         command
     };
     step("formatting of the unikernels", &mut guests(&["fmt", "--all", "--check"]))?;
-    for config in ["hvt.toml", "spt.toml"] {
-        let arguments = ["clippy", "--release", "--locked", "--config", config, "--", "--deny", "warnings"];
-        step(&format!("lints of the unikernels, {config}"), &mut guests(&arguments))?;
+    for kind in [Kind::Hvt, Kind::Spt] {
+        let mut clippy = guests(&["clippy", "--release", "--locked"]);
+        clippy.args(configs(kind)).args(["--", "--deny", "warnings"]);
+        step(&format!("lints of the unikernels for {}", kind.name()), &mut clippy)?;
     }
     let mut documentation = cargo(&["doc", "--workspace", "--locked", "--no-deps", "--document-private-items"]);
     step("documentation", documentation.env("RUSTDOCFLAGS", "--deny warnings"))?;

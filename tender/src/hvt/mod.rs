@@ -32,7 +32,8 @@ use crate::load::{Layout, load};
 use crate::memory::{Memory, Protection};
 use crate::refusal::{OptionFault, Refusal};
 use crate::report;
-use crate::seccomp::{Argument, Filter, Row};
+use crate::seccomp::{Argument, Row};
+use crate::stages::Prepared;
 use crate::start::{Given, Image};
 use crate::status;
 use crate::sys::Errno;
@@ -51,25 +52,8 @@ const MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// `HVT_FEATURE_RING_IO`.
 const FEATURE_RING: u64 = 1;
 
-/// All is open, the image is in place, the processor is set up.
-pub(crate) struct Prepared {
-    guest: Guest,
-    /// What is left to the tender of the kernel.
-    pub(crate) rows: Vec<Row>,
-}
-
-/// No system call is left but those that hypercalls need.
-pub(crate) struct Confined {
-    guest: Guest,
-}
-
-/// The guest, about to run.
-pub(crate) struct Running {
-    guest: Guest,
-}
-
 /// What the guest runs on. It is never dropped: the process ends with the guest.
-struct Guest {
+pub(crate) struct Guest {
     memory: &'static Memory,
     layout: Layout,
     devices: &'static Devices,
@@ -94,53 +78,41 @@ enum Event {
     Debug,
 }
 
-impl Prepared {
-    /// Makes the machine and fills its memory.
-    pub(crate) fn new(given: Given, image: &Image) -> Result<Prepared, Refusal> {
-        let Given { memory_bytes, exec_heap, net_ring, kvm, command_line, devices, core, gdb } = given;
-        if exec_heap {
-            return Err(Refusal::Option { option: "--x-exec-heap".into(), fault: OptionFault::SptOnly });
-        }
-        let kvm = kvm.ok_or_else(|| kvm_step("Could not open: /dev/kvm")(Errno(libc::ENODEV)))?;
-        let machine = Machine::new(kvm)?;
-        let wants_ring = net_ring && devices.has(DeviceKind::Net) && machine.has_port_events();
-        let Size { mapped, guest: end } = size(memory_bytes, wants_ring)?;
-        let mut memory = Memory::anywhere(mapped, end)?;
-        machine.set_memory(&memory)?;
-        let protection = if gdb.is_some() { Protection::Open } else { Protection::NeverExecutable };
-        let layout = load(&mut memory, &image.file, &image.elf, protection).map_err(image.wrong())?;
-        let no_room = |_| Refusal::Host { what: "No room for the boot information: give it more memory".into() };
-        cpu::write_tables(&mut memory).map_err(no_room)?;
-        let (vcpu, tsc_hz) = machine.vcpu(&cpu::system_registers(), &cpu::registers(image.elf.entry, end))?;
-        let waiting = Waiting::new(&devices)?;
-
-        let placed = boot::place(BOOT_INFO, BOOT_INFO_BYTES as u64, &devices);
-        let ring_address = if wants_ring { end } else { 0 };
-        let features = if wants_ring { FEATURE_RING } else { 0 };
-        let mut info = Vec::with_capacity(BOOT_INFO_BYTES);
-        for number in [end, layout.image_end, tsc_hz, placed.command_line, placed.manifest, features, ring_address] {
-            info.extend(number.to_le_bytes());
-        }
-        boot::write(&mut memory, BOOT_INFO, &info, placed, &devices, &command_line).map_err(no_room)?;
-
-        requests::watch(core.is_some(), gdb.is_some())?;
-        let (memory, devices): (&'static _, &'static _) = (Box::leak(Box::new(memory)), Box::leak(Box::new(devices)));
-        let ring = wants_ring.then(|| start_ring(&machine, memory, devices)).transpose()?;
-        let debugger = gdb.as_ref().map(Debugger::wait_for).transpose()?;
-        let guest =
-            Guest { memory, layout, devices, vcpu, waiting, waits: None, ring, core, debugger, _machine: machine };
-        let rows = rows(&guest);
-        Ok(Prepared { guest, rows })
+/// Makes the machine and fills its memory.
+pub(crate) fn prepare(given: Given, image: &Image) -> Result<Prepared<Guest>, Refusal> {
+    let Given { memory_bytes, exec_heap, net_ring, kvm, command_line, devices, core, gdb } = given;
+    if exec_heap {
+        return Err(Refusal::Option { option: "--x-exec-heap".into(), fault: OptionFault::SptOnly });
     }
+    let kvm = kvm.ok_or_else(|| kvm_step("Could not open: /dev/kvm")(Errno(libc::ENODEV)))?;
+    let machine = Machine::new(kvm)?;
+    let wants_ring = net_ring && devices.has(DeviceKind::Net) && machine.has_port_events();
+    let Size { mapped, guest: end } = size(memory_bytes, wants_ring)?;
+    let mut memory = Memory::anywhere(mapped, end)?;
+    machine.set_memory(&memory)?;
+    let protection = if gdb.is_some() { Protection::Open } else { Protection::NeverExecutable };
+    let layout = load(&mut memory, &image.file, &image.elf, protection).map_err(image.wrong())?;
+    let no_room = |_| Refusal::Host { what: "No room for the boot information: give it more memory".into() };
+    cpu::write_tables(&mut memory).map_err(no_room)?;
+    let (vcpu, tsc_hz) = machine.vcpu(&cpu::system_registers(), &cpu::registers(image.elf.entry, end))?;
+    let waiting = Waiting::new(&devices)?;
 
-    /// Gives up every system call that hypercalls do not need. From here on nothing is allocated or dropped.
-    pub(crate) fn confine(self) -> Result<Confined, Refusal> {
-        let Prepared { guest, rows } = self;
-        Filter::compile(&rows).confine()?;
-        // Their memory cannot be given back under the filter.
-        std::mem::forget(rows);
-        Ok(Confined { guest })
+    let placed = boot::place(BOOT_INFO, BOOT_INFO_BYTES as u64, &devices);
+    let ring_address = if wants_ring { end } else { 0 };
+    let features = if wants_ring { FEATURE_RING } else { 0 };
+    let mut info = Vec::with_capacity(BOOT_INFO_BYTES);
+    for number in [end, layout.image_end, tsc_hz, placed.command_line, placed.manifest, features, ring_address] {
+        info.extend(number.to_le_bytes());
     }
+    boot::write(&mut memory, BOOT_INFO, &info, placed, &devices, &command_line).map_err(no_room)?;
+
+    requests::watch(core.is_some(), gdb.is_some())?;
+    let (memory, devices): (&'static _, &'static _) = (Box::leak(Box::new(memory)), Box::leak(Box::new(devices)));
+    let ring = wants_ring.then(|| start_ring(&machine, memory, devices)).transpose()?;
+    let debugger = gdb.as_ref().map(Debugger::wait_for).transpose()?;
+    let guest = Guest { memory, layout, devices, vcpu, waiting, waits: None, ring, core, debugger, _machine: machine };
+    let rows = rows(&guest);
+    Ok(Prepared::new(guest, rows))
 }
 
 fn start_ring(
@@ -156,24 +128,15 @@ fn start_ring(
     Ok(ring)
 }
 
-impl Confined {
-    /// Ready to let the guest run.
-    pub(crate) fn run(self) -> Running {
-        Running { guest: self.guest }
-    }
-}
-
-impl Running {
-    /// Runs the guest to its end, which is this process's end.
-    pub(crate) fn until_end(self) -> ! {
-        let mut guest = self.guest;
-        let outcome = match guest.debugger.take() {
-            Some(debugger) => debugger.serve(&mut guest),
-            None => guest.run_on(),
+impl crate::stages::Guest for Guest {
+    fn run(mut self) -> ! {
+        let outcome = match self.debugger.take() {
+            Some(debugger) => debugger.serve(&mut self),
+            None => self.run_on(),
         };
         match outcome {
-            Ok((status, cookie)) => guest.halted(status, cookie),
-            Err(death) => guest.died(death),
+            Ok((status, cookie)) => self.halted(status, cookie),
+            Err(death) => self.died(death),
         }
     }
 }

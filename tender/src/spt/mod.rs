@@ -14,7 +14,8 @@ use crate::memory::{Memory, Protection};
 use crate::raw::{self, OWN_EXIT};
 use crate::refusal::{OptionFault, Refusal};
 use crate::report;
-use crate::seccomp::{Argument, Filter, Row};
+use crate::seccomp::{Argument, Row};
+use crate::stages::Prepared;
 use crate::start::{Given, Image};
 use crate::status::{self, RECORD_BYTES};
 use crate::waiting::Waiting;
@@ -27,67 +28,39 @@ const BOOT_INFO_BYTES: usize = 40;
 /// More than any address at which the kernel puts a position-independent tender.
 const MEMORY_BYTES_MAX: u64 = 1 << 46;
 
-/// All is open, the image is in place.
-pub(crate) struct Prepared {
-    guest: Guest,
-    /// What is left to the guest of the kernel.
-    pub(crate) rows: Vec<Row>,
-}
-
-/// No system call is left but the guest's.
-pub(crate) struct Confined {
-    guest: Guest,
-}
-
-/// The guest, about to take over.
-pub(crate) struct Running {
-    guest: Guest,
-}
-
 /// What the guest runs on. It is never dropped: the process ends with the guest.
-struct Guest {
+pub(crate) struct Guest {
     scene: &'static Scene,
     devices: Devices,
     waiting: Waiting,
     entry: u64,
 }
 
-impl Prepared {
-    /// Maps and fills the guest's memory, and makes what it waits with.
-    pub(crate) fn new(given: Given, image: &Image) -> Result<Prepared, Refusal> {
-        let Given { memory_bytes, exec_heap, kvm, net_ring, command_line, devices, core, gdb, .. } = given;
-        for (hvt_only, option) in
-            [(kvm.is_some_and(|kvm| kvm.is_asked_for), "--kvm"), (!net_ring, "--no-net-ring"), (gdb.is_some(), "--gdb")]
-        {
-            if hvt_only {
-                return Err(Refusal::Option { option: option.into(), fault: OptionFault::HvtOnly });
-            }
+/// Maps and fills the guest's memory, and makes what it waits with.
+pub(crate) fn prepare(given: Given, image: &Image) -> Result<Prepared<Guest>, Refusal> {
+    let Given { memory_bytes, exec_heap, kvm, net_ring, command_line, devices, core, gdb, .. } = given;
+    for (hvt_only, option) in
+        [(kvm.is_some_and(|kvm| kvm.is_asked_for), "--kvm"), (!net_ring, "--no-net-ring"), (gdb.is_some(), "--gdb")]
+    {
+        if hvt_only {
+            return Err(Refusal::Option { option: option.into(), fault: OptionFault::HvtOnly });
         }
-        if memory_bytes > MEMORY_BYTES_MAX {
-            return Err(Refusal::MemoryLarge { bytes: memory_bytes, bytes_max: MEMORY_BYTES_MAX });
-        }
-        if exec_heap {
-            report::say(format_args!("WARNING: --x-exec-heap: the guest's heap and stack can be executed"));
-        }
-        let mut memory = Memory::identical(MEMORY_START, memory_bytes, exec_heap)?;
-        let waiting = Waiting::new(&devices)?;
-        let layout = load(&mut memory, &image.file, &image.elf, Protection::Exact).map_err(image.wrong())?;
-        lay_out(&mut memory, &layout, &devices, &waiting, &command_line)
-            .map_err(|_| Refusal::Host { what: "No room for the boot information: give it more memory".into() })?;
-        let scene = faults::watch(Scene { memory, layout, core })?;
-        let guest = Guest { scene, devices, waiting, entry: image.elf.entry };
-        let rows = rows(&guest);
-        Ok(Prepared { guest, rows })
     }
-
-    /// Gives up every system call that the guest does not need. From here on nothing is allocated or dropped.
-    pub(crate) fn confine(self) -> Result<Confined, Refusal> {
-        let Prepared { guest, rows } = self;
-        Filter::compile(&rows).confine()?;
-        // Their memory cannot be given back under the filter.
-        std::mem::forget(rows);
-        Ok(Confined { guest })
+    if memory_bytes > MEMORY_BYTES_MAX {
+        return Err(Refusal::MemoryLarge { bytes: memory_bytes, bytes_max: MEMORY_BYTES_MAX });
     }
+    if exec_heap {
+        report::say(format_args!("WARNING: --x-exec-heap: the guest's heap and stack can be executed"));
+    }
+    let mut memory = Memory::identical(MEMORY_START, memory_bytes, exec_heap)?;
+    let waiting = Waiting::new(&devices)?;
+    let layout = load(&mut memory, &image.file, &image.elf, Protection::Exact).map_err(image.wrong())?;
+    lay_out(&mut memory, &layout, &devices, &waiting, &command_line)
+        .map_err(|_| Refusal::Host { what: "No room for the boot information: give it more memory".into() })?;
+    let scene = faults::watch(Scene { memory, layout, core })?;
+    let guest = Guest { scene, devices, waiting, entry: image.elf.entry };
+    let rows = rows(&guest);
+    Ok(Prepared::new(guest, rows))
 }
 
 /// Writes what the guest is told at the start.
@@ -108,17 +81,10 @@ fn lay_out(
     boot::write(memory, BOOT_INFO, &info, placed, devices, command_line)
 }
 
-impl Confined {
-    /// Hands the process to the guest.
-    pub(crate) fn run(self) -> Running {
-        Running { guest: self.guest }
-    }
-}
-
-impl Running {
+impl crate::stages::Guest for Guest {
     /// Jumps into the guest. The process ends with the guest's own exit status.
-    pub(crate) fn enter(self) -> ! {
-        let guest = std::mem::ManuallyDrop::new(self.guest);
+    fn run(self) -> ! {
+        let guest = std::mem::ManuallyDrop::new(self);
         let stack = guest.scene.memory.end() - 8;
         raw::forget_thread_storage();
         // SAFETY: the loader has checked that the entry lies in the guest's memory, and the stack is its last 8 bytes, as

@@ -94,7 +94,7 @@ pub(crate) fn run_if_asked() -> Option<i32> {
             }
             return Some(0);
         }
-        ["without", index] => prepared.remove_row(index.parse().unwrap()),
+        ["without", index] => drop(prepared.rows().remove(index.parse().unwrap())),
         ["whole"] => {}
         ["call", name] => {
             let Forbidden { number, arguments: [a, b, c, d], .. } =
