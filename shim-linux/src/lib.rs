@@ -49,7 +49,7 @@ pub struct LinuxShim {
     /// Held open, so that it can be executed by users who cannot reach its folder, and an upgrade does not mix versions.
     tender: Option<File>,
     kvm: Option<File>,
-    /// Where tenders start: one for all of them, since each costs the kernel half a millisecond and half a MiB.
+    /// Where tenders start: one for all of them, since each costs the kernel half a millisecond and some 150 KiB.
     empty_network: Option<File>,
     net_control: OwnedFd,
     uid_base: Option<u32>,

@@ -30,7 +30,7 @@ pub(crate) struct View {
 
 /// Gives up what whoever started us has. The network and the root folder are given up where the kernel lets us, by our own
 /// right or by that of a new user namespace; the rest must succeed. A network namespace takes the kernel half a millisecond
-/// and half a MiB, so whoever starts many tenders starts them in an empty one.
+/// and some 150 KiB, so whoever starts many tenders starts them in an empty one.
 pub(crate) fn give_up(wanted: Option<User>) -> Result<View, Refusal> {
     let is_empty = tap::network_is_empty();
     let mut view =

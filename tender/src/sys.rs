@@ -4,6 +4,7 @@
 
 use std::ffi::CStr;
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// An error number of the operating system, shown as its text.
@@ -204,7 +205,7 @@ pub(crate) fn block_signals() -> Result<(), Errno> {
 }
 
 /// A stack for handlers of signals, which do not trust the one that a guest has left.
-pub(crate) fn set_signal_stack(stack: &'static mut [u8]) -> Result<(), Errno> {
+pub(crate) fn set_signal_stack(stack: &'static mut [MaybeUninit<u8>]) -> Result<(), Errno> {
     let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
     // SAFETY: the memory is given away for ever.
     check(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }).map(drop)
