@@ -92,13 +92,13 @@ impl CoreFile {
         while address < memory.end() {
             let bytes = (memory.end() - address).min(PAGES as u64 * PAGE_BYTES);
             let outside = |_| Errno(libc::EFAULT);
-            raw::resident(memory.readable(address, bytes).map_err(outside)?, &mut resident)?;
+            raw::resident(memory.pages(address, bytes).map_err(outside)?, &mut resident)?;
             for (page, state) in (address..address + bytes).step_by(PAGE_BYTES as usize).zip(&resident) {
                 if state & 1 == 0 {
                     continue;
                 }
                 let offset = MEMORY_OFFSET + (page - memory.start());
-                match raw::pwrite_guest(self.fd(), memory.readable(page, PAGE_BYTES).map_err(outside)?, offset) {
+                match raw::pwrite_guest(self.fd(), memory.pages(page, PAGE_BYTES).map_err(outside)?, offset) {
                     Ok(_) => written += 1,
                     // A page that even the guest cannot read.
                     Err(Errno(libc::EFAULT)) => {}

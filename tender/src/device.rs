@@ -155,10 +155,13 @@ fn take(manifest: &Manifest, drafts: &mut [Draft], name: String, what: Opened) -
         Opened::Tap(_) | Opened::Mac(_) => DeviceKind::Net,
         Opened::Disk(..) | Opened::SectorBytes(_) => DeviceKind::Block,
     };
-    let handle = manifest.handle(&name, kind);
-    let Some(draft) = handle.and_then(|handle| drafts.get_mut(handle.checked_sub(1)?)) else {
+    let index = manifest.handle(&name, kind).and_then(|handle| handle.checked_sub(1));
+    let Some(index) = index.filter(|index| *index < drafts.len()) else {
         return Err(OptionFault::Undeclared { name, kind, declared: declared(manifest) });
     };
+    let has_disk = |disk: &Disk| drafts.iter().any(|other| other.has(disk));
+    let is_taken = matches!(&what, Opened::Disk(Ok(disk), _) if has_disk(disk));
+    let draft = &mut drafts[index];
     let twice = match &what {
         Opened::Tap(_) => draft.tap.is_some(),
         Opened::Mac(_) => draft.mac.is_some(),
@@ -171,6 +174,7 @@ fn take(manifest: &Manifest, drafts: &mut [Draft], name: String, what: Opened) -
     match what {
         Opened::Tap(tap) => draft.tap = Some(tap?),
         Opened::Mac(mac) => draft.mac = Some(mac),
+        Opened::Disk(Ok(_), path) if is_taken => return Err(OptionFault::Disk { path, fault: DiskFault::Used }),
         Opened::Disk(Ok(disk), path) => draft.disk = Some((disk, path)),
         Opened::Disk(Err(fault), path) => return Err(OptionFault::Disk { path, fault }),
         Opened::SectorBytes(bytes) => draft.sector_bytes = Some(bytes),
@@ -178,8 +182,15 @@ fn take(manifest: &Manifest, drafts: &mut [Draft], name: String, what: Opened) -
     Ok(())
 }
 
+impl Draft {
+    /// Whether it has this very disk, by whatever name.
+    fn has(&self, disk: &Disk) -> bool {
+        self.disk.as_ref().is_some_and(|(own, _)| own.identity == disk.identity)
+    }
+}
+
 fn size_disk(name: &str, disk: Disk, path: String, sector_bytes: u16) -> Result<Attachment, Refusal> {
-    let Disk { file, capacity_bytes } = disk;
+    let Disk { file, capacity_bytes, identity: _ } = disk;
     if capacity_bytes < u64::from(sector_bytes) || !capacity_bytes.is_multiple_of(u64::from(sector_bytes)) {
         return Err(Refusal::BlockSize { name: name.to_owned(), path, capacity: capacity_bytes, sector_bytes });
     }

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use crate::inherited::Inherited;
 use crate::refusal::DiskFault;
@@ -16,6 +16,8 @@ use crate::sys::{self, Errno};
 pub(crate) struct Disk {
     pub(crate) file: File,
     pub(crate) capacity_bytes: u64,
+    /// What tells it from every other one: the file system and the file, or the device.
+    pub(crate) identity: (u64, u64),
 }
 
 /// Opens and locks what the command line says.
@@ -27,16 +29,18 @@ pub(crate) fn open(value: &OsStr, inherited: &mut Inherited) -> Result<Disk, Dis
     if sys::access_mode(file.as_fd()).map_err(DiskFault::Open)? != libc::O_RDWR {
         return Err(DiskFault::Open(Errno(libc::EACCES)));
     }
-    let kind = file.metadata().map_err(|error| DiskFault::Open(error.into()))?.file_type();
+    let metadata = file.metadata().map_err(|error| DiskFault::Open(error.into()))?;
+    let kind = metadata.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(DiskFault::Kind);
     }
     sys::lock(file.as_fd()).map_err(|errno| match errno {
-        Errno(libc::EWOULDBLOCK) => DiskFault::Used,
+        Errno(libc::EWOULDBLOCK | libc::EACCES) => DiskFault::Used,
         errno => DiskFault::Lock(errno),
     })?;
     let capacity_bytes = (&file).seek(SeekFrom::End(0)).map_err(|error| DiskFault::Capacity(error.into()))?;
-    Ok(Disk { file, capacity_bytes })
+    let identity = if kind.is_file() { (metadata.dev(), metadata.ino()) } else { (0, metadata.rdev()) };
+    Ok(Disk { file, capacity_bytes, identity })
 }
 
 /// A block device is opened for ourselves alone (`O_EXCL`), which fails while the host has it mounted.

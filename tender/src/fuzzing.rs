@@ -36,7 +36,7 @@ pub fn image(bytes: &[u8]) {
         match load(&mut memory, bytes, &elf, protection) {
             Ok(layout) => {
                 for address in [0, elf.entry, layout.image_end, memory.end(), u64::MAX] {
-                    let _ = (layout.place(address).to_string(), layout.is_readable(address));
+                    let _ = (layout.place(address).to_string(), memory.u64_at(address));
                 }
             }
             Err(error) => drop(format!("{error:?}")),

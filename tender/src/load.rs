@@ -84,15 +84,6 @@ impl Layout {
             () => Place::Heap,
         }
     }
-
-    /// Whether the tender may look at what lies there within its own process.
-    pub(crate) fn is_readable(&self, address: u64) -> bool {
-        match self.place(address) {
-            Place::Segment { access } => access.readable,
-            Place::Heap | Place::Low => true,
-            Place::Outside => false,
-        }
-    }
 }
 
 impl fmt::Display for Place {

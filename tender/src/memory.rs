@@ -25,6 +25,8 @@ pub(crate) struct Memory {
     is_guarded: bool,
     /// What the loader has made read-only, in ascending order.
     read_only: Vec<Range<u64>>,
+    /// What the loader has taken away even from us.
+    unreadable: Vec<Range<u64>>,
 }
 
 // SAFETY: the pointer is to a mapping that lives as long as the process; through a shared reference it is reached only by
@@ -89,6 +91,7 @@ impl Memory {
             mapped_bytes: bytes,
             is_guarded: true,
             read_only: Vec::new(),
+            unreadable: Vec::new(),
         };
         // SAFETY: pages of the mapping that was just made.
         let opened = unsafe { libc::mprotect(host.cast(), bytes as usize, libc::PROT_READ | libc::PROT_WRITE) };
@@ -100,7 +103,15 @@ impl Memory {
         let bytes = end.saturating_sub(start);
         let exec = if executable { libc::PROT_EXEC } else { 0 };
         let host = map(Some(start), bytes, libc::PROT_READ | libc::PROT_WRITE | exec)?;
-        Ok(Memory { host, start, end, mapped_bytes: bytes, is_guarded: false, read_only: Vec::new() })
+        Ok(Memory {
+            host,
+            start,
+            end,
+            mapped_bytes: bytes,
+            is_guarded: false,
+            read_only: Vec::new(),
+            unreadable: Vec::new(),
+        })
     }
 
     /// Guest address behind the last byte.
@@ -125,15 +136,22 @@ impl Memory {
 
     /// Bytes of the guest, to read.
     pub(crate) fn readable(&self, address: u64, bytes: u64) -> Result<Readable<'_>, Outside> {
+        if self.unreadable.iter().any(overlaps(address, bytes)) {
+            return Err(Outside { address, bytes });
+        }
+        let host = self.host(address, bytes)?;
+        Ok(Readable { host, bytes, memory: PhantomData })
+    }
+
+    /// Bytes of the guest for the kernel alone, which minds by itself whether they can be read.
+    pub(crate) fn pages(&self, address: u64, bytes: u64) -> Result<Readable<'_>, Outside> {
         let host = self.host(address, bytes)?;
         Ok(Readable { host, bytes, memory: PhantomData })
     }
 
     /// Bytes of the guest, to write: never what is read-only, never what lies below the image.
     pub(crate) fn writable(&self, address: u64, bytes: u64) -> Result<Writable<'_>, Outside> {
-        let overlaps =
-            |range: &Range<u64>| bytes > 0 && range.start < address.saturating_add(bytes) && address < range.end;
-        if address < LOAD_ADDRESS_MIN || self.read_only.iter().any(overlaps) {
+        if address < LOAD_ADDRESS_MIN || self.read_only.iter().any(overlaps(address, bytes)) {
             return Err(Outside { address, bytes });
         }
         let host = self.host(address, bytes)?;
@@ -227,6 +245,10 @@ impl Memory {
         if unsafe { libc::mprotect(host.cast(), bytes as usize, flags) } != 0 {
             return Err(Errno::last());
         }
+        // A processor may have a way to execute what cannot be read.
+        if flags & (libc::PROT_READ | libc::PROT_WRITE) == 0 {
+            self.unreadable.push(pages.clone());
+        }
         if !access.writable {
             self.read_only.push(pages);
         }
@@ -275,6 +297,11 @@ impl Drop for Memory {
         // SAFETY: the whole mapping and nothing else, to which nobody has a reference any more.
         unsafe { libc::munmap(host.cast(), bytes as usize) };
     }
+}
+
+/// Whether a range has bytes of these.
+fn overlaps(address: u64, bytes: u64) -> impl Fn(&Range<u64>) -> bool {
+    move |range| bytes > 0 && range.start < address.saturating_add(bytes) && address < range.end
 }
 
 /// Makes a new mapping that replaces none, at an address or anywhere.
@@ -348,6 +375,21 @@ mod tests {
         let mut bytes = [0; 2];
         memory.copy_out(2 * MIB + 4096, &mut bytes).unwrap();
         assert_eq!(&bytes, b"ok");
+    }
+
+    /// Pages that a segment without any permission has left to nobody: to look at them would end us.
+    #[test]
+    fn nobody_reads_what_nobody_may() {
+        let mut memory = four_mib();
+        let nothing = Access { readable: false, writable: false, executable: false };
+        memory.protect(2 * MIB..2 * MIB + 4096, nothing, Protection::NeverExecutable).unwrap();
+        for address in [2 * MIB - 7, 2 * MIB, 2 * MIB + 4095] {
+            assert_eq!(memory.u64_at(address), Err(Outside { address, bytes: 8 }));
+            assert!(memory.writable(address, 8).is_err() && memory.copy_out(address, &mut [0; 8]).is_err());
+        }
+        let code = Access { readable: false, writable: false, executable: true };
+        memory.protect(3 * MIB..3 * MIB + 4096, code, Protection::NeverExecutable).unwrap();
+        assert_eq!(memory.u64_at(3 * MIB), Ok(0));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::arch::asm;
 use std::os::fd::RawFd;
 
 use crate::memory::{Readable, Writable};
+use crate::seccomp::{Argument, Row};
 use crate::sys::Errno;
 
 /// What `exit_group` is given beside the status, so that a filter knows the tender's own end from a guest's.
@@ -102,11 +103,25 @@ pub(crate) unsafe fn ioctl_with<T>(on: RawFd, request: u64, argument: &mut T) ->
     unsafe { call(libc::SYS_ioctl, [fd(on), request, address, 0, 0, 0]) }.map(|result| result as i32)
 }
 
-/// Waits until something in an epoll set can be read.
-pub(crate) fn epoll_wait(set: RawFd, events: &mut [libc::epoll_event]) -> Result<usize, Errno> {
-    let (data, room, forever) = (events.as_mut_ptr().expose_provenance() as u64, events.len() as u64, u64::MAX);
+/// Waits until something in an epoll set can be read, or for this many milliseconds, -1 being for ever.
+pub(crate) fn epoll_wait(set: RawFd, events: &mut [libc::epoll_event], ms: i32) -> Result<usize, Errno> {
+    let (data, room, ms) = (events.as_mut_ptr().expose_provenance() as u64, events.len() as u64, ms as u64);
     // SAFETY: the kernel writes at most `room` events into `events`.
-    unsafe { call(libc::SYS_epoll_pwait, [fd(set), data, room, forever, 0, 0]) }.map(|count| count as usize)
+    unsafe { call(libc::SYS_epoll_pwait, [fd(set), data, room, ms, 0, 0]) }.map(|count| count as usize)
+}
+
+/// Whether a descriptor takes a line now, without any wait.
+pub(crate) fn is_writable(of: RawFd) -> bool {
+    let mut question = libc::pollfd { fd: of, events: libc::POLLOUT, revents: 0 };
+    let address = (&raw mut question).expose_provenance() as u64;
+    // SAFETY: the kernel reads and writes one `pollfd`.
+    let ready = unsafe { call(libc::SYS_poll, [address, 1, 0, 0, 0, 0]) };
+    ready == Ok(1) && question.revents & libc::POLLOUT != 0
+}
+
+/// What a filter must let through for [`is_writable`].
+pub(crate) fn is_writable_row() -> Row {
+    Row::new(libc::SYS_poll, &[Argument::Is(1, 1), Argument::Is(2, 0)], "saying no line that would have to wait")
 }
 
 /// Waits until a descriptor can be read, or a signal comes.
@@ -119,11 +134,12 @@ pub(crate) fn wait_writable(of: RawFd) -> Result<(), Errno> {
     wait(of, libc::POLLOUT)
 }
 
+/// By `ppoll`: unlike `poll` it is begun anew by its own number after a process has stood still.
 fn wait(of: RawFd, events: i16) -> Result<(), Errno> {
     let mut wait = libc::pollfd { fd: of, events, revents: 0 };
     let address = (&raw mut wait).expose_provenance() as u64;
-    // SAFETY: the kernel reads and writes one `pollfd`.
-    match unsafe { call(libc::SYS_poll, [address, 1, u64::MAX, 0, 0, 0]) } {
+    // SAFETY: the kernel reads and writes one `pollfd`; there is no time and no mask.
+    match unsafe { call(libc::SYS_ppoll, [address, 1, 0, 0, 0, 0]) } {
         Ok(_) | Err(Errno(libc::EINTR)) => Ok(()),
         Err(errno) => Err(errno),
     }
@@ -156,6 +172,13 @@ pub(crate) fn forget_thread_storage() {
     const ARCH_SET_FS: u64 = 0x1002;
     // SAFETY: no memory is involved; whoever calls it looks at no thread-local storage any more.
     let _ = unsafe { call(libc::SYS_arch_prctl, [ARCH_SET_FS, 0, 0, 0, 0, 0]) };
+}
+
+/// Makes a system call that no filter of ours allows, to die of it as a guest does.
+pub(crate) fn trespass() -> ! {
+    // SAFETY: no memory is involved.
+    let _ = unsafe { call(libc::SYS_getpid, [0; 6]) };
+    exit(128 + libc::SIGSYS)
 }
 
 /// Ends the process at once, as the tender's own decision.

@@ -136,7 +136,22 @@ impl fmt::Display for Refusal {
                 bytes_max >> 20
             ),
             Refusal::User { user, errno } => {
-                write!(f, "Could not become user {user}: {errno}: start it as root, or leave --user out")
+                write!(
+                    f,
+                    "Could not become user {user}: {errno}: start it as root, or give --user its own user and group"
+                )
+            }
+            Refusal::Status { place, errno: Errno(libc::EEXIST) } => {
+                write!(
+                    f,
+                    "Could not record the guest's status: {place} holds something else: give it a place of its own"
+                )
+            }
+            Refusal::Status { place, errno: Errno(libc::ENOSTR) } => {
+                write!(
+                    f,
+                    "Could not record the guest's status: {place} is neither a pipe nor a socket: give it one of these"
+                )
             }
             Refusal::Status { place, errno } => {
                 write!(f, "Could not record the guest's status: {place}: {errno}: give it a place that can be written")

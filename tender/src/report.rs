@@ -3,33 +3,43 @@
 
 use std::fmt::{self, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::load::Layout;
 use crate::memory::Memory;
 use crate::raw;
 
 /// Bytes of a line, at most; what is longer is cut.
-const LINE_BYTES_MAX: usize = 1024;
+pub(crate) const LINE_BYTES_MAX: usize = 1024;
 /// Bytes of code that a report of a fault shows.
 const CODE_BYTES: usize = 16;
 /// Words of the stack that it shows.
 const STACK_WORDS: usize = 8;
 
 static PROGRAM: OnceLock<String> = OnceLock::new();
+static GUEST_HAS_BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// From here on nothing that is said may wait.
+pub(crate) fn guest_begins() {
+    GUEST_HAS_BEGUN.store(true, Relaxed);
+}
 
 /// Sets the name before each line, once.
 pub(crate) fn set_program(name: &str) {
     PROGRAM.get_or_init(|| name.to_owned());
 }
 
-/// Says one line.
+/// Says one line. Once a guest has begun, a line that stderr has no room for is lost: the guest can fill the pipe, and is not
+/// to stop us from ending it.
 pub(crate) fn say(text: fmt::Arguments<'_>) {
     let mut line = Line::<LINE_BYTES_MAX>::new();
     let program = PROGRAM.get().map_or("fulmar-tender", String::as_str);
     // A line that is cut is still said.
     let _ = write!(line, "{program}: {text}");
-    // There is nobody left to tell that stderr is gone.
-    let _ = raw::write(2, line.ended());
+    if !GUEST_HAS_BEGUN.load(Relaxed) || raw::is_writable(2) {
+        // There is nobody left to tell that stderr is gone.
+        let _ = raw::write(2, line.ended());
+    }
 }
 
 /// The registers of a guest where it met its fault.
@@ -102,22 +112,21 @@ pub(crate) fn say_registers(memory: &Memory, layout: &Layout, registers: &Regist
     say(format_args!("  rsi={rsi:#018x} rdi={rdi:#018x} r8 ={r8:#018x} r9 ={r9:#018x}"));
     say(format_args!("  r10={r10:#018x} r11={r11:#018x} r12={r12:#018x} r13={r13:#018x}"));
     say(format_args!("  r14={r14:#018x} r15={r15:#018x}"));
-    say_memory(memory, layout, rip, rsp);
+    say_memory(memory, rip, rsp);
 }
 
 /// Says what lies at these two addresses, as far as the guest's memory goes.
-fn say_memory(memory: &Memory, layout: &Layout, rip: u64, rsp: u64) {
-    let visible = |address: u64, bytes: u64| layout.is_readable(address) && layout.is_readable(address + (bytes - 1));
+fn say_memory(memory: &Memory, rip: u64, rsp: u64) {
     let mut code = [0; CODE_BYTES];
-    if visible(rip, CODE_BYTES as u64) && memory.copy_out(rip, &mut code).is_ok() {
+    if memory.copy_out(rip, &mut code).is_ok() {
         say(format_args!("  at rip: {}", Spaced(&code, |byte, f| write!(f, "{byte:02x}"))));
     }
     let mut words = [0; STACK_WORDS];
     let mut count = 0;
     for (address, word) in (rsp..memory.end().saturating_sub(7)).step_by(8).zip(&mut words) {
-        match visible(address, 8).then(|| memory.u64_at(address)) {
-            Some(Ok(value)) => *word = value,
-            _ => break,
+        match memory.u64_at(address) {
+            Ok(value) => *word = value,
+            Err(_) => break,
         }
         count += 1;
     }

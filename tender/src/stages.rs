@@ -2,6 +2,7 @@
 //! no system call left that neither of them needs, and a guest that runs.
 
 use crate::refusal::Refusal;
+use crate::report;
 use crate::seccomp::{Filter, Row};
 
 /// What a kind of tender runs.
@@ -43,6 +44,7 @@ impl<G: Guest> Prepared<G> {
         Filter::compile(&rows).confine()?;
         // Their memory cannot be given back under the filter.
         std::mem::forget(rows);
+        report::guest_begins();
         Ok(Confined { guest })
     }
 }

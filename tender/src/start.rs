@@ -3,9 +3,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -20,7 +21,7 @@ use crate::load::LoadError;
 use crate::privilege::{self, View};
 use crate::refusal::Refusal;
 use crate::seccomp::Row;
-use crate::status::{self, Record, Sinks};
+use crate::status::{self, RECORD_BYTES, Record, Sinks};
 use crate::sys::Errno;
 use crate::{hvt, report, spt, stages, sys};
 
@@ -59,11 +60,11 @@ pub fn prepare(program: &str, words: Vec<OsString>) -> Result<Prepared, i32> {
     report::set_program(program);
     match arguments::parse(words).map_err(failed)? {
         Request::Help => {
-            eprint!("{}", arguments::usage(program));
+            answer(&arguments::usage(program));
             Err(1)
         }
         Request::Version => {
-            eprintln!("{program} tender, version {}\nABI version 2", env!("CARGO_PKG_VERSION"));
+            answer(&format!("{program} tender, version {}\nABI version 2\n", env!("CARGO_PKG_VERSION")));
             Err(0)
         }
         Request::Run(arguments) => run(program, arguments).map_err(failed),
@@ -73,8 +74,13 @@ pub fn prepare(program: &str, words: Vec<OsString>) -> Result<Prepared, i32> {
 fn run(program: &str, arguments: RunArguments) -> Result<Prepared, Refusal> {
     let wanted = wanted_by_name(program);
     let opened = Opened::new(program, wanted, arguments)?;
-    let view = privilege::give_up(opened.user)?;
+    let view = privilege::give_up(opened.user, is_debug(program))?;
     opened.load(wanted, view)
+}
+
+fn answer(text: &str) {
+    // Whoever cannot hear it does not want it.
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Says why there is no guest.
@@ -164,9 +170,11 @@ impl Image {
 
 impl Opened {
     fn new(program: &str, wanted: Option<Target>, arguments: RunArguments) -> Result<Opened, Refusal> {
+        let mut inherited = Inherited::take_all(arguments.fds());
+        status::set_sinks(open_sinks(arguments.status_file, arguments.status_fd, &mut inherited)?);
         let debug = &arguments.debug;
         for (is_given, option) in [(debug.core.is_some(), "--dumpcore"), (debug.gdb.is_some(), "--gdb")] {
-            if is_given && !program.ends_with(DEBUG_SUFFIX) {
+            if is_given && !is_debug(program) {
                 return Err(Refusal::DebugForbidden { option });
             }
         }
@@ -174,8 +182,6 @@ impl Opened {
             let what = "Cannot run with personality READ_IMPLIES_EXEC: start it without `setarch -X`".into();
             return Err(Refusal::Host { what });
         }
-        let mut inherited = Inherited::take_all(arguments.fds());
-        status::set_sinks(open_sinks(arguments.status_file, arguments.status_fd, &mut inherited)?);
         let image = ImageFile::open(&arguments.kernel, &mut inherited)?;
         let kvm = match (arguments.kvm, wanted) {
             (Some(number), _) => Some(Kvm { opened: inherited.take(number), is_asked_for: true }),
@@ -234,21 +240,39 @@ impl Opened {
 
 fn open_sinks(file: Option<OsString>, stream: Option<i32>, inherited: &mut Inherited) -> Result<Sinks, Refusal> {
     let open = |path: OsString| {
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         let place = || path.to_string_lossy().into_owned();
-        options.open(&path).map_err(|error| Refusal::Status { place: place(), errno: error.into() })
+        open_record(&path).map_err(|errno| Refusal::Status { place: place(), errno })
     };
-    let take = |number| inherited.take(number).map_err(|errno| Refusal::Status { place: format!("@{number}"), errno });
+    let take = |number| {
+        let is_stream = |fd: OwnedFd| if sys::is_stream(fd.as_fd()) { Ok(fd) } else { Err(Errno(libc::ENOSTR)) };
+        let taken = inherited.take(number).and_then(is_stream);
+        taken.map_err(|errno| Refusal::Status { place: format!("@{number}"), errno })
+    };
     Ok(Sinks { file: file.map(open).transpose()?.map(OwnedFd::from), stream: stream.map(take).transpose()? })
+}
+
+/// A new file for records, or one that holds nothing but a record: whatever else is there stays what it is.
+fn open_record(path: &OsStr) -> Result<File, Errno> {
+    let mut options = File::options();
+    // A pipe that nobody reads is not to be waited for.
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.nlink() != 1 || metadata.len() > RECORD_BYTES as u64 {
+        return Err(Errno(libc::EEXIST));
+    }
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// A socket for a debugger. One that a tender has left behind is taken over.
 fn listen(path: &OsStr) -> Result<UnixListener, Refusal> {
     let refusal =
         |error: std::io::Error| Refusal::Gdb { path: path.to_string_lossy().into_owned(), errno: error.into() };
+    let is_socket = || std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     let is_dead = |error: &std::io::Error| {
         error.kind() == std::io::ErrorKind::AddrInUse
+            && is_socket()
             && std::os::unix::net::UnixStream::connect(path)
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     };
@@ -259,6 +283,10 @@ fn listen(path: &OsStr) -> Result<UnixListener, Refusal> {
         }
         bound => bound.map_err(refusal),
     }
+}
+
+fn is_debug(program: &str) -> bool {
+    program.ends_with(DEBUG_SUFFIX)
 }
 
 /// The kind that the program's name asks for: `solo5-hvt` and `solo5-spt`, also with a version behind (`solo5-hvt.2`) or for

@@ -2,7 +2,8 @@
 //! one at the end, into a file (`--exit-status-file`, the last record alone) or a stream (`--status-fd`, each of them).
 //!
 //! A record has [`RECORD_BYTES`] bytes, always: the filter of an spt guest, in whose process the last record is written, lets
-//! through just that. So a guest can lie about its end, which is its own anyway, and cannot fill a disk.
+//! through just that. So a guest can lie about its end, which is its own anyway, and cannot fill a disk: a file holds one record,
+//! and a stream is a pipe or a socket.
 
 use std::fmt::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -61,7 +62,8 @@ pub(crate) fn record(record: Record) {
         // Whoever reads it sees that it is incomplete; there is nobody else to tell.
         let _ = raw::pwrite(file, &bytes, 0);
     }
-    if let Some(stream) = stream {
+    // A guest may have filled it, and is not to stop us from ending it.
+    if let Some(stream) = stream.filter(|stream| raw::is_writable(*stream)) {
         // A reader that is gone does not matter to the guest.
         let _ = raw::write(stream, &bytes);
     }

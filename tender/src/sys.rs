@@ -49,8 +49,10 @@ pub(crate) fn prepare_process() {
             std::process::exit(1);
         }
     }
-    // SAFETY: to ignore a signal runs no code of ours.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+        // SAFETY: to ignore a signal runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// The number in `@NN`, if that is what this is.
@@ -152,10 +154,26 @@ pub(crate) fn event_create() -> Result<OwnedFd, Errno> {
     own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })
 }
 
-/// Takes the only lock of an open file or disk, for as long as it is open; [`libc::EWOULDBLOCK`] if somebody else has it.
+/// Takes the only lock of an open file or disk, for as long as it is open; [`libc::EWOULDBLOCK`] or [`libc::EACCES`] if
+/// somebody else has it. Two locks: one of the open file, which `vmmd` hands on with it, and one of this process, since two
+/// processes may have been given the same open file.
 pub(crate) fn lock(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: no memory is involved.
-    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
+    // SAFETY: all zero is a valid lock: of everything, from the beginning.
+    let mut whole: libc::flock = unsafe { std::mem::zeroed() };
+    (whole.l_type, whole.l_whence) = (libc::F_WRLCK as i16, libc::SEEK_SET as i16);
+    // SAFETY: the kernel reads `whole`.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLK, &raw const whole) }).map(drop)
+}
+
+/// Whether this is a pipe or a socket.
+pub(crate) fn is_stream(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: all zero is a valid `stat`.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes `stat`.
+    let asked = unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) };
+    asked == 0 && [libc::S_IFIFO, libc::S_IFSOCK].contains(&(stat.st_mode & libc::S_IFMT))
 }
 
 /// How a descriptor was opened: `O_RDWR` and the like.
@@ -179,7 +197,7 @@ pub(crate) fn signal_input(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 /// What a signal calls: its number, what the kernel says of it, where the process stood.
 pub(crate) type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// Lets a signal call this, all others waiting meanwhile. `flags` are those of `sigaction(2)`.
+/// Lets a signal call this, all others waiting meanwhile but those that are to end us. `flags` are those of `sigaction(2)`.
 pub(crate) fn on_signal(signal: i32, handler: Handler, flags: i32) -> Result<(), Errno> {
     // SAFETY: all zero is a valid `sigaction`.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -187,6 +205,10 @@ pub(crate) fn on_signal(signal: i32, handler: Handler, flags: i32) -> Result<(),
     action.sa_flags = libc::SA_SIGINFO | flags;
     // SAFETY: the C library writes `sa_mask`.
     unsafe { libc::sigfillset(&raw mut action.sa_mask) };
+    for end in [libc::SIGTERM, libc::SIGINT] {
+        // SAFETY: the C library writes `sa_mask`.
+        unsafe { libc::sigdelset(&raw mut action.sa_mask, end) };
+    }
     // SAFETY: every handler of ours does only what a handler may.
     check(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }).map(drop)
 }
@@ -258,6 +280,54 @@ pub(crate) fn become_user(user: u32, group: u32) -> Result<(), Errno> {
     check(unsafe { libc::setresgid(group, group, group) })?;
     // SAFETY: no memory is involved.
     check(unsafe { libc::setresuid(user, user, user) }).map(drop)
+}
+
+/// Whether user ids mean here what they mean on the host.
+pub(crate) fn users_are_the_hosts() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Our group id.
+pub(crate) fn group() -> u32 {
+    // SAFETY: it only asks.
+    unsafe { libc::getegid() }
+}
+
+/// Leaves nothing of this process to whoever looks at it: no core file of the kernel's, no `/proc` but root's.
+pub(crate) fn forbid_looks() -> Result<(), Errno> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })?;
+    limit(libc::RLIMIT_CORE, 0)
+}
+
+/// Lets the stack that the process was started with grow to no more than this, bytes: an spt guest has a stack of its own, and
+/// can reach this one.
+pub(crate) fn limit_stack(bytes: u64) -> Result<(), Errno> {
+    limit(libc::RLIMIT_STACK, bytes)
+}
+
+fn limit(resource: libc::__rlimit_resource_t, most: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: the kernel reads `limit`.
+    check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
+}
+
+/// Forgets the environment, which may hold secrets: the strings themselves, which an spt guest can reach.
+pub(crate) fn forget_environment() {
+    unsafe extern "C" {
+        static environ: *const *mut std::ffi::c_char;
+    }
+    // SAFETY: the C library's list, which nobody else changes: there is one thread.
+    let mut entry = unsafe { environ };
+    // SAFETY: the list ends with a null pointer.
+    while let Some(text) = unsafe { entry.as_ref() }.filter(|text| !text.is_null()) {
+        // SAFETY: a string that ends with NUL.
+        let len = unsafe { libc::strlen(*text) };
+        // SAFETY: as many bytes of it, in the memory that the process was started with.
+        unsafe { std::ptr::write_bytes(*text, 0, len) };
+        entry = entry.wrapping_add(1);
+    }
 }
 
 /// Gives up every capability.

@@ -21,6 +21,7 @@ const TUNGETIFF: c_ulong = 0x8004_54d2;
 const SIOCGIFCONF: c_ulong = 0x8912;
 const IFF_TAP: i16 = 2;
 const IFF_NO_PI: i16 = 0x1000;
+const IFF_VNET_HDR: i16 = 0x4000;
 const ETHTOOL_SGSO: u32 = 0x24;
 const ETHTOOL_SGRO: u32 = 0x2c;
 
@@ -111,7 +112,7 @@ pub(crate) fn inherit(fd: OwnedFd, control: Option<&OwnedFd>) -> Result<Tap, Err
     }
     // SAFETY: the kernel has written the flags.
     let flags = unsafe { request.value.flags };
-    if flags & IFF_TAP == 0 || flags & IFF_NO_PI == 0 {
+    if flags & IFF_TAP == 0 || flags & IFF_NO_PI == 0 || flags & IFF_VNET_HDR != 0 {
         return Err(Errno(libc::EINVAL));
     }
     let mtu = match control {

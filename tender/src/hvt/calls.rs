@@ -62,6 +62,7 @@ pub(super) enum Death {
     Device { doing: &'static str, errno: Errno },
     Short { doing: &'static str, done: u64, bytes: u64 },
     Poll { errno: Errno },
+    Ring { requests: u32 },
     Translation { rip: u64 },
     Entry { reason: u64 },
     Internal { suberror: u32, rip: u64 },
@@ -86,6 +87,7 @@ impl fmt::Display for Death {
                 write!(f, "Fatal error when {doing}: only {done} out of {bytes} bytes")
             }
             Death::Poll { errno } => write!(f, "Fatal error when waiting: {errno}"),
+            Death::Ring { requests } => write!(f, "Invalid guest ring: {requests} requests in 1024 slots"),
             Death::Translation { rip } => write!(f, "KVM: host/guest translation fault: rip={rip:#x}"),
             Death::Entry { reason } => write!(f, "KVM: entry failure: hw_entry_failure_reason={reason:#x}"),
             Death::Internal { suberror, rip } => {
@@ -128,11 +130,12 @@ impl Host<'_> {
         Ok(Answer::Wait { at })
     }
 
-    /// Waits as the guest has asked for in the structure at this address; `false` if a signal came before the end of it.
-    pub(super) fn wait(&self, at: u64) -> Result<bool, Death> {
+    /// Waits as the guest has asked for in the structure at this address; `false` if a signal came before the end of it, or
+    /// after this many milliseconds (-1: for ever).
+    pub(super) fn wait(&self, at: u64, ms: i32) -> Result<bool, Death> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX];
-        let count = match raw::epoll_wait(self.waiting.epoll(), &mut events) {
-            Err(Errno(libc::EINTR)) => return Ok(false),
+        let count = match raw::epoll_wait(self.waiting.epoll(), &mut events, ms) {
+            Ok(0) | Err(Errno(libc::EINTR)) => return Ok(false),
             result => result.map_err(|errno| Death::Poll { errno })?,
         };
         let (mut ready, mut nets) = (0u64, 0u32);
@@ -219,10 +222,22 @@ fn place(at: u64, offset: u64) -> u64 {
     at.saturating_add(offset)
 }
 
+/// What a frame is lost by, as frames are: no room, or nobody at the other end. Anything else is the host's fault.
+const LOST: [i32; 8] = [
+    libc::EAGAIN,
+    libc::ENOBUFS,
+    libc::ECONNREFUSED,
+    libc::ECONNRESET,
+    libc::ENOTCONN,
+    libc::EPIPE,
+    libc::ENETDOWN,
+    libc::EHOSTUNREACH,
+];
+
 /// Sends a frame of the guest's. One that the host has no room for is lost, as frames are.
 pub(super) fn send(memory: &Memory, fd: RawFd, data: u64, len: u64) -> Result<(), Death> {
     match raw::write_guest(fd, memory.readable(data, len)?) {
-        Err(Errno(libc::EAGAIN | libc::ENOBUFS)) => Ok(()),
+        Err(Errno(errno)) if LOST.contains(&errno) => Ok(()),
         done => whole("writing", done, len),
     }
 }

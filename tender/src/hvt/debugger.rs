@@ -65,7 +65,11 @@ impl Debugger {
         [
             Row::on_fd(libc::SYS_read, fd, "a debugger's words"),
             Row::on_fd(libc::SYS_write, fd, "answers to a debugger"),
-            Row::new(libc::SYS_poll, &[Argument::Is(1, 1)], "waiting for a debugger's words"),
+            Row::new(
+                libc::SYS_ppoll,
+                &[Argument::Is(1, 1), Argument::Is(2, 0), Argument::Is(3, 0)],
+                "waiting for a debugger's words",
+            ),
             Row::new(libc::SYS_ioctl, &on_vcpu(kvm::SET_REGS), "a debugger sets registers"),
             Row::new(libc::SYS_ioctl, &on_vcpu(kvm::SET_GUEST_DEBUG), "a debugger's steps and breakpoints"),
         ]

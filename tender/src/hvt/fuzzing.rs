@@ -117,7 +117,7 @@ fn call_once(host: &Host<'_>, port: u16, argument: u32, structure: &[u8]) {
     match host.call(port, argument) {
         Ok(Answer::Wait { at }) => {
             if memory.u64_at(at).is_ok_and(|ns| ns <= WAIT_NS_MAX) {
-                let _ = host.wait(at);
+                let _ = host.wait(at, -1);
             }
         }
         Ok(Answer::Halt { cookie, .. }) => drop(Trap::read(memory, cookie)),

@@ -161,6 +161,20 @@ const _: () = assert!(size_of::<Registers>() == 144 && size_of::<SystemRegisters
 const _: () = assert!(size_of::<PortEvent>() == 64 && size_of::<GuestDebug>() == 72);
 const _: () = assert!(size_of::<MemoryRegion>() == 32 && size_of::<Cpuid>() == 8 + 40 * CPUID_ENTRIES_MAX);
 
+/// Takes from a leaf of CPUID what no Solo5 guest needs and what only gives it more of KVM to attack: virtual machines of its
+/// own, performance counters, the hypervisor's own interfaces.
+fn withhold(entry: &mut [u32; 10]) {
+    const VMX: u32 = 1 << 5;
+    const SVM: u32 = 1 << 2;
+    let [leaf, _index, _flags, eax, ebx, ecx, edx, ..] = entry;
+    match *leaf {
+        1 => *ecx &= !VMX,
+        0x8000_0001 => *ecx &= !SVM,
+        0xa | 0x8000_000a | 0x4000_0000..=0x4000_00ff => (*eax, *ebx, *ecx, *edx) = (0, 0, 0, 0),
+        _ => {}
+    }
+}
+
 /// A virtual machine, its memory set.
 pub(super) struct Machine {
     kvm: OwnedFd,
@@ -254,6 +268,8 @@ impl Machine {
         // SAFETY: the request takes this structure, which says itself how much room it has.
         let got = unsafe { raw::ioctl_with(self.kvm.as_raw_fd(), GET_SUPPORTED_CPUID, &mut *cpuid) };
         got.map_err(kvm_step("KVM: ioctl (GET_SUPPORTED_CPUID) failed"))?;
+        let count = usize::try_from(cpuid.count).unwrap_or(0).min(CPUID_ENTRIES_MAX);
+        cpuid.entries.iter_mut().take(count).for_each(withhold);
         // SAFETY: as above.
         let set = unsafe { raw::ioctl_with(vcpu, SET_CPUID2, &mut *cpuid) };
         set.map_err(kvm_step("KVM: ioctl (SET_CPUID2) failed"))?;
@@ -387,4 +403,27 @@ fn own(fd: Result<i32, Errno>) -> Result<OwnedFd, Errno> {
     let fd = fd?;
     // SAFETY: the kernel just gave it to us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    //! What a guest is not told of its processor.
+    use super::*;
+
+    #[test]
+    fn a_guest_sees_no_way_to_make_guests() {
+        for (leaf, wanted) in [
+            (0, [u32::MAX; 4]),
+            (1, [u32::MAX, u32::MAX, !(1 << 5), u32::MAX]),
+            (0x8000_0001, [u32::MAX, u32::MAX, !(1 << 2), u32::MAX]),
+            (0x8000_000a, [0; 4]),
+            (0x4000_0001, [0; 4]),
+            (0xa, [0; 4]),
+        ] {
+            let mut entry = [u32::MAX; 10];
+            entry[0] = leaf;
+            withhold(&mut entry);
+            assert_eq!((entry[0], &entry[3..7]), (leaf, &wanted[..]), "{leaf:#x}");
+        }
+    }
 }

@@ -155,7 +155,7 @@ impl Guest {
     /// Runs to the next exit and handles it, or goes on waiting.
     fn step(&mut self) -> Result<Event, Death> {
         if let Some(at) = self.waits {
-            if self.host().wait(at)? {
+            if self.host().wait(at, requests::patience_ms())? {
                 self.waits = None;
             }
             return Ok(Event::Nothing);
@@ -226,7 +226,11 @@ fn rows(guest: &Guest) -> Vec<Row> {
     let mut rows = vec![
         Row::new(libc::SYS_ioctl, &on_vcpu(kvm::RUN), "running the guest"),
         Row::on_fd(libc::SYS_write, 1, "hypercall puts"),
-        Row::on_fd(libc::SYS_epoll_pwait, guest.waiting.epoll(), "hypercall poll"),
+        Row::new(
+            libc::SYS_epoll_pwait,
+            &[Argument::Is(0, guest.waiting.epoll() as u64), Argument::Is(4, 0)],
+            "hypercall poll",
+        ),
         Row::on_fd(libc::SYS_timerfd_settime, guest.waiting.timer(), "hypercall poll: its timeout"),
         Row::new(libc::SYS_clock_gettime, &wall_clock, "hypercall walltime"),
     ];
@@ -248,6 +252,7 @@ fn rows(guest: &Guest) -> Vec<Row> {
     rows.push(Row::new(libc::SYS_ioctl, &on_vcpu(kvm::GET_REGS), "saying where a guest died"));
     rows.push(Row::new(libc::SYS_ioctl, &on_vcpu(kvm::GET_SREGS), "saying where a guest died: its last page fault"));
     rows.push(Row::on_fd(libc::SYS_write, 2, "saying why a guest died"));
+    rows.push(crate::raw::is_writable_row());
     rows.push(Row::new(libc::SYS_exit_group, &[], "the end"));
     let (file, stream) = status::fds();
     if let Some(file) = file {

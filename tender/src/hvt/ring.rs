@@ -130,13 +130,14 @@ impl<'a> Ring<'a> {
         let (tail, needs_kick) = (self.number(SUBMITTED_TAIL), self.number(NEEDS_KICK));
         let (mut head, mut looks) = (0u32, 0);
         loop {
+            // The guest does not run any more when this is seen: what is in the ring then is all that there will be.
+            let is_last = self.stop.load(SeqCst);
             let end = tail.load(Acquire);
             if head != end {
                 head = self.serve(head, end)?;
                 looks = 0;
-                continue;
             }
-            if self.stop.load(SeqCst) {
+            if is_last {
                 return Ok(());
             }
             if looks < LOOKS {
@@ -158,6 +159,10 @@ impl<'a> Ring<'a> {
 
     /// Does everything from one index to another, and says where it has come to.
     pub(super) fn serve(&self, from: u32, to: u32) -> Result<u32, Death> {
+        let requests = to.wrapping_sub(from);
+        if requests > SLOTS {
+            return Err(Death::Ring { requests });
+        }
         let mut head = from;
         while head != to {
             let slot = slot(head);

@@ -3,7 +3,7 @@
 //! among them: nothing here goes through the C library, and nothing here is needed to keep the guest where it is.
 #![allow(unsafe_code, reason = "what the kernel hands to a handler, and faults made on purpose")]
 
-use std::arch::asm;
+use std::arch::{asm, naked_asm};
 use std::sync::OnceLock;
 
 use crate::core_file::CoreFile;
@@ -20,6 +20,11 @@ const STACK_BYTES: usize = 64 * 1024;
 
 /// The status of a guest that gave up.
 const ABORTED: i32 = 255;
+
+/// `SYS_SECCOMP`: the code of a SIGSYS of our own filter.
+const SYS_SECCOMP: i32 = 1;
+/// Where the number of the call stands in the `siginfo_t` of a SIGSYS.
+const SYSTEM_CALL_AT: usize = 24;
 
 /// Bits of a page fault's error code.
 const WRITE: i64 = 2;
@@ -49,20 +54,41 @@ pub(super) fn watch(scene: Scene) -> Result<&'static Scene, Refusal> {
     READS_FS.get_or_init(sys::has_fs_instructions);
     let scene = SCENE.get_or_init(|| scene);
     for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
-        sys::on_signal(signal, on_fault, libc::SA_ONSTACK | libc::SA_RESETHAND).map_err(step)?;
+        sys::on_signal(signal, enter_on_fault, libc::SA_ONSTACK | libc::SA_RESETHAND).map_err(step)?;
     }
     if end_is_watched(scene.core.as_ref()) {
-        sys::on_signal(libc::SIGSYS, on_exit, libc::SA_ONSTACK).map_err(step)?;
+        sys::on_signal(libc::SIGSYS, enter_on_exit, libc::SA_ONSTACK).map_err(step)?;
     }
     if scene.core.is_some() {
-        sys::on_signal(libc::SIGUSR1, on_request, libc::SA_ONSTACK | libc::SA_RESTART).map_err(step)?;
+        sys::on_signal(libc::SIGUSR1, enter_on_request, libc::SA_ONSTACK | libc::SA_RESTART).map_err(step)?;
     }
     Ok(scene)
 }
 
+/// A handler's first instructions: the guest may have asked for faults on accesses that are not aligned, and the kernel leaves
+/// that as it is.
+macro_rules! entry {
+    ($entry:ident, $handler:ident) => {
+        #[unsafe(naked)]
+        extern "C" fn $entry(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+            naked_asm!("pushfq", "and qword ptr [rsp], -0x40001", "popfq", "jmp {}", sym $handler)
+        }
+    };
+}
+
+entry!(enter_on_fault, on_fault);
+entry!(enter_on_exit, on_exit);
+entry!(enter_on_request, on_request);
+
 /// Says what the guest did, and lets the process die of it.
-extern "C" fn on_fault(signal: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let (registers, trap) = read(context);
+    // SAFETY: the kernel hands a `siginfo_t` to a handler that asks for one.
+    if unsafe { (*info).si_code } <= 0 {
+        // The guest did nothing: somebody sent it.
+        report::say(format_args!("signal {signal} came from outside"));
+        fault_again(signal)
+    }
     let Trap { number, error, address } = trap;
     let meets_memory = number == 14;
     let what = match number {
@@ -78,8 +104,8 @@ extern "C" fn on_fault(signal: i32, _: *mut libc::siginfo_t, context: *mut libc:
         16 | 19 => "floating point error",
         _ => "fault",
     };
-    report::say(format_args!("guest fault (signal {signal}): {what}: rip={:#x}", registers.rip));
     status::record(Record::Faulted { signal, rip: registers.rip });
+    report::say(format_args!("guest fault (signal {signal}): {what}: rip={:#x}", registers.rip));
     if let Some(Scene { memory, layout, core }) = SCENE.get() {
         report::say_registers(memory, layout, &registers, meets_memory.then_some(address));
         if let Some(core) = core {
@@ -90,8 +116,16 @@ extern "C" fn on_fault(signal: i32, _: *mut libc::siginfo_t, context: *mut libc:
 }
 
 /// The guest ends by itself: the filter calls this in the place of its last system call.
-extern "C" fn on_exit(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn on_exit(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let (registers, _) = read(context);
+    // SAFETY: the kernel hands a `siginfo_t` to a handler that asks for one.
+    let code = unsafe { (*info).si_code };
+    // SAFETY: as above; the number of the call stands in it behind a pointer.
+    let call = unsafe { info.wrapping_byte_add(SYSTEM_CALL_AT).cast::<i32>().read() };
+    if code != SYS_SECCOMP || i64::from(call) != libc::SYS_exit_group {
+        report::say(format_args!("signal {signal} came from outside"));
+        raw::trespass()
+    }
     let status = registers.rdi as i32;
     status::record(Record::Exited { status });
     if let Some(Scene { memory, core: Some(core), .. }) = SCENE.get()

@@ -13,11 +13,12 @@ use crate::load::{Layout, load};
 use crate::memory::{Memory, Protection};
 use crate::raw::{self, OWN_EXIT};
 use crate::refusal::{OptionFault, Refusal};
-use crate::report;
+use crate::report::{self, LINE_BYTES_MAX};
 use crate::seccomp::{Argument, Row};
 use crate::stages::Prepared;
 use crate::start::{Given, Image};
 use crate::status::{self, RECORD_BYTES};
+use crate::sys;
 use crate::waiting::Waiting;
 use faults::Scene;
 
@@ -25,6 +26,10 @@ use faults::Scene;
 const MEMORY_START: u64 = 0x1_0000;
 const BOOT_INFO: u64 = 0x1_1000;
 const BOOT_INFO_BYTES: usize = 40;
+/// `epoll_pwait` without a mask of signals: a guest may not choose which of them reach it.
+const NO_MASK: Argument = Argument::Is(4, 0);
+/// What the tender's own stack may grow to; it needs some pages.
+const STACK_BYTES_MAX: u64 = 256 * 1024;
 /// More than any address at which the kernel puts a position-independent tender.
 const MEMORY_BYTES_MAX: u64 = 1 << 46;
 
@@ -57,6 +62,11 @@ pub(crate) fn prepare(given: Given, image: &Image) -> Result<Prepared<Guest>, Re
     let layout = load(&mut memory, &image.file, &image.elf, Protection::Exact).map_err(image.wrong())?;
     lay_out(&mut memory, &layout, &devices, &waiting, &command_line)
         .map_err(|_| Refusal::Host { what: "No room for the boot information: give it more memory".into() })?;
+    sys::limit_stack(STACK_BYTES_MAX).map_err(|errno| Refusal::Step {
+        what: "Could not limit the tender's stack",
+        errno,
+        remedy: "give it a larger limit (ulimit -s)",
+    })?;
     let scene = faults::watch(Scene { memory, layout, core })?;
     let guest = Guest { scene, devices, waiting, entry: image.elf.entry };
     let rows = rows(&guest);
@@ -81,11 +91,24 @@ fn lay_out(
     boot::write(memory, BOOT_INFO, &info, placed, devices, command_line)
 }
 
+/// What `xrstor` and `fxrstor` read to put every register of the x87 and vector units to where a process begins.
+#[repr(C, align(64))]
+struct Extended([u32; 144]);
+
+static FRESH: Extended = {
+    let mut words = [0; 144];
+    // The x87 control word, and MXCSR: all exceptions masked.
+    words[0] = 0x37f;
+    words[6] = 0x1f80;
+    Extended(words)
+};
+
 impl crate::stages::Guest for Guest {
     /// Jumps into the guest. The process ends with the guest's own exit status.
     fn run(self) -> ! {
         let guest = std::mem::ManuallyDrop::new(self);
         let stack = guest.scene.memory.end() - 8;
+        let has_xsave = u64::from(is_x86_feature_detected!("xsave"));
         raw::forget_thread_storage();
         // SAFETY: the loader has checked that the entry lies in the guest's memory, and the stack is its last 8 bytes, as
         // after a call. What runs from here on is the guest, under its filter; registers tell it nothing of the tender.
@@ -93,11 +116,25 @@ impl crate::stages::Guest for Guest {
             asm!(
                 "mov rsp, {stack}",
                 "xor eax, eax", "xor ebx, ebx", "xor ecx, ecx", "xor edx, edx", "xor ebp, ebp",
-                "xor r8d, r8d", "xor r9d, r9d", "xor r10d, r10d",
+                "xor r8d, r8d", "xor r9d, r9d",
                 "xor r12d, r12d", "xor r13d, r13d", "xor r14d, r14d", "xor r15d, r15d",
+                // Vector registers may hold whatever was last copied: all go to where they begin.
+                "test rsi, rsi",
+                "jz 2f",
+                "mov eax, -1",
+                "mov edx, -1",
+                "xrstor64 [r10]",
+                "xor eax, eax",
+                "xor edx, edx",
+                "jmp 3f",
+                "2:",
+                "fxrstor64 [r10]",
+                "3:",
+                "xor esi, esi",
+                "xor r10d, r10d",
                 "cld",
                 "jmp r11",
-                stack = in(reg) stack, in("r11") guest.entry, in("rdi") BOOT_INFO, in("rsi") 0u64, options(noreturn)
+                stack = in(reg) stack, in("r10") &raw const FRESH, in("r11") guest.entry, in("rdi") BOOT_INFO, in("rsi") has_xsave, options(noreturn)
             )
         }
     }
@@ -109,7 +146,11 @@ fn rows(guest: &Guest) -> Vec<Row> {
         Row::on_fd(libc::SYS_write, 1, "the console"),
         Row::new(libc::SYS_clock_gettime, &[Argument::Is(0, libc::CLOCK_MONOTONIC as u64)], "the monotonic clock"),
         Row::new(libc::SYS_clock_gettime, &[Argument::Is(0, libc::CLOCK_REALTIME as u64)], "the wall clock"),
-        Row::on_fd(libc::SYS_epoll_pwait, guest.waiting.epoll(), "waiting for networks and for the timer"),
+        Row::new(
+            libc::SYS_epoll_pwait,
+            &[Argument::Is(0, guest.waiting.epoll() as u64), NO_MASK],
+            "waiting for networks and for the timer",
+        ),
         Row::on_fd(libc::SYS_timerfd_settime, guest.waiting.timer(), "waiting no longer than until a deadline"),
     ];
     for device in guest.devices.list() {
@@ -130,7 +171,9 @@ fn rows(guest: &Guest) -> Vec<Row> {
     }
     let set_fs = [Argument::Is(0, 0x1002)];
     rows.push(Row::new(libc::SYS_arch_prctl, &set_fs, "the base of thread-local storage (ARCH_SET_FS)"));
-    rows.push(Row::on_fd(libc::SYS_write, 2, "saying how the guest faulted"));
+    let line = [Argument::Is(0, 2), Argument::AtMost(2, LINE_BYTES_MAX as u64)];
+    rows.push(Row::new(libc::SYS_write, &line, "saying how the guest faulted"));
+    rows.push(raw::is_writable_row());
     match faults::end_is_watched(guest.scene.core.as_ref()) {
         false => rows.push(Row::new(libc::SYS_exit_group, &[], "the end")),
         true => {

@@ -20,7 +20,7 @@ pub(crate) fn converse(process: &mut Child, socket: &Path) {
     };
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // Not before it waits for our words.
-    let waits = format!("{} ", libc::SYS_poll);
+    let waits = format!("{} ", libc::SYS_ppoll);
     let call = format!("/proc/{}/syscall", process.id());
     while process.try_wait().unwrap().is_none()
         && std::fs::read_to_string(&call).is_ok_and(|call| !call.starts_with(&waits))

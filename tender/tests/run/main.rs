@@ -3,6 +3,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
+mod abuse;
 mod command_line;
 mod confinement;
 mod crash;
