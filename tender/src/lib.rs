@@ -5,7 +5,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | `arguments` | the command line, without touching the system |
-//! | `start`, `stages` | from there to a guest, step by step |
+//! | `start`, `opened`, `stages` | from there to a guest, step by step |
 //! | `inherited`, `device`, `tap`, `disk` | what stands behind a guest's devices: opened, then checked against the manifest |
 //! | `privilege` | the first half of confinement: user, capabilities, namespaces |
 //! | `memory` | the guest's memory: the one checked door to it |
@@ -28,6 +28,7 @@ mod image;
 mod inherited;
 mod load;
 mod memory;
+mod opened;
 mod privilege;
 mod raw;
 mod refusal;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering::Relaxed};
 
 use super::kvm_step;
 use crate::memory::Memory;
+use crate::opened::Kvm;
 use crate::raw;
 use crate::refusal::Refusal;
 use crate::report;
-use crate::start::Kvm;
 use crate::sys::Errno;
 
 const API_VERSION: i32 = 12;

@@ -30,11 +30,11 @@ use crate::core_file::CoreFile;
 use crate::device::{Attachment, Devices};
 use crate::load::{Layout, load};
 use crate::memory::{Memory, Protection};
+use crate::opened::{Given, Image};
 use crate::refusal::{OptionFault, Refusal};
 use crate::report;
 use crate::seccomp::{Argument, Row};
 use crate::stages::Prepared;
-use crate::start::{Given, Image};
 use crate::status;
 use crate::sys::Errno;
 use crate::waiting::Waiting;
@@ -79,8 +79,8 @@ enum Event {
 }
 
 /// Makes the machine and fills its memory.
-pub(crate) fn prepare(given: Given, image: &Image) -> Result<Prepared<Guest>, Refusal> {
-    let Given { memory_bytes, exec_heap, net_ring, kvm, command_line, devices, core, gdb } = given;
+pub(crate) fn prepare(given: Given, devices: Devices, image: &Image) -> Result<Prepared<Guest>, Refusal> {
+    let Given { memory_bytes, exec_heap, net_ring, kvm, command_line, core, gdb } = given;
     if exec_heap {
         return Err(Refusal::Option { option: "--x-exec-heap".into(), fault: OptionFault::SptOnly });
     }

@@ -11,12 +11,12 @@ use crate::core_file::CoreFile;
 use crate::device::{Attachment, Devices};
 use crate::load::{Layout, load};
 use crate::memory::{Memory, Protection};
+use crate::opened::{Given, Image};
 use crate::raw::{self, OWN_EXIT};
 use crate::refusal::{OptionFault, Refusal};
 use crate::report::{self, LINE_BYTES_MAX};
 use crate::seccomp::{Argument, Row};
 use crate::stages::Prepared;
-use crate::start::{Given, Image};
 use crate::status::{self, RECORD_BYTES};
 use crate::sys;
 use crate::waiting::Waiting;
@@ -42,8 +42,8 @@ pub(crate) struct Guest {
 }
 
 /// Maps and fills the guest's memory, and makes what it waits with.
-pub(crate) fn prepare(given: Given, image: &Image) -> Result<Prepared<Guest>, Refusal> {
-    let Given { memory_bytes, exec_heap, kvm, net_ring, command_line, devices, core, gdb, .. } = given;
+pub(crate) fn prepare(given: Given, devices: Devices, image: &Image) -> Result<Prepared<Guest>, Refusal> {
+    let Given { memory_bytes, exec_heap, kvm, net_ring, command_line, core, gdb } = given;
     for (hvt_only, option) in
         [(kvm.is_some_and(|kvm| kvm.is_asked_for), "--kvm"), (!net_ring, "--no-net-ring"), (gdb.is_some(), "--gdb")]
     {
