@@ -10,6 +10,7 @@ mod load;
 mod memory;
 mod policies;
 mod scale;
+#[cfg(target_os = "linux")]
 mod tender;
 
 use std::cell::RefCell;
@@ -38,7 +39,7 @@ pub(crate) struct Bench {
 
 /// Runs those whose names are given, or all.
 pub(crate) fn run(names: &[&str]) -> Done {
-    let all: [(&str, Benchmark); 8] = [
+    let all: &[(&str, Benchmark)] = &[
         ("codec", codec::run),
         ("disk", disk::run),
         ("info", info::run),
@@ -46,6 +47,7 @@ pub(crate) fn run(names: &[&str]) -> Done {
         ("policies", policies::run),
         ("memory", memory::run),
         ("scale", scale::run),
+        #[cfg(target_os = "linux")]
         ("tender", tender::run),
     ];
     if let Some(unknown) = names.iter().find(|name| !all.iter().any(|(known, _)| known == *name)) {
@@ -57,7 +59,7 @@ pub(crate) fn run(names: &[&str]) -> Done {
     let bench = Bench { programs, guests, guards: RefCell::default() };
     println!("\nmachine: {}", machine());
     for (name, benchmark) in all {
-        if names.is_empty() || names.contains(&name) {
+        if names.is_empty() || names.contains(name) {
             println!("\n## {name}");
             benchmark(&bench)?;
         }
