@@ -29,7 +29,7 @@ const SERVERS: [(&str, &str); 2] = [("web1", "10.0.0.2"), ("web2", "10.0.0.3")];
 
 /// Ways to die that both tenders know, and those of one.
 const WAYS: [&str; 9] = ["exit", "abort", "panic", "null", "text", "data", "undefined", "divide", "stack"];
-const SPT_WAYS: [&str; 1] = ["call"];
+const SPT_WAYS: [&str; 2] = ["call", "align"];
 const HVT_WAYS: [&str; 5] = ["port", "hypercall", "reach", "triple", "halt"];
 
 fn ip(words: &[&str]) -> bool {

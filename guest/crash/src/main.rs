@@ -4,7 +4,8 @@
 //! `exit` (with `--status=N`), `abort` and `panic` are a unikernel's own ends. `null` reads address 0, `text` writes its own
 //! code, `data` runs its data (which hvt does not mind), `undefined` and `divide` are faults of an instruction, `stack` never
 //! returns. Under hvt `port` and `hypercall` ask for what nobody offers, `reach` gives the tender an address beyond memory,
-//! `triple` faults where nobody catches it, `halt` stops the processor. Under spt `call` is a system call that is not ours.
+//! `triple` faults where nobody catches it, `halt` stops the processor. Under spt `call` is a system call that is not ours,
+//! `align` a fault of a processor that minds every access which is not aligned.
 #![no_std]
 #![no_main]
 #![allow(unsafe_code, reason = "what is forbidden is an instruction or an address")]

@@ -212,3 +212,39 @@ impl<'a> Ring<'a> {
         self.memory.beyond(offset)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! What a ring says that no guest of good will would have put there.
+    use super::*;
+
+    #[test]
+    fn more_requests_than_slots_are_no_requests() {
+        let memory = Memory::anywhere(2 * BYTES, BYTES).unwrap();
+        let devices = Devices { list: Vec::new() };
+        let ring = Ring::new(&memory, &devices).unwrap();
+        let start = u32::MAX - 500;
+        assert_eq!(ring.serve(start, start.wrapping_add(SLOTS)), Ok(start.wrapping_add(SLOTS)));
+        for tail in [start.wrapping_add(SLOTS + 1), start.wrapping_sub(1)] {
+            let requests = tail.wrapping_sub(start);
+            assert_eq!(ring.serve(start, tail), Err(Death::Ring { requests }));
+        }
+    }
+
+    /// A write to a device that is none is passed over, a read answered; both are done with.
+    #[test]
+    fn requests_to_nobody_are_answered() {
+        let memory = Memory::anywhere(2 * BYTES, BYTES).unwrap();
+        let devices = Devices { list: Vec::new() };
+        let ring = Ring::new(&memory, &devices).unwrap();
+        for (index, operation) in [(0, WRITE), (1, READ), (2, 77)] {
+            ring.number(slot(index)).store(operation, Relaxed);
+            ring.number(slot(index) + 20).store(40 + index, Relaxed);
+        }
+        assert_eq!(ring.serve(0, 3), Ok(3));
+        let completion = [0, 4, 8].map(|offset| ring.number(COMPLETIONS + offset).load(Relaxed));
+        assert_eq!(completion, [41, INVALID, 0]);
+        let ends = [SUBMITTED_HEAD, COMPLETED_TAIL].map(|offset| ring.number(offset).load(Relaxed));
+        assert_eq!(ends, [3, 1]);
+    }
+}

@@ -40,10 +40,14 @@ fn a_fault_is_a_signal_under_spt() {
         ("stack", Signal::SIGSEGV),
         ("undefined", Signal::SIGILL),
         ("divide", Signal::SIGFPE),
+        ("align", Signal::SIGILL),
         ("call", Signal::SIGSYS),
     ] {
         let end = crash(Kind::Spt, how);
         assert_eq!(end.signal(), Some(signal as i32), "{how}: {end:?}");
+        // What the filter ends, nobody is left to report.
+        let is_reported = end.stderr.contains(&format!("guest fault (signal {}): ", signal as i32));
+        assert_eq!(is_reported, signal != Signal::SIGSYS, "{how}: {end:?}");
     }
 }
 
