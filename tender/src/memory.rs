@@ -220,8 +220,8 @@ impl Memory {
     /// Bytes to fill before the guest runs, the area below the image included; also for the loader.
     pub(crate) fn bytes_mut(&mut self, address: u64, bytes: u64) -> Result<&mut [u8], Outside> {
         let host = self.host(address, bytes)?;
-        // SAFETY: within the mapping and writable, because nothing of these bytes has been protected yet; the only slice,
-        // since it borrows the memory mutably, and no guest runs while somebody can.
+        // SAFETY: within the mapping; whoever writes does so before the bytes are protected. It is the only slice, since it
+        // borrows the memory mutably, and no guest runs while somebody can.
         Ok(unsafe { std::slice::from_raw_parts_mut(host, bytes as usize) })
     }
 

@@ -12,6 +12,9 @@ use std::sync::OnceLock;
 use crate::raw;
 use crate::report::Line;
 
+/// The status of a guest that gave up.
+pub(crate) const ABORTED: i32 = 255;
+
 /// Bytes of a record: its text, spaces, a newline.
 pub(crate) const RECORD_BYTES: usize = 64;
 

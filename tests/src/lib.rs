@@ -11,9 +11,12 @@
 //! | [`checks`] | what holds for any bytes given to a decoder: shared with the fuzzers |
 //! | [`generate`], [`render`] | messages at random, and messages as the recorded vectors write them |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
+//! | [`bridge`] | a siege in a network of its own, with a bridge |
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
 pub mod ask;
+#[cfg(target_os = "linux")]
+pub mod bridge;
 pub mod built;
 pub mod checks;
 pub mod choose;

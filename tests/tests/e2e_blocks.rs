@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command as Program;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fulmar_core::wire::{BlockCommand, Command};
+use fulmar_tests::bridge::with_bridge;
 use fulmar_tests::built::Kind;
 use fulmar_tests::images;
 use fulmar_tests::namespace::{Disk, inside};
@@ -159,23 +159,12 @@ fn a_block_guest_keeps_its_data_across_destroy_and_create() {
 #[test]
 fn a_network_and_a_disk_together() {
     const TEST: &str = "a_network_and_a_disk_together";
-    let ip = |words: &[&str]| Program::new("ip").args(words).output().is_ok_and(|output| output.status.success());
-    inside(TEST, || {
-        let Some(programs) = siege::programs(TEST) else { return };
-        let system = System::new(system::make_folder("siege").unwrap(), programs).unwrap();
-        if !ip(&["link", "add", "br0", "type", "bridge"]) || !ip(&["link", "set", "br0", "up"]) {
-            return skip(TEST, "no bridge can be made here with `ip`");
-        }
-        let siege = Siege::begin_in(system);
-        if siege.system.log("vmmd").contains("taps cannot be made") {
-            return skip(TEST, "taps cannot be made here");
-        }
+    with_bridge(TEST, None, |siege, _| {
         let kinds: &[Kind] = match siege.system.log("vmmd").contains("/dev/kvm cannot be opened") {
             true => &[Kind::Spt],
             false => &[Kind::Spt, Kind::Hvt],
         };
-        kinds.iter().for_each(|kind| a_network_and_a_disk(&siege, *kind));
-        siege.system.stop().unwrap();
+        kinds.iter().for_each(|kind| a_network_and_a_disk(siege, *kind));
     });
 }
 

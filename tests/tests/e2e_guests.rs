@@ -9,18 +9,15 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command as Program;
 use std::time::Duration;
 
+use fulmar_tests::bridge::with_bridge;
 use fulmar_tests::built::Kind;
-use fulmar_tests::namespace::inside;
-use fulmar_tests::siege::{self, Siege, arguments, tenders};
+use fulmar_tests::siege::{Siege, arguments, tenders};
 use fulmar_tests::skips::skip;
-use fulmar_tests::system::{self, System, wait_until};
-use nix::mount::{MsFlags, mount};
+use fulmar_tests::system::wait_until;
 
 /// Longer than an answer takes where KVM interprets and others use the processors.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -31,10 +28,6 @@ const SERVERS: [(&str, &str); 2] = [("web1", "10.0.0.2"), ("web2", "10.0.0.3")];
 const WAYS: [&str; 9] = ["exit", "abort", "panic", "null", "text", "data", "undefined", "divide", "stack"];
 const SPT_WAYS: [&str; 2] = ["call", "align"];
 const HVT_WAYS: [&str; 5] = ["port", "hypercall", "reach", "triple", "halt"];
-
-fn ip(words: &[&str]) -> bool {
-    Program::new("ip").args(words).output().is_ok_and(|output| output.status.success())
-}
 
 /// Asks a server for a path; its whole answer.
 fn get(address: &str, path: &str) -> std::io::Result<String> {
@@ -57,37 +50,15 @@ fn expect_pages() {
 #[test]
 fn neighbours_do_each_other_no_harm() {
     const TEST: &str = "neighbours_do_each_other_no_harm";
-    inside(TEST, || {
-        let Some(programs) = siege::programs(TEST) else { return };
-        let system = System::new(system::make_folder("siege").unwrap(), programs).unwrap();
-        let bridge = ip(&["link", "add", "br0", "type", "bridge"])
-            && ip(&["addr", "add", "10.0.0.1/24", "dev", "br0"])
-            && ip(&["link", "set", "br0", "up"]);
-        if !bridge {
-            return skip(TEST, "no bridge can be made here with `ip`");
-        }
-        // A view of this namespace's interfaces.
-        let net = system.folder().join("sys");
-        fs::create_dir(&net).unwrap();
-        if mount(Some("sysfs"), &net, Some("sysfs"), MsFlags::empty(), None::<&str>).is_err() {
-            return skip(TEST, "sysfs cannot be mounted here");
-        }
-        let siege = Siege::begin_in(system);
-        let log = siege.system.log("vmmd");
-        if log.contains("taps cannot be made") {
-            nix::mount::umount(&net).unwrap();
-            return skip(TEST, "taps cannot be made here");
-        }
-        live_together(&siege, Kind::Spt, &SPT_WAYS);
-        if log.contains("/dev/kvm cannot be opened") {
+    with_bridge(TEST, Some("10.0.0.1/24"), |siege, _| {
+        live_together(siege, Kind::Spt, &SPT_WAYS);
+        if siege.system.log("vmmd").contains("/dev/kvm cannot be opened") {
             skip(&format!("{TEST} (hvt)"), "no /dev/kvm");
         } else {
-            live_together(&siege, Kind::Hvt, &HVT_WAYS);
+            live_together(siege, Kind::Hvt, &HVT_WAYS);
         }
         siege.expect_service();
         siege.expect_nothing_left();
-        nix::mount::umount2(&net, nix::mount::MntFlags::MNT_DETACH).unwrap();
-        siege.system.stop().unwrap();
     });
 }
 

@@ -10,17 +10,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command as Program;
 
-use fulmar_tests::namespace::inside;
-use fulmar_tests::siege::{self, Siege, arguments, tenders};
-use fulmar_tests::skips::skip;
-use fulmar_tests::system::{self, System, wait_until};
-use nix::mount::{MsFlags, mount};
-
-fn ip(words: &[&str]) -> bool {
-    Program::new("ip").args(words).output().is_ok_and(|output| output.status.success())
-}
+use fulmar_tests::bridge::{ip, with_bridge};
+use fulmar_tests::siege::{self, arguments, tenders};
+use fulmar_tests::system::wait_until;
 
 /// The interfaces in a bridge.
 fn ports(net: &Path, bridge: &str) -> Vec<String> {
@@ -35,23 +28,7 @@ fn received(net: &Path, bridge: &str) -> u64 {
 #[test]
 fn a_network_on_a_bridge() {
     const TEST: &str = "a_network_on_a_bridge";
-    inside(TEST, || {
-        let Some(programs) = siege::programs(TEST) else { return };
-        let system = System::new(system::make_folder("siege").unwrap(), programs).unwrap();
-        if !ip(&["link", "add", "br0", "type", "bridge"]) || !ip(&["link", "set", "br0", "up"]) {
-            return skip(TEST, "no bridge can be made here with `ip`");
-        }
-        // A view of this namespace's interfaces.
-        let net = system.folder().join("sys");
-        fs::create_dir(&net).unwrap();
-        if mount(Some("sysfs"), &net, Some("sysfs"), MsFlags::empty(), None::<&str>).is_err() {
-            return skip(TEST, "sysfs cannot be mounted here");
-        }
-        let siege = Siege::begin_in(system);
-        if siege.system.log("vmmd").contains("taps cannot be made") {
-            nix::mount::umount(&net).unwrap();
-            return skip(TEST, "taps cannot be made here");
-        }
+    with_bridge(TEST, None, |siege, net| {
         let image = siege.image("network");
         let create = |name: &str, net: &str| siege.client(&["create", name, &image, "--net", net]);
         let taps =
@@ -69,10 +46,10 @@ fn a_network_on_a_bridge() {
         let said = create("wire", "service:br0=02:00:00:0a:0b:0c");
         assert_eq!(said.code, 0, "{said:?}");
         siege.expect_line("wire", "address 2 0 0 10 11 12");
-        let [tap] = ports(&net, "br0").try_into().unwrap();
+        let [tap] = ports(net, "br0").try_into().unwrap();
         assert!(str::starts_with(&tap, "vmmtap"), "{tap}");
-        let before = received(&net, "br0");
-        assert!(wait_until(|| received(&net, "br0") > before), "no frame of the unikernel came through");
+        let before = received(net, "br0");
+        assert!(wait_until(|| received(net, "br0") > before), "no frame of the unikernel came through");
         // The tap is all that it has of the network: it starts in a namespace of its own kind.
         let [tender] = tenders(siege.system.folder()).try_into().unwrap();
         let interfaces = fs::read_to_string(format!("/proc/{tender}/net/dev")).unwrap();
@@ -81,7 +58,7 @@ fn a_network_on_a_bridge() {
         assert!(listed.out.contains("br0") && listed.out.contains("02:00:00:0a:0b:0c"), "{listed:?}");
         // The MAC that it gets without being told is the one that is listed.
         assert_eq!(create("other", "service:br0").code, 0);
-        assert_eq!(ports(&net, "br0").len(), 2);
+        assert_eq!(ports(net, "br0").len(), 2);
 
         // However it ends, its tap goes with it.
         let of = |name: &str| {
@@ -91,14 +68,14 @@ fn a_network_on_a_bridge() {
         };
         let killed = nix::unistd::Pid::from_raw(i32::try_from(of("other")).unwrap());
         nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
-        assert!(wait_until(|| ports(&net, "br0") == [tap.clone()] && taps() == 1));
+        assert!(wait_until(|| ports(net, "br0") == [tap.clone()] && taps() == 1));
         assert_eq!(siege.client(&["destroy", "wire"]).code, 0);
         assert!(wait_until(|| taps() == 0));
 
         // A bridge that is made later can be used without any restart.
         assert!(ip(&["link", "add", "br9", "type", "bridge"]) && ip(&["link", "set", "br9", "up"]));
         assert!(wait_until(|| create("wire", "service:br9").code == 0), "{}", siege.system.log("vmmd"));
-        assert_eq!(ports(&net, "br9").len(), 1);
+        assert_eq!(ports(net, "br9").len(), 1);
         // And one that goes while it is used takes nobody with it.
         assert!(ip(&["link", "del", "br9"]));
         siege.expect_service();
@@ -115,7 +92,5 @@ fn a_network_on_a_bridge() {
         assert!(said.err.contains("the host has no bridge lo"), "{said:?}");
         siege.expect_service();
         siege.expect_nothing_left();
-        nix::mount::umount2(&net, nix::mount::MntFlags::MNT_DETACH).unwrap();
-        siege.system.stop().unwrap();
     });
 }

@@ -5,10 +5,8 @@ use super::calls::Death;
 use crate::memory::{Memory, Outside};
 use crate::raw;
 use crate::report::{self, Registers};
-use crate::status::{self, Record};
+use crate::status::{self, ABORTED, Record};
 
-/// The status of a guest that gave up.
-const ABORTED: i32 = 255;
 /// The kernel's number for a processor that shut down: a fault within a fault within a fault.
 const SHUTDOWN: u32 = 8;
 /// The selectors that a guest's code and stack have.
@@ -29,22 +27,24 @@ impl Guest {
         if let Some(ring) = self.ring {
             ring.stop();
         }
+        status::record(Record::Exited { status });
         if status == ABORTED {
             let mut registers = self.vcpu.stand().0;
             if let Some(trap) = Trap::read(self.memory, cookie) {
                 let Trap { cr2, error, rip, rflags, rsp } = trap;
                 registers = Registers { rip, rflags, rsp, ..registers };
-                report::say(format_args!("guest trap: error code {error:#x}, cr2={cr2:#x}, registers now and there:"));
+                // Of what it says there are these; the rest of the registers is as its halt left it.
+                report::say(format_args!("guest trap: error code {error:#x}, cr2={cr2:#x}, at this rip and rsp:"));
                 report::say_registers(self.memory, &self.layout, &registers, None);
             }
             self.leave_core(&registers);
         }
-        status::record(Record::Exited { status });
         raw::exit(status)
     }
 
     /// The guest did what it may not, or the host could not go on.
     pub(super) fn died(&self, death: Death) -> ! {
+        status::record(Record::Failed);
         report::say(format_args!("{death}"));
         let (registers, cr2) = self.vcpu.stand();
         let is_shutdown = matches!(death, Death::Unhandled { reason: SHUTDOWN, .. });
@@ -55,7 +55,6 @@ impl Guest {
         }
         report::say_registers(self.memory, &self.layout, &registers, is_shutdown.then_some(cr2));
         self.leave_core(&registers);
-        status::record(Record::Failed);
         raw::exit(1)
     }
 

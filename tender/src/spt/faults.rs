@@ -12,14 +12,11 @@ use crate::memory::Memory;
 use crate::raw;
 use crate::refusal::Refusal;
 use crate::report::{self, Registers};
-use crate::status::{self, Record};
+use crate::status::{self, ABORTED, Record};
 use crate::sys;
 
 /// Bytes of the handlers' stack: a line, a page of a core's state, and what the processor's extensions take.
 const STACK_BYTES: usize = 64 * 1024;
-
-/// The status of a guest that gave up.
-const ABORTED: i32 = 255;
 
 /// `SYS_SECCOMP`: the code of a SIGSYS of our own filter.
 const SYS_SECCOMP: i32 = 1;
