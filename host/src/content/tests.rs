@@ -80,7 +80,8 @@ fn set(
             Ok(Progress::More) => {}
             Ok(Progress::Whole) => return incoming.finish(blocks),
             Err(error) => {
-                blocks.drop_aside(&name()).unwrap();
+                // Where the power is off it goes at the next start.
+                let _ = blocks.drop_aside(&name());
                 return Err(error);
             }
         }
