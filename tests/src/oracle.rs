@@ -65,7 +65,10 @@ impl Verdict {
             (Self::Create { .. }, Reply::Refused(Refusal::Launch(_) | Refusal::Journal(_))) => faulted,
             (Self::Create { refusal: Some(expected), .. }, Reply::Refused(refusal)) if expected == refusal => true,
             (Self::Create { .. }, Reply::Refused(Refusal::Store(StoreError::DiskFull))) => faulted,
-            (Self::Later(Done::AddedBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => true,
+            (Self::Later(Done::AddedBlock | Done::SetBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => {
+                true
+            }
+            (Self::Later(Done::SetBlock), Reply::Refused(_)) => false,
             (Self::Later(expected), Reply::Done(done)) => expected == done,
             // Which append has failed is not followed here.
             (Self::Later(_), Reply::Refused(Refusal::Journal(_))) => true,
@@ -185,6 +188,10 @@ pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, con
         Wish::BlockAdd(size) => blocks::judge_add(world, &ask.name, size),
         Wish::BlockRemove => blocks::judge_remove(world, &ask.name),
         Wish::BlockInfo => blocks::judge_info(world, &ask.name),
+        Wish::BlockSet => blocks::judge_set(world, &ask.name),
+        Wish::BlockOldSet(octets) => blocks::judge_old_set(world, &ask.name, octets),
+        Wish::BlockOldAdd(size, octets) => blocks::judge_old_add(world, &ask.name, size, octets),
+        Wish::BlockDump(level, whole) => blocks::judge_dump(world, &ask.name, level, whole),
         Wish::Unknown => refused(Refusal::UnknownCommand),
     }
 }
@@ -243,6 +250,9 @@ fn admission<const U: usize, const P: usize, const B: usize, const C: usize, con
         let Some(block) = block.filter(kept) else { return Err(Refusal::Block(BlockRefused::Missing(label))) };
         if blocks::is_used(world, &block) || spec.blocks[..index].contains(host) {
             return Err(Refusal::Block(BlockRefused::InUse(label)));
+        }
+        if blocks::is_in_transfer(world, &block) {
+            return Err(Refusal::Block(BlockRefused::InTransfer(label)));
         }
     }
     if spec.flaw == Flaw::NoImage {

@@ -20,7 +20,17 @@ fn names_and_file_names_are_one_to_one() {
     let long = format!("{}a", "a:".repeat(124));
     assert!(file_name(&name(&long)).len() <= 255);
     // Another program's, another text form, a path, none at all.
-    for file in ["foo:disk1", "hello_disk", "Foo:a_disk", "foo:_disk", "_disk", "a/b_disk", "foo:disk1_disk~", "_new", "foo:_new"] {
+    for file in [
+        "foo:disk1",
+        "hello_disk",
+        "Foo:a_disk",
+        "foo:_disk",
+        "_disk",
+        "a/b_disk",
+        "foo:disk1_disk~",
+        "_new",
+        "foo:_new",
+    ] {
         assert_eq!(name_of(file), None, "{file}");
     }
 }

@@ -214,8 +214,7 @@ impl<F: Folder> Outgoing<F> {
     fn hold(&mut self, workspace: &mut Workspace) -> Result<(), ContentError> {
         let Some(held) = &mut self.held else { return Ok(()) };
         let content = (&mut self.offset, self.bytes);
-        let (made, ended) =
-            deflate(&mut self.deflate, &self.file, content, &mut self.buffer, &mut workspace.buffer)?;
+        let (made, ended) = deflate(&mut self.deflate, &self.file, content, &mut self.buffer, &mut workspace.buffer)?;
         held.append(&self.buffer[..made])?;
         if ended {
             self.part = Part::Head;

@@ -67,12 +67,7 @@ fn chunked(content: &[u8], chunk: usize) -> Vec<u8> {
 }
 
 /// Sets it by a stream that comes in pieces of this size.
-fn set(
-    blocks: &Blocks<SimulatedFolder>,
-    stream: &[u8],
-    piece: usize,
-    is_compressed: bool,
-) -> Result<(), ContentError> {
+fn set(blocks: &Blocks<SimulatedFolder>, stream: &[u8], piece: usize, is_compressed: bool) -> Result<(), ContentError> {
     let mut workspace = Workspace::default();
     let mut incoming = Incoming::begin(blocks, &name(), BYTES as u64, is_compressed)?;
     for piece in stream.chunks(piece) {

@@ -245,7 +245,9 @@ impl Control<'_> {
             NotOpened::InUse => std::fmt::write(&mut text, format_args!("{}", BlockRefused::DumpInUse)),
             NotOpened::Size(bytes) => std::fmt::write(
                 &mut text,
-                format_args!("the file of the block device has another size than recorded, {bytes} bytes: set its content anew"),
+                format_args!(
+                    "the file of the block device has another size than recorded, {bytes} bytes: set its content anew"
+                ),
             ),
             NotOpened::File(error) => std::fmt::write(&mut text, format_args!("{error}")),
         };

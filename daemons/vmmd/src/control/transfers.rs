@@ -137,7 +137,9 @@ impl Transfers {
         for place in &mut transfers.threads {
             let (inbox, outbox) = (Arc::clone(&transfers.queue), outbox.clone());
             let mover = Mover { blocks: Blocks::new(Arc::clone(blocks)), spools: spools.clone() };
-            *place = Some(std::thread::Builder::new().name("content".to_owned()).spawn(move || mover.work(&inbox, &outbox))?);
+            *place = Some(
+                std::thread::Builder::new().name("content".to_owned()).spawn(move || mover.work(&inbox, &outbox))?,
+            );
         }
         Ok(transfers)
     }
