@@ -18,6 +18,9 @@ static ZEROS: [u8; HOLE_BYTES] = [0; HOLE_BYTES];
 /// makes more of its input than it was would never come to an end.
 const DEFLATE_EXTRA_BYTES: u64 = 64 * 1024;
 
+/// Bytes after which what was written is made durable: whoever waits for the end does not wait for all of it then.
+const SYNC_BYTES: u64 = 64 * 1024 * 1024;
+
 /// How far a content has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
@@ -35,6 +38,8 @@ pub struct Incoming<F: Folder> {
     /// Bytes of the block device, and those that have been written or left out.
     bytes: u64,
     at: u64,
+    /// Bytes that were written since they were last made durable.
+    unsynced: u64,
     chunks: Chunks,
     inflate: Option<Inflate>,
 }
@@ -53,7 +58,7 @@ impl<F: Folder> Incoming<F> {
     pub fn begin(blocks: &Blocks<F>, name: &Name, bytes: u64, compressed: bool) -> Result<Self, ContentError> {
         let file = blocks.begin_aside(name, bytes).map_err(ContentError::File)?;
         let inflate = compressed.then(|| Inflate { stream: Decompress::new(true), taken: 0, ended: false });
-        Ok(Self { name: *name, file, bytes, at: 0, chunks: Chunks::new(), inflate })
+        Ok(Self { name: *name, file, bytes, at: 0, unsynced: 0, chunks: Chunks::new(), inflate })
     }
 
     /// Takes what has come of a stream of chunks.
@@ -172,10 +177,15 @@ impl<F: Folder> Incoming<F> {
             }
             let offset = self.at + written as u64;
             self.file.write_at(&rest[..run], offset).map_err(failed("write a new content"))?;
+            self.unsynced += run as u64;
             written += run;
             rest = &bytes[written..];
         }
         self.at += bytes.len() as u64;
+        if self.unsynced >= SYNC_BYTES {
+            self.file.sync().map_err(failed("make a new content durable"))?;
+            self.unsynced = 0;
+        }
         Ok(())
     }
 }
