@@ -81,7 +81,7 @@ pub fn runs_again(fail: Option<&[i64]>, exit: Exit) -> bool {
     match (fail, exit) {
         (None, _) | (_, Exit::Code(1 | 60..=64)) => false,
         (Some(codes), Exit::Code(code)) => codes.is_empty() || codes.contains(&i64::from(code)),
-        (Some(_), Exit::Signal(_) | Exit::Unknown) => true,
+        (Some(_), Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown) => true,
     }
 }
 

@@ -74,6 +74,14 @@ pub enum Input<'a> {
         /// When it started, unix milliseconds.
         started_wall_ms: i64,
     },
+    /// A process of a predecessor has ended while nobody watched, and how is known. Between
+    /// [`super::Machine::restore`] and [`Input::Start`].
+    Ended {
+        /// Its number.
+        unit: Unit,
+        /// How.
+        exit: Exit,
+    },
     /// Everything is restored: bring up what is desired.
     Start,
     /// A client asks.

@@ -5,7 +5,7 @@ use core::fmt;
 use super::arguments::Needs;
 use super::block::{Block, BlockFile, BlockStage};
 use super::ledger::Charge;
-use super::outcome::Trouble;
+use super::outcome::{Exit, Trouble};
 use super::table::Named;
 use super::unikernel::{Again, Life, Stage, Unikernel};
 use super::{Change, Effect, Machine, Now};
@@ -158,6 +158,16 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             unikernel.started_wall_ms = started_wall_ms;
             unikernel.started_ms = now.ms;
         }
+    }
+
+    /// A process of a predecessor has ended before it could be watched again: what follows is what would have followed.
+    pub(super) fn ended_unwatched(&mut self, now: Now, unit: Unit, exit: Exit) {
+        self.last_unit = self.last_unit.max(unit.0);
+        let Some(slot) = self.find_unit(unit).map(|(slot, _)| slot) else { return };
+        if let Some(unikernel) = self.unikernels.get_mut(slot) {
+            unikernel.trouble = Trouble::Ended(exit);
+        }
+        self.ended(now, slot, exit);
     }
 
     /// Brings up what is desired and does not run. What runs is charged even where the host has shrunk, and so are block

@@ -236,7 +236,7 @@ impl Unikernel {
         match exit {
             Exit::Code(1 | 60..=64) => false,
             Exit::Code(code) => codes.is_empty() || codes.iter().any(|listed| listed == i64::from(code)),
-            Exit::Signal(_) | Exit::Unknown => true,
+            Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown => true,
         }
     }
 }

@@ -80,7 +80,7 @@ pub const KINDS: [ActionKind; 16] = [
 ];
 
 /// How processes end by themselves.
-pub(super) const EXITS: [Exit; 9] = [
+pub(super) const EXITS: [Exit; 10] = [
     Exit::Code(0),
     Exit::Code(1),
     Exit::Code(2),
@@ -89,6 +89,7 @@ pub(super) const EXITS: [Exit; 9] = [
     Exit::Code(64),
     Exit::Code(255),
     Exit::Signal(11),
+    Exit::OutOfMemory,
     Exit::Unknown,
 ];
 
