@@ -56,6 +56,10 @@ pub const CHANNEL_FDS_MAX: usize = 2 + DEVICES_MAX;
 /// Tender processes at a time: the unikernels of a full host.
 pub const UNITS_MAX: usize = 4096;
 
+/// Bytes of a record of how a guest fares, which its tender writes: a text, spaces, a newline (`docs/tender.md`). All of them are
+/// so long, so that the filter of an spt tender lets through nothing else.
+pub const STATUS_RECORD_BYTES: usize = 64;
+
 /// Accounts (user ids) for tenders. More than processes: an account rests while its last process is being reaped.
 pub const ACCOUNTS_MAX: u16 = 8192;
 

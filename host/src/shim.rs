@@ -44,6 +44,8 @@ pub struct Start<'a> {
     pub taps: &'a [Tap],
     /// The block devices, behind the taps.
     pub blocks: &'a [OwnedFd],
+    /// Where the tender records how its guest fares, behind all others.
+    pub status: BorrowedFd<'a>,
 }
 
 /// A process that can be told from a later one of the same id.

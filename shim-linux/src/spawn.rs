@@ -21,8 +21,8 @@ use crate::failed;
 use crate::limit::limits;
 use crate::sys::{self, AtExec, Pointers};
 
-/// Standard fds, the image, the taps, the block devices, `/dev/kvm`, the socket that knows the taps.
-const FDS_MAX: usize = TAP_FD_FIRST as usize + DEVICES_MAX + 2;
+/// Standard fds, the image, the taps, the block devices, `/dev/kvm`, the socket that knows the taps, the status file.
+const FDS_MAX: usize = TAP_FD_FIRST as usize + DEVICES_MAX + 3;
 
 /// The whole environment of a tender.
 const ENVIRONMENT: [&[u8]; 1] = [b"PATH=/usr/bin:/bin\0"];
@@ -129,12 +129,13 @@ fn read_report([step, errno @ ..]: [u8; 5]) -> OsError {
 
 /// Which fd goes where: the index is the number that the tender finds it at.
 fn prepare_fds<'a>(ground: Ground<'a>, start: &Start<'a>) -> Result<([Option<BorrowedFd<'a>>; FDS_MAX], usize), Errno> {
-    let Start { plan, console, image, taps, blocks } = *start;
+    let Start { plan, console, image, taps, blocks, status } = *start;
     let mut fds = [None; FDS_MAX];
     let kvm = if plan.tender == Tender::Hvt { Some(ground.kvm.ok_or(Errno::ENODEV)?) } else { None };
     let devices = taps.iter().map(|tap| tap.fd.as_fd()).chain(blocks.iter().map(AsFd::as_fd));
     let control = (!taps.is_empty()).then_some(ground.net_control);
-    let given = [ground.null, console, console, image].into_iter().chain(devices).chain(kvm).chain(control);
+    let given =
+        [ground.null, console, console, image].into_iter().chain(devices).chain(kvm).chain(control).chain([status]);
     let mut len = 0;
     for fd in given {
         *fds.get_mut(len).ok_or(Errno::E2BIG)? = Some(fd);

@@ -120,8 +120,15 @@ fn start_plan(
 ) -> (Result<Process, OsError>, PipeReader, PipeWriter) {
     let (console, theirs) = pipe().unwrap();
     let (image, mine) = pipe().unwrap();
-    let start = Start { plan, console: theirs.as_fd(), image: image.as_fd(), taps, blocks };
+    let status = status_file();
+    let (console_fd, image, status) = (theirs.as_fd(), image.as_fd(), status.as_fd());
+    let start = Start { plan, console: console_fd, image, taps, blocks, status };
     (shim.spawn(&start, record), console, mine)
+}
+
+/// Where a tender would record how its guest fares.
+fn status_file() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
 }
 
 fn start(shim: &mut LinuxShim, unit: u64, script: &str) -> Child {
@@ -199,7 +206,7 @@ fn a_tender_has_its_own_session_limits_and_cpus() {
     assert_eq!(ignored & 0x7fff_ffff, 0);
     assert_eq!(child.status("NSsid"), child.status("NSpid"), "the leader of its session");
     assert_eq!(child.limit("Max core file size"), ("0".into(), "0".into()));
-    assert_eq!(child.limit("Max open files"), ("20".into(), "20".into()));
+    assert_eq!(child.limit("Max open files"), ("21".into(), "21".into()));
     let memory = ((32 + 256 + 64) * 1024 * 1024).to_string();
     assert_eq!(child.limit("Max address space"), (memory.clone(), memory));
     assert_eq!(fs::read_link(format!("/proc/{}/cwd", child.process.pid)).unwrap(), Path::new("/"));
@@ -221,8 +228,8 @@ fn a_tender_has_its_fds_and_no_other() {
     let child = start_argv(&mut shim, &plan, &taps, &[disk]);
     let (console, image) = (target_of(child.console.get_ref()), target_of(&child.image));
     let [seven, eight] = tap_targets;
-    // Behind all of them the socket that knows the taps.
-    let control = child.fds().pop().unwrap();
+    // Behind all of them the socket that knows the taps, and the file for the status.
+    let control = child.fds()[7].clone();
     assert!(control.starts_with("socket:"), "{control}");
     child.wait_for_fds(&[
         "/dev/null".to_owned(),
@@ -233,6 +240,7 @@ fn a_tender_has_its_fds_and_no_other() {
         eight,
         "/dev/zero".to_owned(),
         control,
+        "/dev/full".to_owned(),
     ]);
     end(&mut shim, 1);
 }
@@ -267,7 +275,8 @@ fn hvt_gets_dev_kvm_after_its_taps() {
     }
     let child = start_argv(&mut shim, &LaunchPlan { tender: Tender::Hvt, ..plan(1, SLEEP) }, &[], &[]);
     let (console, image) = (target_of(child.console.get_ref()), target_of(&child.image));
-    child.wait_for_fds(&["/dev/null".to_owned(), console.clone(), console, image, "/dev/kvm".to_owned()]);
+    let [null, kvm, status] = ["/dev/null", "/dev/kvm", "/dev/full"].map(str::to_owned);
+    child.wait_for_fds(&[null, console.clone(), console, image, kvm, status]);
     end(&mut shim, 1);
 }
 
@@ -377,7 +386,8 @@ fn a_process_outlives_its_shim_and_is_adopted() {
 fn predecessor() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
-    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[], blocks: &[] };
+    let fd = null.as_fd();
+    let start = Start { plan: &plan, console: fd, image: fd, taps: &[], blocks: &[], status: fd };
     let process = shim().spawn(&start, &mut |_| Ok(())).unwrap();
     println!("LEFT {} {}", process.pid, process.started);
 }
@@ -407,12 +417,13 @@ fn a_process_that_waits_ends_with_its_shim_and_holds_nothing_of_it() {
 fn killed() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
-    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[], blocks: &[] };
+    let fd = null.as_fd();
+    let start = Start { plan: &plan, console: fd, image: fd, taps: &[], blocks: &[], status: fd };
     let _ = shim().spawn(&start, &mut |process| {
         let fds = format!("/proc/{}/fd", process.pid);
         let until = Instant::now() + Duration::from_millis(PATIENCE_MS.into());
-        // The tender's four, the line and the program: all that was open here is closed there.
-        while fs::read_dir(&fds).unwrap().count() != 6 {
+        // The tender's five, the line and the program: all that was open here is closed there.
+        while fs::read_dir(&fds).unwrap().count() != 7 {
             assert!(Instant::now() < until, "{:?}", fs::read_dir(&fds).unwrap().collect::<Vec<_>>());
             std::thread::yield_now();
         }

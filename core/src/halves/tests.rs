@@ -43,6 +43,7 @@ fn requests_round_trip() {
     round_trip_request(Request::Survey);
     round_trip_request(Request::Bridges);
     round_trip_request(Request::Signal { unit: Unit(u64::MAX), signal: Signal::Kill });
+    round_trip_request(Request::Forget { unit: Unit(7) });
     let networks = Texts::new(b"service\0br0\0").unwrap();
     round_trip_request(Request::Launch(plan(networks, Texts::new(b"solo5-spt\0--\0@3\0\0").unwrap())));
 }
@@ -63,7 +64,9 @@ fn answers_round_trip() {
     });
     round_trip_answer(Answer::LaunchFailed { unit: Unit(1), error: error.into() });
     round_trip_answer(Answer::Signalled { unit: Unit(1), outcome: SignalOutcome::Failed(error) });
-    round_trip_answer(Answer::Exited { unit: Unit(1), status: Status::Code(255) });
+    let record = StatusRecord::new(b"exited 255");
+    round_trip_answer(Answer::Exited { unit: Unit(1), status: Status::Code(255), record });
+    round_trip_answer(Answer::Ended { unit: Unit(1), status: Status::OutOfMemory, record: StatusRecord::default() });
 }
 
 #[test]
