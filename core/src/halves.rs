@@ -125,9 +125,7 @@ pub enum Answer<'a> {
     Ended {
         /// Which.
         unit: Unit,
-        /// How, where the kernel still knows.
-        status: Status,
-        /// How, as the tender has it.
+        /// How, as the tender has it, or as the host half had it from the kernel.
         #[serde(borrow)]
         record: StatusRecord<'a>,
     },
@@ -169,6 +167,11 @@ pub struct Abilities {
     pub kvm: bool,
     /// The tender program was found.
     pub tender: bool,
+    /// The memory of each tender, with what the kernel holds for it, is bounded by a cgroup of its own. Where not, its address
+    /// space is.
+    pub memory_cgroup: bool,
+    /// The processes of each tender are bounded by a cgroup of its own. Where not, those of its account are.
+    pub pids_cgroup: bool,
 }
 
 /// Why bytes are not a message, or a message does not fit.

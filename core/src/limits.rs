@@ -106,9 +106,12 @@ pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
 /// Smallest value of an INTEGER on the wire.
 pub const WIRE_INT_MIN: i64 = -(1 << 62);
 
-/// Memory of one tender beside its guest's, MiB; charged to the root policy, which is the host's.
-/// An spt tender takes below 2 MiB resident, an hvt one about as much.
-pub const TENDER_MEMORY_MB: u64 = 2;
+/// Memory of one tender beside its guest's, MiB; charged to the root policy, which is the host's. Its program (1 MiB, most of it
+/// shared by all), its own pages and the kernel's for it (half a MiB), and the ring for frames of an hvt guest (2 MiB).
+pub const TENDER_MEMORY_MB: u64 = 4;
+
+/// Of how much guest memory the page tables take one part: 8 bytes for each page of 4,096, twice under hvt.
+pub const TENDER_TABLES_DIVISOR: u64 = 256;
 
 /// Guest memory that may be asked for, MiB (hvt maps 4 GiB at most, Solo5 ABI).
 pub const MEMORY_MB_MAX: i64 = 4096;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fulmar_core::halves::{Attempt, LaunchPlan, OsError, Signal, Status, Tender, Texts, Unit};
 use fulmar_core::limits::ACCOUNTS_MAX;
 use fulmar_core::policy::CpuSet;
-use fulmar_host::shim::{Exit, Process, Shim, Start, Tap};
+use fulmar_host::shim::{Exit, Found, Process, Shim, Start, Tap};
 use fulmar_shim_linux::LinuxShim;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Uid;
@@ -209,6 +209,10 @@ fn a_tender_has_its_own_session_limits_and_cpus() {
     assert_eq!(child.limit("Max open files"), ("21".into(), "21".into()));
     let memory = ((32 + 256 + 64) * 1024 * 1024).to_string();
     assert_eq!(child.limit("Max address space"), (memory.clone(), memory));
+    assert_eq!(child.limit("Max file size"), ("64".into(), "64".into()), "the record of its status");
+    for name in ["Max locked memory", "Max msgqueue size", "Max nice priority", "Max realtime priority"] {
+        assert_eq!(child.limit(name), ("0".into(), "0".into()), "{name}");
+    }
     assert_eq!(fs::read_link(format!("/proc/{}/cwd", child.process.pid)).unwrap(), Path::new("/"));
     assert_eq!(child.file("environ"), "PATH=/usr/bin:/bin\0");
     assert_eq!(child.file("cmdline").as_bytes(), SLEEP);
@@ -242,6 +246,19 @@ fn a_tender_has_its_fds_and_no_other() {
         control,
         "/dev/full".to_owned(),
     ]);
+    end(&mut shim, 1);
+}
+
+#[test]
+fn no_file_of_a_tender_grows() {
+    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+    let path = std::env::temp_dir().join(format!("fulmar-disk-{}", std::process::id()));
+    let disk = File::create(&path).unwrap();
+    disk.set_len(12_288).unwrap();
+    fs::remove_file(&path).unwrap();
+    let disks = [OwnedFd::from(File::open("/dev/zero").unwrap()), OwnedFd::from(disk)];
+    let child = start_argv(&mut shim, &LaunchPlan { blocks: 2, ..plan(1, SLEEP) }, &[], &disks);
+    assert_eq!(child.limit("Max file size"), ("12288".into(), "12288".into()));
     end(&mut shim, 1);
 }
 
@@ -373,12 +390,16 @@ fn a_process_outlives_its_shim_and_is_adopted() {
 
     let mut shim = shim();
     let other = Process { started: process.started ^ 1, ..process };
-    assert_eq!(shim.adopt(Unit(9), other), Ok(false), "that would be a later process of the same id");
-    assert_eq!(shim.adopt(Unit(9), process), Ok(true));
+    assert_eq!(
+        shim.adopt(Unit(9), other),
+        Ok(Found::Gone(Status::Unknown)),
+        "that would be a later process of the same id"
+    );
+    assert_eq!(shim.adopt(Unit(9), process), Ok(Found::Running));
     assert_eq!(shim.next_exit(), None);
     assert_eq!(shim.signal(Unit(9), Signal::Terminate), Ok(true));
     assert_eq!(next_exit(&mut shim), Exit { unit: Unit(9), status: Status::Unknown });
-    assert_eq!(shim.adopt(Unit(9), process), Ok(false));
+    assert_eq!(shim.adopt(Unit(9), process), Ok(Found::Gone(Status::Unknown)));
 }
 
 #[test]

@@ -34,6 +34,16 @@ impl<'a> StatusRecord<'a> {
         Self(bytes)
     }
 
+    /// What the host half writes there when the kernel has killed the tender for want of memory, and knows it only now.
+    pub const OUT_OF_MEMORY: StatusRecord<'static> =
+        StatusRecord(b"out-of-memory                                                  \n");
+
+    /// What stands in the file.
+    #[must_use]
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// How the guest ended by its own doing; nothing where the record does not say so. One that was ended from outside is none
     /// of these: a host that is shut down does that to all of them, and none of them is done.
     #[must_use]
@@ -43,6 +53,7 @@ impl<'a> StatusRecord<'a> {
             "exited" => Some(Status::Code(rest.parse().ok()?)),
             "faulted" => Some(Status::Signal(signal(rest)?)),
             "failed" if rest.is_empty() => Some(Status::Code(1)),
+            "out-of-memory" if rest.is_empty() => Some(Status::OutOfMemory),
             _ => None,
         }
     }
@@ -108,6 +119,7 @@ mod tests {
         ] {
             assert_eq!(StatusRecord::new(record(text).as_bytes()).end(), wanted, "{text}");
         }
+        assert_eq!(StatusRecord::OUT_OF_MEMORY.end(), Some(Status::OutOfMemory));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, io};
 
-use fulmar_core::halves::{Answer, Host, MessageError, OsError, Request, Status, StatusRecord, Unit};
+use fulmar_core::halves::{Answer, Host, MessageError, OsError, Request, Status, Unit};
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, POLICY_BRIDGES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
 use fulmar_core::machine::{Input, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
 use fulmar_core::policy::Policy;
@@ -159,19 +159,12 @@ struct Adopted {
     started_ms: i64,
 }
 
-/// A unikernel that ran before and has ended while nobody watched, and how, where that is known.
+/// A unikernel that ran before and has ended while nobody watched, and how, if it did so by itself. One that was ended from
+/// outside is not done: it comes up again, as after a reboot.
 #[derive(Clone, Copy)]
 struct Ended {
     unit: Unit,
     status: Option<Status>,
-}
-
-impl Ended {
-    /// One that was ended from outside is not done: it comes up again, as after a reboot.
-    fn new(unit: Unit, status: Status, record: StatusRecord<'_>) -> Self {
-        let status = if status == Status::OutOfMemory { Some(status) } else { record.end() };
-        Self { unit, status }
-    }
 }
 
 impl Control<'_> {
@@ -261,7 +254,7 @@ impl Survey {
                 Answer::Adopted { unit, account, started_ms, .. } => {
                     adopted.push(Adopted { unit, account, started_ms })
                 }
-                Answer::Ended { unit, status, record } => ended.push(Ended::new(unit, status, record)),
+                Answer::Ended { unit, record } => ended.push(Ended { unit, status: record.end() }),
                 Answer::Host(host) => return Ok(Self::of(&host, adopted, ended)),
                 Answer::SurveyFailed(error) => return Err(StartError::Survey(error)),
                 answer => log!("the host half answered what was not asked: {answer:?}"),
@@ -275,6 +268,14 @@ impl Survey {
             (abilities.tender, "the tender program was not found: nothing can be launched"),
             (abilities.kvm, "/dev/kvm cannot be opened: hvt images cannot run, spt images can"),
             (abilities.taps, "taps cannot be made: unikernels with networks cannot run"),
+            (
+                abilities.memory_cgroup,
+                "no cgroup bounds the memory of tenders: a limit of their address space does, which is wider",
+            ),
+            (
+                abilities.pids_cgroup || abilities.accounts,
+                "nothing bounds the processes of a tender but its filter of system calls",
+            ),
             (
                 abilities.accounts,
                 "no privilege to change users, or those from --tender-uid-base on are not mapped here: \

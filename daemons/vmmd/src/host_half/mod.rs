@@ -22,13 +22,13 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use fulmar_core::halves::{
-    Answer, Attempt, Host, LaunchError, LaunchPlan, MessageError, OsError, Request, Signal, SignalOutcome, Status,
+    Answer, Attempt, Host, LaunchError, LaunchPlan, MessageError, OsError, Request, Signal, SignalOutcome,
     StatusRecord, TAPS_BYTES_MAX, Tender, Texts, TextsWriter, Unit,
 };
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, INTERFACE_BYTES_MAX, UNITS_MAX};
 use fulmar_core::policy::Bridge;
 use fulmar_host::channel::{Channel, ReceivedFds};
-use fulmar_host::shim::{Capacity, Process, Shim, Start, Tap};
+use fulmar_host::shim::{Capacity, Found, Process, Shim, Start, Tap};
 
 use self::outbox::Outbox;
 use self::records::{Record, Records, STATUS_BYTES_MAX};
@@ -103,16 +103,18 @@ impl<S: Shim> HostHalf<S> {
         channel.set_nonblocking(true).map_err(HostError::Channel)?;
         let mut inherited = Inherited::default();
         for record in records.read().map_err(HostError::Records)? {
-            if shim.adopt(record.unit, record.process)? {
-                inherited.survivors.push(record);
-            } else {
-                inherited.ended.push(record.unit);
+            match shim.adopt(record.unit, record.process)? {
+                Found::Running => inherited.survivors.push(record),
+                Found::Gone(status) => {
+                    records.note(record.unit, status);
+                    inherited.ended.push(record.unit);
+                }
             }
         }
         match shim.sweep() {
             Ok(0) => {}
-            Ok(count) => say(format_args!("removed {count} taps that a predecessor left")),
-            Err(error) => say(format_args!("taps that a predecessor left may remain: {error}")),
+            Ok(count) => say(format_args!("removed {count} taps and cgroups that a predecessor left")),
+            Err(error) => say(format_args!("taps and cgroups that a predecessor left may remain: {error}")),
         }
         let units = inherited.survivors.iter().map(|record| record.unit).collect();
         let sending = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
@@ -149,7 +151,7 @@ impl<S: Shim> HostHalf<S> {
         for unit in ended {
             let mut buffer = [0; STATUS_BYTES_MAX];
             let record = StatusRecord::new(self.records.read_status(unit, &mut buffer));
-            self.send(&Answer::Ended { unit, status: Status::Unknown, record })?;
+            self.send(&Answer::Ended { unit, record })?;
         }
         let mut names = vec![0; HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1)];
         let Capacity { cpus, memory_mb, abilities } = self.capacity;
@@ -266,6 +268,7 @@ impl<S: Shim> HostHalf<S> {
             && let Some(exit) = self.shim.next_exit()
         {
             if self.units.remove(&exit.unit) {
+                self.records.note(exit.unit, exit.status);
                 let mut buffer = [0; STATUS_BYTES_MAX];
                 let record = StatusRecord::new(self.records.read_status(exit.unit, &mut buffer));
                 self.send(&Answer::Exited { unit: exit.unit, status: exit.status, record })?;

@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use fulmar_core::halves::Unit;
+use fulmar_core::halves::{Status, StatusRecord, Unit};
 use fulmar_core::limits::STATUS_RECORD_BYTES;
 use fulmar_host::shim::Process;
 use nix::fcntl::OFlag;
@@ -81,6 +81,20 @@ impl Records {
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
         options.open(self.status_path(unit))
+    }
+
+    /// Writes down what the kernel says of the end of a unit and the tender could not: nobody else will know it at the next
+    /// start.
+    pub(crate) fn note(&self, unit: Unit, status: Status) {
+        if status != Status::OutOfMemory {
+            return;
+        }
+        let written = self
+            .open_status(unit)
+            .and_then(|mut file| io::Write::write_all(&mut file, StatusRecord::OUT_OF_MEMORY.as_bytes()));
+        if let Err(error) = written {
+            say(format_args!("could not write {}: {error}", self.status_path(unit).display()));
+        }
     }
 
     /// What stands in the status file of a unit, as far as it goes into `buffer`; nothing where there is none.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use fulmar_core::halves::Status;
 use fulmar_core::policy::CpuSet;
 use fulmar_host::shim::fake::FakeShim;
 
@@ -187,7 +188,7 @@ fn survivors_and_the_dead_are_told_first() {
         records.open_status(Unit(unit)).unwrap().write_all(b"exited 7").unwrap();
     }
     let record = StatusRecord::new(b"exited 7");
-    let dead = Answer::Ended { unit: Unit(8), status: Status::Unknown, record };
+    let dead = Answer::Ended { unit: Unit(8), record };
     // Whoever was told and does not live to say that it may be forgotten is told again.
     against(FakeShim::new().unwrap(), &folder, |control| control.ask(&Request::Survey, &[])).unwrap();
     against(shim, &folder, |control| {

@@ -118,7 +118,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                 }
                 for (unit, record) in world.lock().unwrap().ended.clone() {
                     let record = StatusRecord::new(record.as_bytes());
-                    say(Answer::Ended { unit: Unit(unit), status: Status::Unknown, record });
+                    say(Answer::Ended { unit: Unit(unit), record });
                 }
                 let mut bridges = [0; 32];
                 let mut bridges = TextsWriter::new(&mut bridges);
@@ -127,7 +127,14 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                     cpus: CpuSet::first(4),
                     memory_mb: 1 << 20,
                     bridges: bridges.finish(),
-                    abilities: Abilities { accounts: true, taps: true, kvm: true, tender: true },
+                    abilities: Abilities {
+                        accounts: true,
+                        taps: true,
+                        kvm: true,
+                        tender: true,
+                        memory_cgroup: false,
+                        pids_cgroup: false,
+                    },
                 }));
             }
             Request::Bridges => {
