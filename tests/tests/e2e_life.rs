@@ -103,7 +103,7 @@ fn a_guest_that_does_what_is_forbidden_harms_nobody() {
     siege.expect_log("vmmd", "siege:bad ended: ");
     // One that fails at once and is to run again rests in between, and can be destroyed while it does.
     assert_eq!(siege.client(&["create", "siege:bad", &crash, "--restart-on-fail", "--arg", "--how=call"]).code, 0);
-    siege.expect_log("vmmd", "siege:bad does not run and is tried again later");
+    siege.expect_log("vmmd", "siege:bad does not run, next try in");
     assert_eq!(siege.names().len(), 1);
     assert_eq!(siege.client(&["destroy", "siege:bad"]).code, 0);
     siege.end();

@@ -100,7 +100,12 @@ impl Control<'_> {
 
     fn answer(&mut self, answer: Answer<'_>) {
         match answer {
-            Answer::Launched { unit, .. } => self.handle(Input::Launched { unit, outcome: Ok(()) }),
+            Answer::Launched { unit, .. } => {
+                if let Some((_, unikernel)) = self.machine.find_unit(unit).filter(|(_, it)| it.restarts() > 0) {
+                    log!("{} runs again, restart {}", unikernel.name(), unikernel.restarts());
+                }
+                self.handle(Input::Launched { unit, outcome: Ok(()) });
+            }
             Answer::LaunchFailed { unit, error } => {
                 self.log_unit(unit, format_args!("could not be launched: {error}"));
                 self.drop_fifo(unit);
