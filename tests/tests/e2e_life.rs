@@ -195,6 +195,36 @@ fn tenders_killed_while_vmmd_is_away() {
 }
 
 #[test]
+fn ends_that_nobody_watched() {
+    let Some(mut siege) = Siege::begin("ends_that_nobody_watched") else { return };
+    let hello = siege.image("hello");
+    for is_adopted in [false, true] {
+        // Long enough to be stopped in time.
+        assert_eq!(
+            siege.client(&["create", "siege:done", &hello, "--arg", "--ticks=5", "--arg", "--status=7"]).code,
+            0
+        );
+        let tender = pid(the_tender(&siege));
+        kill(tender, Signal::SIGSTOP).unwrap();
+        siege.system.end("vmmd", Signal::SIGTERM).unwrap();
+        if is_adopted {
+            siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
+            kill(tender, Signal::SIGCONT).unwrap();
+            siege.expect_log("vmmd", "siege:done ended: exit 7");
+        } else {
+            kill(tender, Signal::SIGCONT).unwrap();
+            assert!(wait_until(|| is_gone(tender)));
+            siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
+            siege.expect_log("vmmd", "siege:done ended while vmmd was away: exit 7");
+        }
+        // It was not to be run again.
+        assert!(wait_until(|| siege.names().is_empty()), "{}", siege.system.log("vmmd"));
+    }
+    siege.count_again();
+    siege.end();
+}
+
+#[test]
 fn clients_that_hang_up_half_way() {
     let Some(siege) = Siege::begin("clients_that_hang_up_half_way") else { return };
     let socket = siege.system.socket("vmmd.sock");

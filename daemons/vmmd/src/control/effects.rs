@@ -120,7 +120,14 @@ impl Control<'_> {
                     self.appends.spare = Some(batch);
                     let mut changes = std::mem::take(&mut self.appends.under_way);
                     for change in changes.drain(..) {
+                        let gone = match change {
+                            Change::UnikernelGone(slot) => self.machine.unikernel(slot).map(|it| Unit(it.unit())),
+                            _ => None,
+                        };
                         self.handle(Input::Appended { change, outcome });
+                        if let Some(unit) = gone {
+                            self.forget(unit);
+                        }
                     }
                     self.appends.under_way = changes;
                 }
