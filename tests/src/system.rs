@@ -140,26 +140,41 @@ impl System {
     }
 
     fn start(&mut self, name: &str, options: &[&OsStr], socket: &str) -> Result<u32, String> {
+        let pid = self.launch(name, options)?;
+        let socket = self.socket(socket);
+        let Some((_, daemon)) = self.daemons.last_mut() else { return Err(format!("{name} does not run")) };
+        let up = wait_until(|| {
+            let ended = !matches!(daemon.try_wait(), Ok(None));
+            ended || std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        let ended = !matches!(daemon.try_wait(), Ok(None));
+        if up && !ended { Ok(pid) } else { Err(format!("{name} did not come up; its log:\n{}", self.log(name))) }
+    }
+
+    /// Starts `vmmd` and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub fn launch_vmmd(&mut self) -> Result<u32, String> {
+        let state = self.state();
+        self.launch("vmmd", &[OsStr::new("--state"), state.as_os_str()])
+    }
+
+    fn launch(&mut self, name: &str, options: &[&OsStr]) -> Result<u32, String> {
         let log = File::options().create(true).append(true).open(self.folder.join(format!("{name}.log")));
         let log = log.map_err(|error| format!("cannot write the log of {name}: {error}"))?;
         let mut command = self.command(name);
         // A process group of its own: an interrupt from the keyboard is not for the daemons.
         command.arg("--run").arg(self.run()).args(options).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut daemon = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
+        let daemon = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
         let pid = daemon.id();
+        self.daemons.push((name.to_owned(), daemon));
         let noted = File::options().create(true).append(true).open(self.folder.join("pids"));
         noted
             .and_then(|mut pids| writeln!(pids, "{pid}"))
             .map_err(|error| format!("cannot note a process: {error}"))?;
-        let socket = self.socket(socket);
-        let up = wait_until(|| {
-            let ended = !matches!(daemon.try_wait(), Ok(None));
-            ended || std::os::unix::net::UnixStream::connect(&socket).is_ok()
-        });
-        let ended = !matches!(daemon.try_wait(), Ok(None));
-        self.daemons.push((name.to_owned(), daemon));
-        if up && !ended { Ok(pid) } else { Err(format!("{name} did not come up; its log:\n{}", self.log(name))) }
+        Ok(pid)
     }
 
     /// The process id of a daemon.
