@@ -142,10 +142,13 @@ impl System {
     fn start(&mut self, name: &str, options: &[&OsStr], socket: &str) -> Result<u32, String> {
         let pid = self.launch(name, options)?;
         let socket = self.socket(socket);
+        let lock = self.run().join("vmmd.lock");
         let Some((_, daemon)) = self.daemons.last_mut() else { return Err(format!("{name} does not run")) };
+        // The socket of a predecessor that was killed is there until its last thread has ended, and so is its lock.
+        let holds_lock = || name != "vmmd" || fs::read_to_string(&lock).is_ok_and(|holder| holder == pid.to_string());
         let up = wait_until(|| {
             let ended = !matches!(daemon.try_wait(), Ok(None));
-            ended || std::os::unix::net::UnixStream::connect(&socket).is_ok()
+            ended || (holds_lock() && std::os::unix::net::UnixStream::connect(&socket).is_ok())
         });
         let ended = !matches!(daemon.try_wait(), Ok(None));
         if up && !ended { Ok(pid) } else { Err(format!("{name} did not come up; its log:\n{}", self.log(name))) }
@@ -322,9 +325,11 @@ fn end_process(pid: Pid, signal: Signal) {
     }
 }
 
-/// Whether a process is gone, or has ended and only its parent has not looked yet.
+/// Whether a process is gone, or has ended and only its parent has not looked yet. Its first thread may have ended while
+/// another one still waits for the disk: until that has ended too, its files and sockets are open.
 #[must_use]
 pub fn is_gone(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().count();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z') && threads() <= 1)
 }

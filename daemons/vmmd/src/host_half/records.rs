@@ -40,18 +40,18 @@ impl Records {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// All records. What is no record is removed: it was being written when its writer died, and then no tender began.
+    /// All records. One that is not whole is removed: it was being written when its writer died, and then no tender began.
+    /// Files of other names are somebody else's. One that cannot be read may be of a unikernel that runs.
     pub(crate) fn read(&self) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            let text = fs::read_to_string(entry.path());
-            let unit = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Unit);
-            match (unit, text) {
-                (Some(unit), Ok(text)) if let Some(record) = parse(unit, &text) => records.push(record),
-                _ => {
+            let Some(unit) = entry.file_name().to_str().and_then(unit_of) else { continue };
+            match parse(unit, &String::from_utf8_lossy(&fs::read(entry.path())?)) {
+                Some(record) => records.push(record),
+                None => {
                     say(format_args!("removing {}, which is not the record of a unit", entry.path().display()));
-                    let _ = fs::remove_file(entry.path());
+                    self.remove(unit);
                 }
             }
         }
@@ -94,6 +94,12 @@ impl Records {
     }
 }
 
+/// The unit whose record has this file name.
+fn unit_of(name: &str) -> Option<Unit> {
+    let number: u64 = name.parse().ok()?;
+    (number.to_string() == name).then_some(Unit(number))
+}
+
 fn parse(unit: Unit, text: &str) -> Option<Record> {
     let mut words = text.strip_suffix('\n')?.split(' ');
     let process = Process { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? };
@@ -112,7 +118,7 @@ mod tests {
     use crate::host_half::tests::Folder;
 
     #[test]
-    fn records_are_read_as_they_were_written_and_the_rest_is_removed() {
+    fn records_are_read_as_they_were_written_and_broken_ones_are_removed() {
         let folder = Folder::new();
         let records = Records::open(&folder.0.join("units")).unwrap();
         let process = Process { pid: 12, started: u64::MAX };
@@ -120,14 +126,19 @@ mod tests {
         let two = Record { unit: Unit(2), process, account: 4, taps: Vec::new() };
         records.write(&one).unwrap();
         records.write(&two).unwrap();
-        for (name, text) in [("3", "12 34"), ("4", "12 34 5 vmmtap0"), ("5", ""), ("six", "1 2 3\n"), ("7", "1 -2 3\n")]
-        {
+        let broken: [(&str, &[u8]); 5] =
+            [("3", b"12 34"), ("4", b"12 34 5 vmmtap0"), ("5", b""), ("6", b"\xff 1 2\n"), ("7", b"1 -2 3\n")];
+        let foreign: [(&str, &[u8]); 3] = [("six", b"1 2 3\n"), ("08", b"1 2 3\n"), ("+9", b"")];
+        for (name, text) in broken.into_iter().chain(foreign) {
             fs::write(folder.0.join("units").join(name), text).unwrap();
         }
         assert_eq!(records.read().unwrap(), [two.clone(), one.clone()]);
-        assert_eq!(fs::read_dir(folder.0.join("units")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(folder.0.join("units")).unwrap().count(), 2 + foreign.len());
         records.remove(one.unit);
         records.remove(one.unit);
         assert_eq!(records.read().unwrap(), [two]);
+        // What cannot be read is not taken for what is not there.
+        fs::create_dir(folder.0.join("units/10")).unwrap();
+        assert!(records.read().is_err());
     }
 }
