@@ -18,8 +18,8 @@ use fulmar_core::journal::{FRAME_BYTES, Record, Replay, Stamp, decode_header, en
 use fulmar_core::wire::{Command, UnikernelCommand};
 use fulmar_tests::images;
 use fulmar_tests::raw::{Answer, Raw, Wish};
-use fulmar_tests::siege::{self, Siege, children, control_half, expect_gone, kill_9, pid_of};
-use fulmar_tests::system::{is_gone, wait_until};
+use fulmar_tests::siege::{self, Siege, control_half, expect_gone, kill_9, pid_of};
+use fulmar_tests::system::is_gone;
 use nix::sys::signal::Signal;
 
 /// Unikernels that a dead `vmmd` leaves behind.
@@ -67,7 +67,10 @@ fn a_thousand_are_adopted_and_none_is_started_twice() {
         siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
         // Adoption comes before the first answer.
         let listed = siege.names().len();
-        println!("after {signal}: {listed} adopted and listed {:.0} ms after exec", begun.elapsed().as_secs_f64() * 1e3);
+        println!(
+            "after {signal}: {listed} adopted and listed {:.0} ms after exec",
+            begun.elapsed().as_secs_f64() * 1e3
+        );
         assert_eq!(siege.expect_listed_runs_once(), before, "{}", &siege.system.log("vmmd")[logged..]);
         assert_eq!(siege.system.log("vmmd")[logged..].matches(" still runs").count(), MANY);
         assert_eq!(siege::files(&siege.system.run().join("units")).len(), MANY);
@@ -146,4 +149,68 @@ fn a_journal_of_a_later_version_is_refused_and_nothing_is_touched() {
     assert_eq!(siege.client(&["destroy", "siege:stays"]).code, 0);
     siege.count_again();
     siege.end();
+}
+
+/// Puts a folder of `fixtures/` in the place of this system's state, as `vmmd` itself would have written it, and with these
+/// block devices.
+fn put_state(siege: &Siege, fixture: &str, blocks: &[(&str, u64)]) {
+    let state = siege.system.state();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture);
+    let files = content(&from);
+    assert!(files.len() > 1, "{files:?}");
+    for (path, bytes) in files {
+        fs::write(state.join(path.strip_prefix(&from).unwrap()), bytes).unwrap();
+    }
+    for (name, bytes) in blocks {
+        fs::File::create(state.join("block").join(name)).unwrap().set_len(*bytes).unwrap();
+    }
+    let owner = fs::metadata(&state).unwrap();
+    for (path, _) in content(&state) {
+        chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+}
+
+fn said(siege: &Siege, words: &[&str]) -> String {
+    let said = siege.client(words);
+    assert_eq!(said.code, 0, "{said:?}\n{}", siege.system.log("vmmd"));
+    said.out
+}
+
+#[test]
+fn the_state_of_an_older_version_comes_up() {
+    let Some(mut siege) = Siege::begin("the_state_of_an_older_version_comes_up") else { return };
+    siege.system.end("vmmd", Signal::SIGTERM).unwrap();
+    put_state(&siege, "state-1", &[]);
+    siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
+    let running = siege.expect_listed_runs_once();
+    assert!(running.keys().map(String::as_str).eq([":root", "shop:deep:codes", "shop:web"]), "{running:?}");
+    let arguments = |name: &str| siege::arguments(running[name]).join(" ");
+    assert!(arguments("shop:web").ends_with("--name=web --port=80 two words "), "{}", arguments("shop:web"));
+    assert!(arguments("shop:deep:codes").contains("--mem=3"), "{}", arguments("shop:deep:codes"));
+    let codes = said(&siege, &["info", "shop:deep:codes"]);
+    assert!(codes.contains("on 3") && codes.contains("startup    7"), "{codes}");
+    let policies = said(&siege, &["policy", ":"]);
+    assert!(!policies.contains("gone:"), "{policies}");
+    for line in
+        ["shop:                5     96 MB  0             -  -", "shop:deep:           1     32 MB  0             -  -"]
+    {
+        assert!(policies.lines().any(|it| it == line), "{line}\n{policies}");
+    }
+    for name in running.keys() {
+        said(&siege, &["destroy", name.trim_start_matches(':')]);
+    }
+    expect_gone(&running.into_values().collect::<Vec<_>>());
+
+    siege.system.end("vmmd", Signal::SIGTERM).unwrap();
+    put_state(&siege, "state-1-blocks", &[("shop:data_disk", 1 << 20), ("shop:free_disk", 2 << 20)]);
+    siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
+    assert_eq!(siege.expect_listed_runs_once().keys().collect::<Vec<_>>(), ["shop:db"]);
+    let blocks = said(&siege, &["block"]);
+    assert_eq!(blocks, "NAME       SIZE  ACTIVE\nshop:free  2 MB  no\nshop:data  1 MB  yes\n");
+    said(&siege, &["destroy", "shop:db"]);
+    for name in ["shop:data", "shop:free"] {
+        said(&siege, &["remove-block", name]);
+    }
+    siege.expect_clean();
+    siege.system.stop().unwrap();
 }
