@@ -95,7 +95,7 @@ pub enum Input<'a> {
         /// The image of a create.
         image: Option<Spooled>,
     },
-    /// How [`Effect::Store`] ended.
+    /// How [`Effect::Store`] or [`Effect::Inspect`] ended.
     Stored {
         /// The slot.
         slot: u16,
@@ -155,6 +155,11 @@ pub enum Effect {
     },
     /// Check and store the image of this slot durably.
     Store {
+        /// The slot.
+        slot: u16,
+    },
+    /// Look into the stored image of this slot once more, and answer as for [`Effect::Store`].
+    Inspect {
         /// The slot.
         slot: u16,
     },

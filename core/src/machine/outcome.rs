@@ -115,6 +115,18 @@ impl fmt::Display for Exit {
     }
 }
 
+/// How the last run of a unikernel ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`
+pub enum End {
+    /// None has ended since `vmmd` started.
+    None,
+    /// By itself.
+    Exit(Exit),
+    /// It was stopped, to be started anew or replaced.
+    Stopped,
+}
+
 /// Why a unikernel does not run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`

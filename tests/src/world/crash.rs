@@ -82,7 +82,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 StoreTask::Store { image, .. } if IMAGES[image].facts.is_some() => {
                     self.images.insert(IMAGES[image].digest);
                 }
-                StoreTask::Store { .. } => {}
+                StoreTask::Store { .. } | StoreTask::Inspect { .. } => {}
                 StoreTask::Release(digest) => {
                     self.images.remove(&digest);
                 }
@@ -201,17 +201,21 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             let asked = known.over
                 || self.known.unsure.contains(name)
                 || self.is_asked(name, |question| question.ask.wish == Wish::Destroy);
+            let replaced = self.known.unsure.contains(name)
+                || self.is_asked(name, |it| matches!(it.ask.wish, Wish::ForceCreate(_) | Wish::RestartWith(_)));
             match kept {
                 None if asked => {}
                 None => return Err(format!("{name} was acknowledged and is gone after the crash")),
-                Some(kept) if kept.digest != known.digest || !same(&kept.arguments, &known.arguments) => {
+                Some(kept)
+                    if !replaced && (kept.digest != known.digest || !same(&kept.arguments, &known.arguments)) =>
+                {
                     return Err(format!("{name} is another one after the crash"));
                 }
                 Some(_) => {}
             }
         }
         for name in state.unikernels.keys().filter(|name| !self.known.unikernels.contains_key(*name)) {
-            let asked = self.is_asked(name, |question| matches!(question.ask.wish, Wish::Create(_)));
+            let asked = self.is_asked(name, |it| matches!(it.ask.wish, Wish::Create(_) | Wish::ForceCreate(_)));
             if !asked && !self.known.unsure.contains(name) {
                 return Err(format!("{name} is back after the crash, and nobody asked for it"));
             }
