@@ -51,23 +51,25 @@ impl Records {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// All records. What is no record is removed: it was being written when its writer died, and then no tender began.
+    /// All records. One that is not whole is removed: it was being written when its writer died, and then no tender began.
+    /// Files of other names are somebody else's. One that cannot be read may be of a unikernel that runs.
     pub(crate) fn read(&self) -> io::Result<Vec<Record>> {
         let (mut records, mut statuses) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let name = name.to_str().unwrap_or_default();
-            let unit = |digits: &str| digits.parse().ok().map(Unit).filter(|unit| unit.0.to_string() == digits);
-            if let Some(unit) = name.strip_suffix(STATUS_SUFFIX).and_then(unit) {
+            let Some(name) = name.to_str() else { continue };
+            if let Some(unit) = name.strip_suffix(STATUS_SUFFIX).and_then(unit_of) {
                 statuses.push(unit);
-            } else if let (Some(unit), Ok(text)) = (unit(name), fs::read_to_string(entry.path()))
-                && let Some(record) = parse(unit, &text)
-            {
-                records.insert(unit, record);
-            } else {
-                say(format_args!("removing {}, which is not the record of a unit", entry.path().display()));
-                let _ = fs::remove_file(entry.path());
+                continue;
+            }
+            let Some(unit) = unit_of(name) else { continue };
+            match parse(unit, &String::from_utf8_lossy(&fs::read(entry.path())?)) {
+                Some(record) => _ = records.insert(unit, record),
+                None => {
+                    say(format_args!("removing {}, which is not the record of a unit", entry.path().display()));
+                    self.remove(unit);
+                }
             }
         }
         for unit in statuses.into_iter().filter(|unit| !records.contains_key(unit)) {
@@ -159,6 +161,12 @@ impl Records {
     }
 }
 
+/// The unit whose record has this file name.
+fn unit_of(name: &str) -> Option<Unit> {
+    let number: u64 = name.parse().ok()?;
+    (number.to_string() == name).then_some(Unit(number))
+}
+
 fn parse(unit: Unit, text: &str) -> Option<Record> {
     let mut words = text.strip_suffix('\n')?.split(' ');
     let process = Process { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? };
@@ -177,7 +185,7 @@ mod tests {
     use crate::host_half::tests::Folder;
 
     #[test]
-    fn records_are_read_as_they_were_written_and_the_rest_is_removed() {
+    fn records_are_read_as_they_were_written_and_broken_ones_are_removed() {
         let folder = Folder::new();
         let records = Records::open(&folder.0.join("units")).unwrap();
         let process = Process { pid: 12, started: u64::MAX };
@@ -185,24 +193,28 @@ mod tests {
         let two = Record { unit: Unit(2), process, account: 4, taps: Vec::new() };
         records.write(&one).unwrap();
         records.write(&two).unwrap();
-        for (name, text) in [
-            ("3", "12 34"),
-            ("4", "12 34 5 vmmtap0"),
-            ("5", ""),
-            ("six", "1 2 3\n"),
-            ("7", "1 -2 3\n"),
-            ("02", "1 2 3\n"),
-            ("8.status", "exited 0\n"),
-            ("x.status", ""),
-        ] {
+        let broken: [(&str, &[u8]); 6] = [
+            ("3", b"12 34"),
+            ("4", b"12 34 5 vmmtap0"),
+            ("5", b""),
+            ("6", b"\xff 1 2\n"),
+            ("7", b"1 -2 3\n"),
+            ("8.status", b"exited 0\n"),
+        ];
+        let foreign: [(&str, &[u8]); 4] = [("six", b"1 2 3\n"), ("08", b"1 2 3\n"), ("+9", b""), ("x.status", b"")];
+        for (name, text) in broken.into_iter().chain(foreign) {
             fs::write(folder.0.join("units").join(name), text).unwrap();
         }
         records.open_status(two.unit).unwrap();
         assert_eq!(records.read().unwrap(), [two.clone(), one.clone()]);
-        assert_eq!(fs::read_dir(folder.0.join("units")).unwrap().count(), 3, "two records and a status");
+        let left = 3 + foreign.len();
+        assert_eq!(fs::read_dir(folder.0.join("units")).unwrap().count(), left, "two records and a status");
         records.remove(one.unit);
         records.remove(one.unit);
         assert_eq!(records.read().unwrap(), [two]);
+        // What cannot be read is not taken for what is not there.
+        fs::create_dir(folder.0.join("units/10")).unwrap();
+        assert!(records.read().is_err());
     }
 
     #[test]
