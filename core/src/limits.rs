@@ -56,6 +56,10 @@ pub const CHANNEL_FDS_MAX: usize = 2 + DEVICES_MAX;
 /// Tender processes at a time: the unikernels of a full host.
 pub const UNITS_MAX: usize = 4096;
 
+/// Bytes of a record of how a guest fares, which its tender writes: a text, spaces, a newline (`docs/tender.md`). All of them are
+/// so long, so that the filter of an spt tender lets through nothing else.
+pub const STATUS_RECORD_BYTES: usize = 64;
+
 /// Accounts (user ids) for tenders. More than processes: an account rests while its last process is being reaped.
 pub const ACCOUNTS_MAX: u16 = 8192;
 
@@ -102,15 +106,24 @@ pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
 /// Smallest value of an INTEGER on the wire.
 pub const WIRE_INT_MIN: i64 = -(1 << 62);
 
-/// Memory of one tender beside its guest's, MiB; charged to the root policy, which is the host's.
-/// An spt tender takes below 2 MiB resident, an hvt one about as much.
-pub const TENDER_MEMORY_MB: u64 = 2;
+/// Memory of one tender beside its guest's, MiB; charged to the root policy, which is the host's. Its program (1 MiB, most of it
+/// shared by all), its own pages and the kernel's for it (half a MiB), and the ring for frames of an hvt guest (2 MiB).
+pub const TENDER_MEMORY_MB: u64 = 4;
+
+/// Of how much guest memory the page tables take one part: 8 bytes for each page of 4,096, twice under hvt.
+pub const TENDER_TABLES_DIVISOR: u64 = 256;
 
 /// Guest memory that may be asked for, MiB (hvt maps 4 GiB at most, Solo5 ABI).
 pub const MEMORY_MB_MAX: i64 = 4096;
 
 /// Unikernels that `vmmd` keeps.
 pub const UNIKERNELS_MAX: usize = 4096;
+
+/// Unikernels that are being replaced at once: each needs a place beside the one that it replaces.
+pub const REPLACEMENTS_MAX: usize = 64;
+
+/// Places for unikernels.
+pub const SLOTS_MAX: usize = UNIKERNELS_MAX + REPLACEMENTS_MAX;
 
 /// Policies that `vmmd` keeps, the root policy included.
 pub const POLICIES_MAX: usize = 4096;
@@ -206,7 +219,7 @@ const _: () = assert!(ARGUMENTS_BYTES_MAX + DEVICES_MAX * (DEVICE_NAME_BYTES_MAX
 const _: () = assert!(ARGV_BYTES_MAX + DEVICES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);
-const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && UNIKERNELS_MAX <= u16::MAX as usize);
+const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && SLOTS_MAX <= u16::MAX as usize);
 const _: () = assert!(BLOCKS_MAX <= u16::MAX as usize);
 const _: () = assert!(CHUNK_BYTES + NAME_BYTES_MAX + 64 < CONTENT_PIECE_BYTES);
 const _: () = assert!((TRANSFERS_MAX as usize) < CONNECTIONS_PER_USER_MAX);

@@ -143,10 +143,18 @@ impl Octets {
 pub enum Wish {
     /// Make one.
     Create(Spec),
+    /// Make one in place of the one that may be there.
+    ForceCreate(Spec),
+    /// Start one anew.
+    Restart,
+    /// Start one anew with other arguments; the image is the one that it has.
+    RestartWith(Spec),
     /// End one.
     Destroy,
     /// List.
     Info,
+    /// Tell how they fare.
+    Condition,
     /// Hand out its image, at this level.
     Get(i64),
     /// Set a policy.
@@ -328,8 +336,16 @@ impl Ask {
             Wish::Create(spec) => {
                 spec.with_config(|config| send(Command::Unikernel(UnikernelCommand::Create(*config))))
             }
+            Wish::ForceCreate(spec) => {
+                spec.with_config(|config| send(Command::Unikernel(UnikernelCommand::ForceCreate(*config))))
+            }
+            Wish::Restart => send(Command::Unikernel(UnikernelCommand::Restart(None))),
+            Wish::RestartWith(spec) => {
+                spec.with_config(|config| send(Command::Unikernel(UnikernelCommand::Restart(Some(config.arguments)))))
+            }
             Wish::Destroy => send(Command::Unikernel(UnikernelCommand::Destroy)),
             Wish::Info => send(Command::Unikernel(UnikernelCommand::Info)),
+            Wish::Condition => send(Command::Unikernel(UnikernelCommand::Condition)),
             Wish::Get(level) => send(Command::Unikernel(UnikernelCommand::Get { level })),
             Wish::PolicyAdd(spec) => send(Command::Policy(PolicyCommand::Add(spec.wire()))),
             Wish::PolicyInfo => send(Command::Policy(PolicyCommand::Info)),
@@ -364,7 +380,9 @@ impl Ask {
             for spec in [Spec::PLAIN, restarting, on_bridge] {
                 pool.push(Self { name, wish: Wish::Create(spec) });
             }
-            pool.push(Self { name, wish: Wish::Destroy });
+            let larger = Wish::ForceCreate(Spec { memory_mb: 48, ..Spec::PLAIN });
+            let smaller = Wish::RestartWith(Spec { fail: Some(&[2]), ..Spec::PLAIN });
+            pool.extend([larger, smaller, Wish::Restart, Wish::Destroy].map(|wish| Self { name, wish }));
         }
         let tight = PolicySpec { unikernels: 1, memory_mb: 64, cpus: &[0], bridges: &[], block_mb: None };
         let wide = PolicySpec { unikernels: 3, memory_mb: 150, cpus: &[0, 1], bridges: &["br0"], block_mb: None };

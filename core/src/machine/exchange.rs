@@ -7,7 +7,7 @@ use crate::policy::Policy;
 use crate::wire::{Command, Header};
 
 /// What time it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Now {
     /// Milliseconds of a clock that never goes back.
     pub ms: u64,
@@ -86,6 +86,14 @@ pub enum Input<'a> {
         /// When it started, unix milliseconds.
         started_wall_ms: i64,
     },
+    /// A process of a predecessor has ended while nobody watched, and how is known. Between
+    /// [`super::Machine::restore`] and [`Input::Start`].
+    Ended {
+        /// Its number.
+        unit: Unit,
+        /// How.
+        exit: Exit,
+    },
     /// Everything is restored: bring up what is desired.
     Start,
     /// A client asks.
@@ -99,7 +107,7 @@ pub enum Input<'a> {
         /// The image of a create, the content that comes with a command.
         image: Option<Spooled>,
     },
-    /// How [`Effect::Store`] ended.
+    /// How [`Effect::Store`] or [`Effect::Inspect`] ended.
     Stored {
         /// The slot.
         slot: u16,
@@ -171,6 +179,11 @@ pub enum Effect {
     },
     /// Check and store the image of this slot durably.
     Store {
+        /// The slot.
+        slot: u16,
+    },
+    /// Look into the stored image of this slot once more, and answer as for [`Effect::Store`].
+    Inspect {
         /// The slot.
         slot: u16,
     },

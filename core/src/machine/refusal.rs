@@ -13,8 +13,6 @@ use crate::halves::{LaunchError, Tender};
 pub enum Refusal {
     /// Not a command, or not one for this daemon.
     UnknownCommand,
-    /// A command of the protocol that this version does not carry out.
-    NotOffered,
     /// A path was given where a unikernel is needed.
     Path,
     /// There is one of this name.
@@ -25,7 +23,11 @@ pub enum Refusal {
     InfoNotFound,
     /// There is nothing of this name to get.
     GetNotFound,
-    /// It is still being created, or its failed creation is still being undone.
+    /// There is nothing of this name to start anew.
+    RestartNotFound,
+    /// It was to be started anew and was destroyed instead.
+    Destroyed,
+    /// It is still being created, replaced or started anew, or its failed creation is still being undone.
     Busy,
     /// No room for another unikernel on this host.
     UnikernelsFull,
@@ -62,13 +64,14 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownCommand => f.write_str("unknown command"),
-            Self::NotOffered => f.write_str("this version of vmmd does not offer this command yet"),
             Self::Path => f.write_str("the name of a unikernel is needed, a path was given (it ends with ':')"),
             Self::Exists => f.write_str("Unikernel with same name is already running"),
             Self::DestroyNotFound => f.write_str("destroy: not found"),
             Self::InfoNotFound => f.write_str("info: not found"),
             Self::GetNotFound => f.write_str("get: no unikernel found"),
-            Self::Busy => f.write_str("this unikernel is still being created, try again"),
+            Self::RestartNotFound => f.write_str("restart: not found"),
+            Self::Destroyed => f.write_str("this unikernel was destroyed meanwhile"),
+            Self::Busy => f.write_str("this unikernel is still being created or replaced, try again"),
             Self::UnikernelsFull => f.write_str("no room for another unikernel on this host"),
             Self::ArgumentsFull => f.write_str("no room for the arguments of another unikernel on this host"),
             Self::Admission(refused) => refused.fmt(f),

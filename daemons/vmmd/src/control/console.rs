@@ -5,10 +5,11 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use fulmar_core::halves::Unit;
-use fulmar_core::limits::{FIFOS_HELD_MAX, UNIKERNELS_MAX, WIRE_INT_MAX};
+use fulmar_core::limits::{FIFOS_HELD_MAX, SLOTS_MAX, WIRE_INT_MAX};
 use fulmar_core::machine::Life;
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, Limits, Scanner};
@@ -264,7 +265,7 @@ impl Control<'_> {
             let sequence = self.console.add(&name, self.consoles_at(&name));
             self.console.held[at].sequence = sequence;
         }
-        while self.console.announce < UNIKERNELS_MAX && self.console.stream.is_some() {
+        while self.console.announce < SLOTS_MAX && self.console.stream.is_some() {
             let slot = u16::try_from(self.console.announce).unwrap_or(u16::MAX);
             if let Some(unikernel) = self.machine.unikernel(slot).filter(|it| it.life() != Life::None) {
                 let (unit, name) = (Unit(unikernel.unit()), *unikernel.name());
@@ -314,8 +315,14 @@ impl Control<'_> {
     /// At the start: removes the fifos of those that do not run any more.
     pub(super) fn clear_fifos(&self, run: &Path) -> io::Result<()> {
         for entry in std::fs::read_dir(run.join("fifo"))? {
-            let name = entry?.file_name();
-            let Some(name) = name.to_str().and_then(|text| Name::parse(text).ok()) else { continue };
+            let entry = entry?;
+            // What is no fifo, or is called what no fifo is, is none of ours.
+            if !entry.file_type()?.is_fifo() {
+                continue;
+            }
+            let file_name = entry.file_name();
+            let of = |text: &str| Name::parse(text).ok().filter(|name| !name.is_path() && name.as_str() == text);
+            let Some(name) = file_name.to_str().and_then(of) else { continue };
             if !self.machine.find(&name).is_some_and(|(_, unikernel)| unikernel.life() == Life::Alive) {
                 self.console.remove_fifo(&name);
             }
