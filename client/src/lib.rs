@@ -8,6 +8,7 @@
 //! | [`connection`] | frames, time-outs, the ways to a daemon |
 //! | [`image`], [`devices`] | a unikernel's image in a file, and whether it fits what it is given |
 //! | `fetch` | the reply that is an image |
+//! | [`import`] | bringing a host of albatross over |
 //! | [`options`] | values on the command line |
 //! | [`output`] | tables, JSON, text |
 //! | [`error`] | what can go wrong, and the exit codes |
@@ -19,6 +20,7 @@ pub mod devices;
 pub mod error;
 mod fetch;
 pub mod image;
+pub mod import;
 pub mod local;
 pub mod options;
 pub mod output;

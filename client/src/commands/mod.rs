@@ -7,6 +7,7 @@ pub mod console;
 pub mod create;
 pub mod destroy;
 pub mod get;
+pub mod import_albatross;
 pub mod inactive_consoles;
 pub mod info;
 pub mod inspect;
@@ -96,6 +97,8 @@ pub enum Subcommands {
     /// Remove a block device and what is on it
     #[command(alias = "destroy-block")]
     RemoveBlock(remove_block::RemoveBlock),
+    /// Bring a host of albatross over: its policies, block devices and unikernels
+    ImportAlbatross(import_albatross::ImportAlbatross),
     /// Show what an image says about itself; needs no daemon
     Inspect(inspect::Inspect),
 }
@@ -120,6 +123,7 @@ impl Subcommands {
             Self::Block(command) => command.run(context),
             Self::AddBlock(command) => command.run(context),
             Self::RemoveBlock(command) => command.run(context),
+            Self::ImportAlbatross(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
         }
     }
