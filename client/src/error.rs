@@ -71,7 +71,7 @@ pub enum Failure {
         /// Which daemon.
         daemon: Daemon,
     },
-    /// An image in a reply that cannot be uncompressed.
+    /// An image or a content from a daemon that cannot be uncompressed.
     Inflate {
         /// What the decompressor says.
         error: io::Error,
@@ -209,7 +209,7 @@ impl fmt::Display for Failure {
                 write!(f, "{daemon} did not answer what was asked: use a client of the daemon's version")
             }
             Self::Inflate { error } => {
-                write!(f, "the image in the reply cannot be uncompressed ({error}): try --compression-level 0")
+                write!(f, "what the daemon sent cannot be uncompressed ({error}): try --compression-level 0")
             }
             Self::Usage { text } => f.write_str(text),
             Self::Image { file, error } => write!(f, "{}: {error}", file.display()),
@@ -227,10 +227,10 @@ impl fmt::Display for Failure {
             ),
             Self::Input { file, error } => write!(f, "{}: cannot be read ({error}): check the file", file.display()),
             Self::Output { file, error } if error.kind() == io::ErrorKind::AlreadyExists => {
-                write!(f, "{}: is there already and is not overwritten: give another --output", file.display())
+                write!(f, "{}: is there already and is not overwritten: give another file", file.display())
             }
             Self::Output { file, error } => {
-                write!(f, "{}: cannot be written ({error}): give another --output", file.display())
+                write!(f, "{}: cannot be written ({error}): give another file", file.display())
             }
             Self::Print { error } => write!(f, "standard output cannot be written ({error})"),
             Self::State { file, error } => write!(

@@ -8,12 +8,14 @@ use flate2::read::ZlibDecoder;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{BlockCommand, Command, Data, Image, Payload, Success};
 
+use super::host::done;
 use super::state::BlockFile;
 use crate::connection::{Connection, Daemon, Door, refused};
+use crate::content::ContentFile;
 use crate::error::Failure;
 
 /// Zeros are what there is most of, and any level is good enough for them.
-const LEVEL: i64 = 1;
+const LEVEL: u32 = 1;
 
 /// Bytes that are looked at at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -29,11 +31,6 @@ pub(super) enum Content {
     Different,
 }
 
-/// Whether the file can be read at all.
-pub(super) fn check(file: &BlockFile) -> Result<(), Failure> {
-    open(file).map(|_| ())
-}
-
 fn open(file: &BlockFile) -> Result<File, Failure> {
     File::open(&file.path).map_err(|error| unreadable(file, error))
 }
@@ -43,14 +40,19 @@ fn unreadable(file: &BlockFile, error: io::Error) -> Failure {
 }
 
 /// Fills a new block device, which is full of zeros.
-pub(super) fn fill(_: &dyn Door, file: &BlockFile) -> Result<(), Failure> {
+pub(super) fn fill(door: &dyn Door, file: &BlockFile) -> Result<(), Failure> {
     if is_zeros(file)? {
         return Ok(());
     }
-    Err(Failure::Refused { name: file.name.to_string(), text: "its content cannot be set by this version".to_owned() })
+    let mut content = ContentFile::open(&file.path)?;
+    let mut connection = door.open(Daemon::Vmmd)?;
+    connection.send(file.name, Command::Block(BlockCommand::Set { compressed: true }))?;
+    connection.send_content(file.name, &mut content, LEVEL)?;
+    done(connection.receive(file.name)?)
 }
 
-fn is_zeros(file: &BlockFile) -> Result<bool, Failure> {
+/// Whether there is nothing to bring over.
+pub(super) fn is_zeros(file: &BlockFile) -> Result<bool, Failure> {
     let mut source = open(file)?;
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -66,7 +68,7 @@ fn is_zeros(file: &BlockFile) -> Result<bool, Failure> {
 pub(super) fn compare(door: &dyn Door, file: &BlockFile) -> Result<Content, Failure> {
     let mut source = open(file)?;
     let mut connection = door.open(Daemon::Vmmd)?;
-    connection.send(file.name, Command::Block(BlockCommand::Dump { level: LEVEL }))?;
+    connection.send(file.name, Command::Block(BlockCommand::Dump { level: LEVEL.into() }))?;
     let Success::BlockImage { compressed: true } = connection.receive(file.name)? else {
         return Err(Failure::Unexpected { daemon: Daemon::Vmmd });
     };

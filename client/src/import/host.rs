@@ -41,7 +41,8 @@ impl Running<'_> {
     }
 }
 
-fn done(success: Success<'_>) -> Result<(), Failure> {
+/// That it was done.
+pub(super) fn done(success: Success<'_>) -> Result<(), Failure> {
     match success {
         Success::Text(_) | Success::Empty => Ok(()),
         _ => Err(Failure::Unexpected { daemon: Daemon::Vmmd }),

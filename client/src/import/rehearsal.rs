@@ -10,6 +10,7 @@ use fulmar_core::machine::{Effect, Input, Now, Product, Reply, Spooled, StoreErr
 use fulmar_core::name::Name;
 use fulmar_core::wire::{BlockCommand, Command, Config, Header, Policy, PolicyCommand, UnikernelCommand};
 
+use super::content;
 use super::host::Host;
 use super::image::{self, Seen};
 use super::present::Present;
@@ -95,7 +96,8 @@ impl Rehearsal {
     fn outcome<'s>(&self, effect: Effect, seen: Option<&'s Result<Seen, StoreError>>) -> Option<Input<'s>> {
         match effect {
             Effect::Append(change) => Some(Input::Appended { change, outcome: Ok(()) }),
-            Effect::MakeBlock { slot } => Some(Input::BlockMade { slot, outcome: Ok(()) }),
+            Effect::MakeBlock { slot, .. } => Some(Input::BlockMade { slot, outcome: Ok(()) }),
+            Effect::SetContent { slot, .. } => Some(Input::ContentSet { slot, outcome: Ok(()) }),
             Effect::RemoveBlock { slot } => Some(Input::BlockRemoved { slot }),
             Effect::Launch { slot } => {
                 let unit = Unit(self.machine.unikernel(slot)?.unit());
@@ -149,7 +151,10 @@ impl Host for Rehearsal {
     }
 
     fn fill_block(&mut self, file: &BlockFile) -> Result<(), Failure> {
-        super::content::check(file)
+        if content::is_zeros(file)? {
+            return Ok(());
+        }
+        self.ask(file.name, Command::Block(BlockCommand::Set { compressed: true }), None, None)
     }
 
     fn create(&mut self, name: Name, config: &Config<'_>, seen: &Result<Seen, StoreError>) -> Result<(), Failure> {

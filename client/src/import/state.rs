@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use fulmar_core::limits::{BLOCK_FILE_SUFFIX, STATE_BYTES_MAX};
+use fulmar_core::limits::{BLOCK_ASIDE_SUFFIX, BLOCK_FILE_SUFFIX, STATE_BYTES_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::state_import::{self, State};
 
@@ -97,7 +97,7 @@ pub(super) fn find_blocks(folder: &Path) -> Result<Vec<Found>, Failure> {
         let entry = entry.map_err(failure)?;
         let text = entry.file_name().to_string_lossy().into_owned();
         // Our own daemon keeps its block devices in the same folder where it was given the same state folder.
-        if !text.ends_with(BLOCK_FILE_SUFFIX) {
+        if ![BLOCK_FILE_SUFFIX, BLOCK_ASIDE_SUFFIX].iter().any(|suffix| text.ends_with(suffix)) {
             let what = classify(&text, entry.path());
             found.push(Found { text, what });
         }

@@ -141,7 +141,7 @@ fn drive(machine: &mut Small, input: Input<'_>, seen: Option<&Seen>) {
         let outcome = match effects.pop_front() {
             None => return,
             Some(Effect::Append(change)) => Input::Appended { change, outcome: Ok(()) },
-            Some(Effect::MakeBlock { slot }) => Input::BlockMade { slot, outcome: Ok(()) },
+            Some(Effect::MakeBlock { slot, .. }) => Input::BlockMade { slot, outcome: Ok(()) },
             Some(Effect::RemoveBlock { slot }) => Input::BlockRemoved { slot },
             Some(Effect::Launch { slot }) => {
                 Input::Launched { unit: Unit(machine.unikernel(slot).unwrap().unit()), outcome: Ok(()) }
