@@ -72,7 +72,10 @@ impl Verdict {
             (Self::Restart, Reply::Done(Done::CreatedUnikernel)) => true,
             (Self::Restart, Reply::Refused(Refusal::Launch(_))) => faulted,
             (Self::Restart, Reply::Refused(Refusal::Admission(_) | Refusal::Destroyed)) => true,
-            (Self::Later(Done::AddedBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => true,
+            (Self::Later(Done::AddedBlock | Done::SetBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => {
+                true
+            }
+            (Self::Later(Done::SetBlock), Reply::Refused(_)) => false,
             (Self::Later(expected), Reply::Done(done)) => expected == done,
             // Which append has failed is not followed here.
             (Self::Later(_), Reply::Refused(Refusal::Journal(_))) => true,
@@ -233,6 +236,10 @@ pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, con
         Wish::BlockAdd(size) => blocks::judge_add(world, &ask.name, size),
         Wish::BlockRemove => blocks::judge_remove(world, &ask.name),
         Wish::BlockInfo => blocks::judge_info(world, &ask.name),
+        Wish::BlockSet => blocks::judge_set(world, &ask.name),
+        Wish::BlockOldSet(octets) => blocks::judge_old_set(world, &ask.name, octets),
+        Wish::BlockOldAdd(size, octets) => blocks::judge_old_add(world, &ask.name, size, octets),
+        Wish::BlockDump(level, whole) => blocks::judge_dump(world, &ask.name, level, whole),
         Wish::Unknown => refused(Refusal::UnknownCommand),
     }
 }
@@ -305,6 +312,9 @@ fn admission<const U: usize, const P: usize, const B: usize, const C: usize, con
         let Some(block) = block.filter(kept) else { return Err(Refusal::Block(BlockRefused::Missing(label))) };
         if blocks::is_used(world, &block, old.map(|(old, _)| old)) || spec.blocks[..index].contains(host) {
             return Err(Refusal::Block(BlockRefused::InUse(label)));
+        }
+        if blocks::is_in_transfer(world, &block) {
+            return Err(Refusal::Block(BlockRefused::InTransfer(label)));
         }
     }
     if spec.flaw == Flaw::NoImage {

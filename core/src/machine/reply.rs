@@ -45,6 +45,15 @@ pub enum Reply {
         /// 0 for the image as it is, more for a zlib stream of this level, 9 at most.
         level: u8,
     },
+    /// The content of a block device, which is the caller's to send; then [`super::Input::Dumped`].
+    Dump {
+        /// The slot of the block device.
+        slot: u16,
+        /// 0 for the content as it is, more for a zlib stream of this level, 9 at most.
+        level: u8,
+        /// In one reply instead of chunks.
+        whole: bool,
+    },
 }
 
 /// What was done. The texts are the peer's (`docs/wire.md`, replies).
@@ -64,6 +73,8 @@ pub enum Done {
     AddedBlock,
     /// The block device is gone, durably, and its file with it.
     RemovedBlock,
+    /// The block device has this content, durably.
+    SetBlock,
 }
 
 impl Done {
@@ -78,6 +89,7 @@ impl Done {
             Self::RemovedPolicy => "removed policy",
             Self::AddedBlock => "added block device",
             Self::RemovedBlock => "removed block",
+            Self::SetBlock => "set block device",
         }
     }
 }
@@ -120,8 +132,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         Some(Header::new(client.sequence, client.name))
     }
 
-    /// The whole frame of the reply, at the end of `buffer`. An image's reply is not made here: see
-    /// [`wire::encode_image_head`].
+    /// The whole frame of the reply, at the end of `buffer`. What an image or the content of a block device is sent in is
+    /// not made here: see [`wire::encode_image_head`].
     ///
     /// # Errors
     /// [`Full`] when `buffer` is too small.
@@ -132,7 +144,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Reply::Conditions(now) => return self.encode_conditions(&header, now, buffer),
             Reply::Policies => return self.encode_policies(&header, buffer),
             Reply::Blocks => return self.encode_blocks(&header, buffer),
-            Reply::None | Reply::Image { .. } => return Err(Full),
+            Reply::None | Reply::Image { .. } | Reply::Dump { .. } => return Err(Full),
             Reply::Done(done) => Payload::Success(Success::Text(done.as_str().into())),
             Reply::Refused(refusal) => {
                 let mut text = heapless::String::<REFUSAL_BYTES_MAX>::new();

@@ -101,8 +101,7 @@ pub(super) fn start<'m>(
     let waker = Waker::new(poll.registry(), WAKER).map_err(system)?;
     let spools = Spools::new(Arc::clone(&images), SPOOL_BYTES_MAX);
     spools.clear().map_err(StartError::Images)?;
-    let worker =
-        Worker::start(journal, spools.clone(), Blocks::new(Arc::clone(&block_folder)), waker).map_err(system)?;
+    let worker = Worker::start(journal, spools.clone(), &block_folder, waker).map_err(system)?;
     channel.set_nonblocking(true).map_err(StartError::Channel)?;
     let host = HostLink::new(channel);
     host.register(poll.registry(), HOST).map_err(system)?;
