@@ -125,6 +125,27 @@ pub enum Failure {
     },
     /// The request does not fit a message.
     TooLarge,
+    /// A state file of albatross that is none.
+    State {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        error: Malformed,
+    },
+    /// Who answers is albatross.
+    NotOurs {
+        /// Who should answer.
+        daemon: Daemon,
+    },
+    /// Not all of an import came over; what did not has been said.
+    Incomplete {
+        /// What did not.
+        lost: usize,
+        /// Of how many.
+        items: usize,
+        /// Nothing was to come over yet.
+        dry_run: bool,
+    },
 }
 
 impl Failure {
@@ -134,13 +155,14 @@ impl Failure {
         match self {
             // Whoever read our output has read enough.
             Self::Print { error } if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Refused { .. } => 117,
+            Self::Refused { .. } | Self::Incomplete { .. } => 117,
             Self::Lost { .. }
             | Self::Closed { .. }
             | Self::Silent { .. }
             | Self::Oversize { .. }
             | Self::Garbled { .. }
             | Self::Unexpected { .. }
+            | Self::NotOurs { .. }
             | Self::Inflate { .. } => 121,
             Self::Connect { .. } => 122,
             Self::Usage { .. }
@@ -148,6 +170,7 @@ impl Failure {
             | Self::Devices { .. }
             | Self::Memory { .. }
             | Self::Input { .. }
+            | Self::State { .. }
             | Self::TooLarge => 124,
             Self::Output { .. } | Self::Print { .. } => 125,
         }
@@ -210,6 +233,24 @@ impl fmt::Display for Failure {
                 write!(f, "{}: cannot be written ({error}): give another file", file.display())
             }
             Self::Print { error } => write!(f, "standard output cannot be written ({error})"),
+            Self::State { file, error } => write!(
+                f,
+                "{}: is no state file of albatross, or is damaged (at byte {}: {}): try state.bak beside it",
+                file.display(),
+                error.at,
+                error.reason
+            ),
+            Self::NotOurs { daemon } => {
+                write!(
+                    f,
+                    "what answers in the place of {daemon} is albatross: stop it and start {daemon}, or give --run DIR"
+                )
+            }
+            Self::Incomplete { lost, items, dry_run } => write!(
+                f,
+                "{lost} of {items} {} not come over: mend what is said above and import again, what is there already stays",
+                if *dry_run { "would" } else { "did" }
+            ),
             Self::TooLarge => f.write_str("the command does not fit a message: give fewer or shorter arguments"),
         }
     }

@@ -10,6 +10,7 @@
 //! | `fetch` | the reply that is an image |
 //! | [`content`] | the content of a block device, on its way to a daemon |
 //! | [`new_file`] | files that are written with what a daemon sends |
+//! | [`import`] | bringing a host of albatross over |
 //! | [`options`] | values on the command line |
 //! | [`output`] | tables, JSON, text |
 //! | [`error`] | what can go wrong, and the exit codes |
@@ -22,6 +23,7 @@ pub mod devices;
 pub mod error;
 mod fetch;
 pub mod image;
+pub mod import;
 pub mod local;
 pub mod new_file;
 pub mod options;

@@ -16,6 +16,10 @@ pub const DIVERT_BYTES_MIN: usize = 1024;
 /// Bytes of an image, uncompressed. A MirageOS unikernel is a few MB; the largest seen with debug symbols are below 100.
 pub const IMAGE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Bytes of a state file of albatross that is imported. It has all images in it and is held in memory, there as here; the images
+/// of a busy host are some hundred MB.
+pub const STATE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
 /// Bytes of a unikernel's arguments record (devices, CPUs, argument vector) in its DER form.
 /// Solo5 takes 8,191 bytes of command line; devices and CPUs add a few KiB.
 pub const ARGUMENTS_BYTES_MAX: usize = 16 * 1024;

@@ -8,6 +8,7 @@ pub mod create;
 pub mod destroy;
 pub mod dump_block;
 pub mod get;
+pub mod import_albatross;
 pub mod inactive_consoles;
 pub mod info;
 pub mod inspect;
@@ -103,6 +104,8 @@ pub enum Subcommands {
     SetBlock(set_block::SetBlock),
     /// Fetch the content of a block device into a file
     DumpBlock(dump_block::DumpBlock),
+    /// Bring a host of albatross over: its policies, block devices and unikernels
+    ImportAlbatross(import_albatross::ImportAlbatross),
     /// Show what an image says about itself; needs no daemon
     Inspect(inspect::Inspect),
 }
@@ -129,6 +132,7 @@ impl Subcommands {
             Self::RemoveBlock(command) => command.run(context),
             Self::SetBlock(command) => command.run(context),
             Self::DumpBlock(command) => command.run(context),
+            Self::ImportAlbatross(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
         }
     }
