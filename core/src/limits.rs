@@ -60,6 +60,10 @@ pub const CHANNEL_FDS_MAX: usize = 2 + DEVICES_MAX;
 /// Tender processes at a time: the unikernels of a full host.
 pub const UNITS_MAX: usize = 4096;
 
+/// Bytes of a record of how a guest fares, which its tender writes: a text, spaces, a newline (`docs/tender.md`). All of them are
+/// so long, so that the filter of an spt tender lets through nothing else.
+pub const STATUS_RECORD_BYTES: usize = 64;
+
 /// Accounts (user ids) for tenders. More than processes: an account rests while its last process is being reaped.
 pub const ACCOUNTS_MAX: u16 = 8192;
 
@@ -106,9 +110,12 @@ pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
 /// Smallest value of an INTEGER on the wire.
 pub const WIRE_INT_MIN: i64 = -(1 << 62);
 
-/// Memory of one tender beside its guest's, MiB; charged to the root policy, which is the host's.
-/// An spt tender takes below 2 MiB resident, an hvt one about as much.
-pub const TENDER_MEMORY_MB: u64 = 2;
+/// Memory of one tender beside its guest's, MiB; charged to the root policy, which is the host's. Its program (1 MiB, most of it
+/// shared by all), its own pages and the kernel's for it (half a MiB), and the ring for frames of an hvt guest (2 MiB).
+pub const TENDER_MEMORY_MB: u64 = 4;
+
+/// Of how much guest memory the page tables take one part: 8 bytes for each page of 4,096, twice under hvt.
+pub const TENDER_TABLES_DIVISOR: u64 = 256;
 
 /// Guest memory that may be asked for, MiB (hvt maps 4 GiB at most, Solo5 ABI).
 pub const MEMORY_MB_MAX: i64 = 4096;

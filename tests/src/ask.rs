@@ -153,6 +153,8 @@ pub enum Wish {
     Destroy,
     /// List.
     Info,
+    /// Tell how they fare.
+    Condition,
     /// Hand out its image, at this level.
     Get(i64),
     /// Set a policy.
@@ -343,6 +345,7 @@ impl Ask {
             }
             Wish::Destroy => send(Command::Unikernel(UnikernelCommand::Destroy)),
             Wish::Info => send(Command::Unikernel(UnikernelCommand::Info)),
+            Wish::Condition => send(Command::Unikernel(UnikernelCommand::Condition)),
             Wish::Get(level) => send(Command::Unikernel(UnikernelCommand::Get { level })),
             Wish::PolicyAdd(spec) => send(Command::Policy(PolicyCommand::Add(spec.wire()))),
             Wish::PolicyInfo => send(Command::Policy(PolicyCommand::Info)),

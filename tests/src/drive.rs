@@ -103,7 +103,7 @@ fn choose_action<const U: usize, const P: usize, const B: usize, const C: usize,
             | Wish::BlockOldSet(_)
             | Wish::BlockOldAdd(..)
             | Wish::BlockDump(..) => choices.pick(&BLOCKS),
-            Wish::Info if choices.once_in(2) => choices.pick(&PATHS),
+            Wish::Info | Wish::Condition if choices.once_in(2) => choices.pick(&PATHS),
             Wish::Create(_) if choices.once_in(20) => choices.pick(&PATHS),
             Wish::Destroy | Wish::Get(_) | Wish::Restart | Wish::ForceCreate(_) | Wish::RestartWith(_)
                 if !choices.once_in(4) =>
@@ -167,7 +167,9 @@ fn choose_wish(kind: ActionKind, choices: &mut dyn Choose) -> Option<Wish> {
             }
         },
         ActionKind::Destroy => Wish::Destroy,
-        ActionKind::Query => choices.pick(&[Wish::Info, Wish::Get(-1), Wish::Get(99), Wish::PolicyInfo, Wish::Unknown]),
+        ActionKind::Query => {
+            choices.pick(&[Wish::Info, Wish::Condition, Wish::Get(-1), Wish::Get(99), Wish::PolicyInfo, Wish::Unknown])
+        }
         ActionKind::Block if choices.once_in(3) => {
             choices.pick(&[Wish::BlockRemove, Wish::BlockRemove, Wish::BlockInfo])
         }

@@ -11,10 +11,12 @@
 //! | [`drive`] | runs of the world: by seed, shrunk when they fail |
 //! | [`checks`] | what holds for any bytes given to a decoder: shared with the fuzzers |
 //! | [`generate`], [`render`] | messages at random, and messages as the recorded vectors write them |
+//! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
+pub mod acknowledged;
 pub mod albatross;
 pub mod ask;
 #[cfg(target_os = "linux")]
@@ -26,6 +28,7 @@ pub mod drive;
 pub mod generate;
 pub mod images;
 pub mod invariants;
+pub mod mixture;
 #[cfg(target_os = "linux")]
 pub mod namespace;
 pub mod oracle;

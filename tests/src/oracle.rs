@@ -2,6 +2,7 @@
 //! counted again for each question.
 
 mod blocks;
+mod conditions;
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,7 @@ use fulmar_core::solo5::{DeviceKind, Target};
 use fulmar_core::wire::{self, Arguments, FailBehaviour, InfoForm, List, NamedInfo, NamedPolicy};
 
 pub use self::blocks::{block_names, check_blocks};
+pub use self::conditions::check_conditions;
 use crate::ask::{Ask, BLOCK_DEVICES, Flaw, PolicySpec, Spec, Wish};
 use crate::images::IMAGES;
 use crate::world::{Question, Violation, World};
@@ -210,7 +212,8 @@ pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, con
             _ => Verdict::Later(Done::DestroyedUnikernel),
         },
         Wish::Info if ask.name.is_path() || listed.is_some() => Verdict::Exactly(Reply::Infos(InfoForm::Current)),
-        Wish::Info => refused(Refusal::InfoNotFound),
+        Wish::Condition if ask.name.is_path() || listed.is_some() => Verdict::Exactly(Reply::Conditions(world.now)),
+        Wish::Info | Wish::Condition => refused(Refusal::InfoNotFound),
         Wish::Get(level) => match listed.and_then(|it| Some((it.digest()?, it.image_bytes()))) {
             Some((digest, bytes)) => {
                 let level = u8::try_from(level.clamp(0, 9)).unwrap_or(0);

@@ -77,6 +77,20 @@ impl FakeDaemon {
         })
     }
 
+    /// As [`FakeDaemon::answering`], on one connection after the other. Returns the requests one behind the other.
+    pub(crate) fn answering_each(socket: &str, answers: Vec<Vec<u8>>) -> Self {
+        let folder = Folder::new();
+        let listener = UnixListener::bind(folder.0.join("util").join(socket)).unwrap();
+        let answer = move |answer: Vec<u8>| {
+            let mut stream = listener.accept().unwrap().0;
+            let request = read_frame(&mut stream);
+            stream.write_all(&answer).unwrap();
+            request
+        };
+        let thread = std::thread::spawn(move || answers.into_iter().flat_map(answer).collect());
+        Self { folder, thread: Some(thread) }
+    }
+
     /// Runs the client with these words.
     pub(crate) fn client(&self, words: &[&str]) -> Ran {
         self.client_within(Duration::from_secs(20), words)

@@ -7,7 +7,7 @@ use crate::policy::Policy;
 use crate::wire::{Command, Header};
 
 /// What time it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Now {
     /// Milliseconds of a clock that never goes back.
     pub ms: u64,

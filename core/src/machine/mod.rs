@@ -20,6 +20,7 @@ mod arena;
 mod arguments;
 mod block;
 mod blocks;
+mod condition;
 mod content;
 mod create;
 mod destroy;
@@ -286,6 +287,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Command::Unikernel(UnikernelCommand::Info) => self.info(connection, name, InfoForm::Current),
             Command::Unikernel(UnikernelCommand::OldInfo5) => self.info(connection, name, InfoForm::Old5),
             Command::Unikernel(UnikernelCommand::OldInfo4) => self.info(connection, name, InfoForm::Old4),
+            Command::Unikernel(UnikernelCommand::Condition) => self.condition(now, connection, name),
             Command::Policy(command) => self.policy(connection, name, command),
             Command::Block(command) => self.block_command(connection, name, command, image),
             Command::Console(_) | Command::Stats(_) | Command::Log(_) => {

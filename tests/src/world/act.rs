@@ -113,7 +113,7 @@ impl Action {
                 Wish::Create(_) => ActionKind::Create,
                 Wish::ForceCreate(_) | Wish::Restart | Wish::RestartWith(_) => ActionKind::Replace,
                 Wish::Destroy => ActionKind::Destroy,
-                Wish::Info | Wish::Get(_) | Wish::PolicyInfo | Wish::Unknown => ActionKind::Query,
+                Wish::Info | Wish::Condition | Wish::Get(_) | Wish::PolicyInfo | Wish::Unknown => ActionKind::Query,
                 Wish::PolicyAdd(_) | Wish::PolicyRemove => ActionKind::Policy,
                 Wish::BlockAdd(_)
                 | Wish::BlockRemove

@@ -166,6 +166,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Reply::Done(done) => done.as_str(),
             Reply::Refused(refusal) => refusal_mark(&refusal),
             Reply::Infos(_) => "info",
+            Reply::Conditions(_) => "conditions",
             Reply::Policies => "policies",
             Reply::Blocks => "blocks",
             Reply::Image { .. } => "image",
@@ -285,6 +286,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             }
             (Reply::Refused(refusal), Payload::Failure(text)) if text.as_str() == Some(&refusal.to_string()) => Ok(()),
             (Reply::Infos(_), Payload::Success(Success::Infos(infos))) => oracle::check_infos(self, question, infos),
+            (Reply::Conditions(_), Payload::Success(Success::Conditions(list))) => {
+                oracle::check_conditions(self, question, list)
+            }
             (Reply::Policies, Payload::Success(Success::Policies(list))) => {
                 oracle::check_policies(self, question, list)
             }

@@ -49,7 +49,7 @@ impl Control<'_> {
                 }
                 self.send_reply(index);
             }
-            Reply::Infos(_) | Reply::Policies | Reply::Blocks => self.send_reply(index),
+            Reply::Infos(_) | Reply::Conditions(_) | Reply::Policies | Reply::Blocks => self.send_reply(index),
         }
         if self.serving != Some(index) {
             self.slots.wake(index);
