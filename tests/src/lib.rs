@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`choose`] | one source of choices: a seed, a fuzzer's bytes, an odometer |
 //! | [`ask`], [`images`] | what clients ask for, and the images that they send |
+//! | [`albatross`] | state files of albatross |
 //! | [`world`] | a simulated host around the machine of `vmmd`: disk, processes, clients, faults, crashes |
 //! | [`invariants`] | what must be true after every step |
 //! | [`oracle`] | what the machine must answer, worked out the slow way |
@@ -16,6 +17,7 @@
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
 pub mod acknowledged;
+pub mod albatross;
 pub mod ask;
 #[cfg(target_os = "linux")]
 pub mod bridge;
