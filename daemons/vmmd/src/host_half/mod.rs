@@ -89,7 +89,8 @@ pub(crate) struct HostHalf<S> {
 #[derive(Debug, Default)]
 struct Inherited {
     survivors: Vec<Record>,
-    ended: Vec<Unit>,
+    /// Those that have ended, and whether they were told to.
+    ended: Vec<(Unit, bool)>,
 }
 
 impl<S: Shim> HostHalf<S> {
@@ -107,7 +108,7 @@ impl<S: Shim> HostHalf<S> {
                 Found::Running => inherited.survivors.push(record),
                 Found::Gone(status) => {
                     records.note(record.unit, status);
-                    inherited.ended.push(record.unit);
+                    inherited.ended.push((record.unit, record.told));
                 }
             }
         }
@@ -143,14 +144,18 @@ impl<S: Shim> HostHalf<S> {
     fn answer_survey(&mut self) -> Result<(), HostError> {
         let Inherited { survivors, ended } = self.inherited.take().unwrap_or_default();
         for survivor in survivors {
-            let Record { unit, process, account, ref taps } = survivor;
+            let Record { unit, process, account, ref taps, told } = survivor;
             let taps = Texts::new(taps).unwrap_or_default();
             let started_ms = self.records.written_ms(unit);
-            self.send(&Answer::Adopted { unit, pid: process.pid, account, started_ms, taps })?;
+            self.send(&Answer::Adopted { unit, pid: process.pid, account, started_ms, told, taps })?;
         }
-        for unit in ended {
+        for (unit, told) in ended {
             let mut buffer = [0; STATUS_BYTES_MAX];
-            let record = StatusRecord::new(self.records.read_status(unit, &mut buffer));
+            let record = match told {
+                // Whatever it says of its end, that was wanted.
+                true => StatusRecord::default(),
+                false => StatusRecord::new(self.records.read_status(unit, &mut buffer)),
+            };
             self.send(&Answer::Ended { unit, record })?;
         }
         let mut names = vec![0; HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1)];
@@ -230,7 +235,8 @@ impl<S: Shim> HostHalf<S> {
             status: status.as_fd(),
         };
         let mut record = |process| {
-            let record = Record { unit: plan.unit, process, account: plan.account, taps: names.as_bytes().to_vec() };
+            let taps = names.as_bytes().to_vec();
+            let record = Record { unit: plan.unit, process, account: plan.account, taps, told: false };
             records.write(&record).map_err(failed)
         };
         match shim.spawn(&start, &mut record) {
@@ -250,6 +256,9 @@ impl<S: Shim> HostHalf<S> {
     }
 
     fn answer_signal(&mut self, unit: Unit, signal: Signal) -> Result<(), HostError> {
+        if signal == Signal::Terminate && self.units.contains(&unit) {
+            self.records.tell(unit);
+        }
         let outcome = match self.shim.signal(unit, signal) {
             Ok(true) => SignalOutcome::Sent,
             Ok(false) => SignalOutcome::Gone,
