@@ -7,11 +7,15 @@
 //! |---|---|
 //! | [`records`] | a file for each running unit, by which a successor finds it |
 //! | [`mod@serve`] | the loop that waits for requests, exits and signals |
+//! | `fuzzing` | the door that a fuzzer comes in by; in no default build |
 
+#[cfg(any(test, feature = "fake-shim"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod records;
 mod serve;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -26,15 +30,20 @@ use fulmar_core::halves::{
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, INTERFACE_BYTES_MAX, UNITS_MAX};
 use fulmar_core::policy::Bridge;
 use fulmar_host::channel::{Channel, ReceivedFds};
+use fulmar_host::log;
 use fulmar_host::shim::{Capacity, Process, Shim, Start, Tap};
 
 use self::records::{Record, Records};
-pub(crate) use self::serve::{Ending, Signals, serve};
-use crate::say;
+pub use self::serve::{Ending, Signals, serve};
+
+/// One line in the log, from the host half.
+pub fn say(text: fmt::Arguments<'_>) {
+    log::line("vmmd[host]", text);
+}
 
 /// Why the host half cannot go on. Unikernels are not touched by its end.
 #[derive(Debug)]
-pub(crate) enum HostError {
+pub enum HostError {
     /// The host could not be looked at.
     Os(OsError),
     /// The folder of the records.
@@ -69,7 +78,7 @@ impl From<OsError> for HostError {
 
 /// The host half, ready to serve.
 #[derive(Debug)]
-pub(crate) struct HostHalf<S> {
+pub struct HostHalf<S> {
     shim: S,
     channel: Channel,
     records: Records,
@@ -86,7 +95,7 @@ impl<S: Shim> HostHalf<S> {
     ///
     /// # Errors
     /// [`HostError::Os`] and [`HostError::Records`].
-    pub(crate) fn new(mut shim: S, channel: Channel, run: &Path) -> Result<Self, HostError> {
+    pub fn new(mut shim: S, channel: Channel, run: &Path) -> Result<Self, HostError> {
         let records = Records::open(&run.join("units")).map_err(HostError::Records)?;
         let capacity = shim.capacity()?;
         let mut survivors = Vec::new();

@@ -12,7 +12,7 @@ use std::time::UNIX_EPOCH;
 use fulmar_core::halves::Unit;
 use fulmar_host::shim::Process;
 
-use crate::say;
+use super::say;
 
 /// What is known of a running unit.
 #[derive(Clone, PartialEq, Eq, Debug)]
