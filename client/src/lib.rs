@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`local`] | `vmmc_local`: the command line, from arguments to exit code |
 //! | [`commands`] | the subcommands |
+//! | [`arguments`] | what a unikernel runs with |
 //! | [`connection`] | frames, time-outs, the ways to a daemon |
 //! | [`image`], [`devices`] | a unikernel's image in a file, and whether it fits what it is given |
 //! | `fetch` | the reply that is an image |
@@ -11,6 +12,7 @@
 //! | [`output`] | tables, JSON, text |
 //! | [`error`] | what can go wrong, and the exit codes |
 
+pub mod arguments;
 pub mod commands;
 pub mod connection;
 pub mod devices;

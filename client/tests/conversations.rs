@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{FakeDaemon, capture, frame};
+use common::{FakeDaemon, Folder, capture, client, frame};
+use fulmar_client::connection::TIME_OUT;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
     BlockInfo, Data, FailBehaviour, Info, InfoBlock, InfoBridge, Kind, List, NamedInfo, NamedPolicy, Payload, Policy,
@@ -20,6 +21,15 @@ type Conversation = (&'static str, &'static str, &'static [&'static str], u8, &'
 const CONVERSATIONS: &[Conversation] = &[
     ("destroy-net", VMMD, &["destroy", "foo:net1"], 0, "foo:net1: destroyed unikernel\n", ""),
     ("destroy-unknown", VMMD, &["destroy", "foo:nosuch"], 117, "", "vmmc_local: foo:nosuch: destroy: not found\n"),
+    ("restart-noargs", VMMD, &["restart", "foo:idle1"], 0, "foo:idle1: created unikernel\n", ""),
+    (
+        "restart-args",
+        VMMD,
+        &["restart", "foo:idle1", "--replace-arguments", "--mem", "48", "--arg=new"],
+        0,
+        "foo:idle1: created unikernel\n",
+        "",
+    ),
     (
         "info-two",
         VMMD,
@@ -98,6 +108,21 @@ fn the_same_command_line_sends_the_same_bytes() {
         assert_eq!((ran.out.as_str(), ran.errors.as_str(), ran.code), (*out, *errors, *code), "{recording}");
         assert_eq!(daemon.heard(), capture(&format!("{recording}.0.c2s.bin")), "{recording}");
     }
+}
+
+#[test]
+fn a_restart_does_not_pretend_to_keep_what_is_not_given() {
+    let folder = Folder::new();
+    for option in ["--mem=48", "--cpu=1", "--net=service", "--restart-on-fail", "--no-add-name", "--arg=x"] {
+        let ran = client(&folder.0, TIME_OUT, &["restart", "foo:idle1", option]);
+        assert!(ran.errors.contains("--replace-arguments"), "{option}: {}", ran.errors);
+        assert_eq!((ran.code, ran.out.as_str()), (124, ""), "{option}");
+    }
+    let ran = client(&folder.0, TIME_OUT, &["restart", "foo:idle1", "--", "x"]);
+    assert_eq!(ran.code, 124);
+    // A path has nothing to restart.
+    let ran = client(&folder.0, TIME_OUT, &["restart", "foo:"]);
+    assert_eq!(ran.code, 124);
 }
 
 #[test]

@@ -102,6 +102,25 @@ fn the_least_command_line_has_the_usual_values() {
 }
 
 #[test]
+fn force_asks_for_the_same_in_place_of_what_is_there() {
+    for (option, forced) in [(None, false), (Some("--force"), true), (Some("-f"), true)] {
+        let mut daemon = FakeDaemon::answering(VMMD, capture("force-create.0.s2c.bin"));
+        let file = daemon.folder.file("web.hvt", &image(2, &[], 0));
+        let words = [&["create", "foo:idle1", file.to_str().unwrap()], option.as_slice()].concat();
+        let ran = daemon.client(&words);
+        assert_eq!((ran.out.as_str(), ran.errors.as_str(), ran.code), ("foo:idle1: created unikernel\n", "", 0));
+        let heard = daemon.heard();
+        let message = wire::decode(Frame::whole(&heard[4..])).unwrap();
+        let config = match (message.payload, forced) {
+            (Payload::Command(Command::Unikernel(UnikernelCommand::Create(config))), false)
+            | (Payload::Command(Command::Unikernel(UnikernelCommand::ForceCreate(config))), true) => config,
+            (payload, _) => panic!("{option:?}: {payload:?}"),
+        };
+        assert_eq!((config.arguments.memory, config.compressed), (32, false));
+    }
+}
+
+#[test]
 fn a_refusal_before_the_image_is_sent_is_told() {
     let refusal = capture("create-duplicate.0.s2c.bin");
     let mut daemon = FakeDaemon::new(VMMD, move |mut stream| {

@@ -112,6 +112,12 @@ pub const MEMORY_MB_MAX: i64 = 4096;
 /// Unikernels that `vmmd` keeps.
 pub const UNIKERNELS_MAX: usize = 4096;
 
+/// Unikernels that are being replaced at once: each needs a place beside the one that it replaces.
+pub const REPLACEMENTS_MAX: usize = 64;
+
+/// Places for unikernels.
+pub const SLOTS_MAX: usize = UNIKERNELS_MAX + REPLACEMENTS_MAX;
+
 /// Policies that `vmmd` keeps, the root policy included.
 pub const POLICIES_MAX: usize = 4096;
 
@@ -189,7 +195,7 @@ const _: () = assert!(ARGUMENTS_BYTES_MAX + DEVICES_MAX * (DEVICE_NAME_BYTES_MAX
 const _: () = assert!(ARGV_BYTES_MAX + DEVICES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);
-const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && UNIKERNELS_MAX <= u16::MAX as usize);
+const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && SLOTS_MAX <= u16::MAX as usize);
 const _: () = assert!(BLOCKS_MAX <= u16::MAX as usize);
 const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
 const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);

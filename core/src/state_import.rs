@@ -1,18 +1,19 @@
 //! The state file of albatross, read once when a host moves over: the unikernels with their images, and the policies.
 //!
-//! All seven generations of the file are read; none is written. Nothing is applied here.
+//! All seven generations of the file are read; none is written. Nothing is applied here. One entry that cannot be taken over, a name
+//! that is too long for us say, does not hide the others: so a file is refused as a whole only where it is not even a list.
 
 use crate::der::{Malformed, Reader, Reason, tag};
 use crate::name::Name;
-use crate::wire::{Arguments, Config, Era, FailBehaviour, Form, Image, Kind, List, NamedPolicy, Order, read_argv};
+use crate::wire::{Arguments, Config, Era, FailBehaviour, Form, Image, Kind, List, Order, Policy, read_argv};
 
 /// A state file.
 #[derive(Clone, Copy, Debug)]
 pub struct State<'a> {
-    unikernels: &'a [u8],
+    unikernels: Reader<'a>,
+    policies: Reader<'a>,
     era: FileEra,
-    /// The policies; none in the files of before they were kept.
-    pub policies: List<'a, NamedPolicy<'a>>,
+    generation: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,57 +23,77 @@ enum FileEra {
     Config(Era),
 }
 
-/// Reads a state file; every entry is checked.
+/// One entry of a state file.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a, T> {
+    /// Its name as it stands in the file, which may be none.
+    pub text: &'a [u8],
+    /// Its name and its content, or why we cannot have it.
+    pub content: Result<(Name, T), Malformed>,
+}
+
+/// Reads a state file: that it is one, and where its entries are.
 ///
 /// # Errors
 /// [`Malformed`], as it says; its position is in the file.
 pub fn decode(file: &[u8]) -> Result<State<'_>, Malformed> {
     let mut reader = Reader::new(file);
     let Some(choice) = reader.peek() else { return Err(reader.error(Reason::Truncated)) };
-    let (era, has_policies) = match choice {
-        0xa0 => (FileEra::Config(Era::StateV1), false),
-        0xa1 => (FileEra::V0, false),
-        0xa2 => (FileEra::Config(Era::StateV2), false),
-        0xa3 => (FileEra::Config(Era::V3), false),
-        0xa4 => (FileEra::Config(Era::V3), true),
-        0xa5 => (FileEra::Config(Era::V4), true),
-        0xa6 => (FileEra::Config(Era::Current), true),
+    let (generation, era) = match choice {
+        0xa0 => (1, FileEra::Config(Era::StateV1)),
+        0xa1 => (0, FileEra::V0),
+        0xa2 => (2, FileEra::Config(Era::StateV2)),
+        0xa3 => (3, FileEra::Config(Era::V3)),
+        0xa4 => (4, FileEra::Config(Era::V3)),
+        0xa5 => (5, FileEra::Config(Era::V4)),
+        0xa6 => (6, FileEra::Config(Era::Current)),
         _ => return Err(reader.error(Reason::Choice)),
     };
     let state = reader.within(choice, |reader| {
-        if !has_policies {
-            return Ok(State { unikernels: read_unikernels(reader, era)?, era, policies: List::EMPTY });
+        // The policies were not always kept.
+        if generation < 4 {
+            return Ok(State { unikernels: read_list(reader)?, policies: Reader::new(&[]), era, generation });
         }
         reader.within(tag::SEQUENCE, |reader| {
-            let unikernels = read_unikernels(reader, era)?;
-            let policies = reader.within(tag::SEQUENCE, |reader| List::read(reader, Order::Given, Form::Current))?;
-            Ok(State { unikernels, era, policies })
+            Ok(State { unikernels: read_list(reader)?, policies: read_list(reader)?, era, generation })
         })
     })?;
     reader.finish()?;
     Ok(state)
 }
 
-/// Checks the list of unikernels and returns its content.
-fn read_unikernels<'a>(reader: &mut Reader<'a>, era: FileEra) -> Result<&'a [u8], Malformed> {
-    reader.within(tag::SEQUENCE, |reader| {
-        let content = reader.rest();
-        while !reader.is_empty() {
-            read_unikernel(reader, era)?;
-        }
-        Ok(content)
-    })
+/// Checks that the next element is a list of named entries, each as long as it says, and returns its content.
+fn read_list<'a>(reader: &mut Reader<'a>) -> Result<Reader<'a>, Malformed> {
+    let list = reader.open(tag::SEQUENCE)?;
+    let mut entries = list;
+    while !entries.is_empty() {
+        entries.open(tag::SEQUENCE)?.text()?;
+    }
+    Ok(list)
 }
 
-fn read_unikernel<'a>(reader: &mut Reader<'a>, era: FileEra) -> Result<(Name, Config<'a>), Malformed> {
-    reader.within(tag::SEQUENCE, |reader| {
-        let name = reader.name()?;
-        let config = match era {
-            FileEra::V0 => reader.within(tag::SEQUENCE, read_v0)?,
-            FileEra::Config(era) => Config::read(reader, era)?,
-        };
-        Ok((name, config))
-    })
+/// The next entry of a list, whose content is read by `read`.
+fn next_entry<'a, T>(
+    list: &mut Reader<'a>,
+    read: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
+) -> Option<Entry<'a, T>> {
+    // Each was looked at before without error, so the end of the list is the only reason to stop.
+    let mut entry = list.open(tag::SEQUENCE).ok()?;
+    let start = entry;
+    let text = entry.text().ok()?;
+    let content = Name::parse_bytes(text).map_err(|error| start.error(Reason::Name(error))).and_then(|name| {
+        let content = read(&mut entry)?;
+        entry.finish()?;
+        Ok((name, content))
+    });
+    Some(Entry { text, content })
+}
+
+fn read_config<'a>(reader: &mut Reader<'a>, era: FileEra) -> Result<Config<'a>, Malformed> {
+    match era {
+        FileEra::V0 => reader.within(tag::SEQUENCE, read_v0),
+        FileEra::Config(era) => Config::read(reader, era),
+    }
 }
 
 fn read_v0<'a>(reader: &mut Reader<'a>) -> Result<Config<'a>, Malformed> {
@@ -105,11 +126,21 @@ fn read_v0<'a>(reader: &mut Reader<'a>) -> Result<Config<'a>, Malformed> {
 }
 
 impl<'a> State<'a> {
+    /// Which generation of the file this is: 0 to 6, the last is the one of albatross 2.
+    #[must_use]
+    pub fn generation(&self) -> u8 {
+        self.generation
+    }
+
     /// The unikernels, in the order of the file.
-    pub fn unikernels(&self) -> impl Iterator<Item = (Name, Config<'a>)> + Clone + use<'a> {
-        let mut reader = Reader::new(self.unikernels);
-        let era = self.era;
-        // Each was read before without error, so the end of the bytes is the only reason to stop.
-        core::iter::from_fn(move || read_unikernel(&mut reader, era).ok())
+    pub fn unikernels(&self) -> impl Iterator<Item = Entry<'a, Config<'a>>> + Clone + use<'a> {
+        let (mut list, era) = (self.unikernels, self.era);
+        core::iter::from_fn(move || next_entry(&mut list, |reader| read_config(reader, era)))
+    }
+
+    /// The policies, in the order of the file; none in the files of before they were kept.
+    pub fn policies(&self) -> impl Iterator<Item = Entry<'a, Policy<'a>>> + Clone + use<'a> {
+        let mut list = self.policies;
+        core::iter::from_fn(move || next_entry(&mut list, Policy::read))
     }
 }

@@ -104,6 +104,12 @@ pub struct PolicySpec {
 pub enum Wish {
     /// Make one.
     Create(Spec),
+    /// Make one in place of the one that may be there.
+    ForceCreate(Spec),
+    /// Start one anew.
+    Restart,
+    /// Start one anew with other arguments; the image is the one that it has.
+    RestartWith(Spec),
     /// End one.
     Destroy,
     /// List.
@@ -281,6 +287,13 @@ impl Ask {
             Wish::Create(spec) => {
                 spec.with_config(|config| send(Command::Unikernel(UnikernelCommand::Create(*config))))
             }
+            Wish::ForceCreate(spec) => {
+                spec.with_config(|config| send(Command::Unikernel(UnikernelCommand::ForceCreate(*config))))
+            }
+            Wish::Restart => send(Command::Unikernel(UnikernelCommand::Restart(None))),
+            Wish::RestartWith(spec) => {
+                spec.with_config(|config| send(Command::Unikernel(UnikernelCommand::Restart(Some(config.arguments)))))
+            }
             Wish::Destroy => send(Command::Unikernel(UnikernelCommand::Destroy)),
             Wish::Info => send(Command::Unikernel(UnikernelCommand::Info)),
             Wish::Get(level) => send(Command::Unikernel(UnikernelCommand::Get { level })),
@@ -305,7 +318,9 @@ impl Ask {
             for spec in [Spec::PLAIN, restarting, on_bridge] {
                 pool.push(Self { name, wish: Wish::Create(spec) });
             }
-            pool.push(Self { name, wish: Wish::Destroy });
+            let larger = Wish::ForceCreate(Spec { memory_mb: 48, ..Spec::PLAIN });
+            let smaller = Wish::RestartWith(Spec { fail: Some(&[2]), ..Spec::PLAIN });
+            pool.extend([larger, smaller, Wish::Restart, Wish::Destroy].map(|wish| Self { name, wish }));
         }
         let tight = PolicySpec { unikernels: 1, memory_mb: 64, cpus: &[0], bridges: &[], block_mb: None };
         let wide = PolicySpec { unikernels: 3, memory_mb: 150, cpus: &[0, 1], bridges: &["br0"], block_mb: None };

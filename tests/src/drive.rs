@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fulmar_core::machine::{BlockStage, Machine, Trouble};
 
-use crate::ask::{Ask, BLOCKS, HOSTS_OF_ONE, NAMES, PATHS, PolicySpec, Spec, Wish, name};
+use crate::ask::{Ask, BLOCKS, FAILS, HOSTS_OF_ONE, NAMES, PATHS, PolicySpec, Spec, Wish, name};
 use crate::choose::{Choose, Seeded};
+use crate::images::IMAGES;
 use crate::world::{Action, ActionKind, Budget, Crash, CrashPoint, Fate, KINDS, Violation, World};
 
 /// A machine of a size at which everything is full now and then.
@@ -51,6 +52,7 @@ fn weights(choices: &mut dyn Choose) -> Vec<(ActionKind, u32)> {
     let weight = |kind: ActionKind, choices: &mut dyn Choose| match kind {
         ActionKind::Store | ActionKind::Append | ActionKind::Launch => choices.pick(&[4, 8, 16]),
         ActionKind::Create => choices.pick(&[4, 8, 16]),
+        ActionKind::Replace => choices.pick(&[0, 2, 8]),
         ActionKind::Crash | ActionKind::Fault => choices.pick(&[0, 1, 2]),
         ActionKind::Host => choices.pick(&[0, 0, 1]),
         ActionKind::Compact | ActionKind::Wait | ActionKind::HangUp => choices.pick(&[0, 1, 2]),
@@ -83,6 +85,7 @@ fn choose_action<const U: usize, const P: usize, const B: usize, const C: usize,
         {
             return Action::Ask(connection, ask);
         }
+        let wish = alike(world, wish, choices);
         let place = match wish {
             Wish::PolicyAdd(_) | Wish::PolicyRemove | Wish::PolicyInfo => choices.pick(&PATHS),
             Wish::BlockInfo if choices.once_in(2) => choices.pick(&PATHS),
@@ -90,7 +93,9 @@ fn choose_action<const U: usize, const P: usize, const B: usize, const C: usize,
             Wish::BlockAdd(_) | Wish::BlockRemove | Wish::BlockInfo => choices.pick(&BLOCKS),
             Wish::Info if choices.once_in(2) => choices.pick(&PATHS),
             Wish::Create(_) if choices.once_in(20) => choices.pick(&PATHS),
-            Wish::Destroy | Wish::Get(_) if !choices.once_in(4) => {
+            Wish::Destroy | Wish::Get(_) | Wish::Restart | Wish::ForceCreate(_) | Wish::RestartWith(_)
+                if !choices.once_in(4) =>
+            {
                 let present: Vec<_> = world.machine.unikernels().map(|(_, unikernel)| *unikernel.name()).collect();
                 let chosen = present.get(choices.index(present.len())).copied();
                 return Action::Ask(connection, Ask { name: chosen.unwrap_or(name(NAMES[0])), wish });
@@ -102,6 +107,21 @@ fn choose_action<const U: usize, const P: usize, const B: usize, const C: usize,
     let mut possible = world.happenings();
     possible.retain(|action| action.kind() == kind);
     if possible.is_empty() { Action::Wait(1) } else { possible[choices.index(possible.len())] }
+}
+
+/// A restart whose devices are often those of some unikernel: by chance alone most would be refused.
+fn alike<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+    wish: Wish,
+    choices: &mut dyn Choose,
+) -> Wish {
+    let Wish::RestartWith(spec) = wish else { return wish };
+    let stored: Vec<_> = world.machine.unikernels().filter_map(|(_, unikernel)| unikernel.digest().copied()).collect();
+    let chosen = stored.get(choices.index(stored.len()));
+    let image = chosen.and_then(|digest| IMAGES.iter().position(|image| image.digest == *digest)).unwrap_or(spec.image);
+    let bridge = if matches!(image, 2 | 3 | 7) { Some("br0") } else { None };
+    let blocks: &[&str] = if image == 6 { &["storage"] } else { &[] };
+    Wish::RestartWith(Spec { image, bridge, blocks, ..spec })
 }
 
 /// A create that wants one block device, moved to where there is one: by chance alone that is rare.
@@ -124,6 +144,16 @@ fn on_present_block<const U: usize, const P: usize, const B: usize, const C: usi
 fn choose_wish(kind: ActionKind, choices: &mut dyn Choose) -> Option<Wish> {
     Some(match kind {
         ActionKind::Create => Wish::Create(Spec::choose(choices)),
+        ActionKind::Replace => match choices.below(6) {
+            0 => Wish::Restart,
+            1 | 2 => Wish::RestartWith(Spec::choose(choices)),
+            3 => Wish::ForceCreate(Spec::choose(choices)),
+            // Of any, most are refused.
+            _ => {
+                let (memory_mb, fail) = (choices.pick(&[16, 48]), choices.pick(&FAILS));
+                Wish::ForceCreate(Spec { image: choices.index(2), memory_mb, fail, ..Spec::PLAIN })
+            }
+        },
         ActionKind::Destroy => Wish::Destroy,
         ActionKind::Query => choices.pick(&[Wish::Info, Wish::Get(-1), Wish::Get(99), Wish::PolicyInfo, Wish::Unknown]),
         ActionKind::Block if choices.once_in(3) => {

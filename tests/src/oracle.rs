@@ -9,7 +9,7 @@ use fulmar_core::halves::Tender;
 use fulmar_core::mac;
 use fulmar_core::machine::{
     Account, ArgumentsFault, BlockRefused, BlockStage, DeviceName, Done, Exit, Pending, PolicyRefused, Refusal,
-    Refused, Reply, StoreError, Unikernel, Usage,
+    Refused, Reply, Stage, StoreError, Unikernel, Usage,
 };
 use fulmar_core::name::Name;
 use fulmar_core::policy::{Bridge, CpuSet, Policy};
@@ -40,6 +40,8 @@ pub enum Verdict {
         /// Refused so where the host cannot run it, which can change while the image is stored.
         tender: Option<Tender>,
     },
+    /// At once or later: started anew, or not.
+    Restart,
     /// Later: this is done.
     Later(Done),
 }
@@ -48,7 +50,7 @@ impl Verdict {
     /// Whether there need not be a reply at once.
     #[must_use]
     pub fn may_wait(&self) -> bool {
-        matches!(self, Self::Create { .. } | Self::Later(_))
+        matches!(self, Self::Create { .. } | Self::Restart | Self::Later(_))
     }
 
     /// Compares a reply; `faulted` where something was made to fail.
@@ -65,6 +67,9 @@ impl Verdict {
             (Self::Create { .. }, Reply::Refused(Refusal::Launch(_) | Refusal::Journal(_))) => faulted,
             (Self::Create { refusal: Some(expected), .. }, Reply::Refused(refusal)) if expected == refusal => true,
             (Self::Create { .. }, Reply::Refused(Refusal::Store(StoreError::DiskFull))) => faulted,
+            (Self::Restart, Reply::Done(Done::CreatedUnikernel)) => true,
+            (Self::Restart, Reply::Refused(Refusal::Launch(_))) => faulted,
+            (Self::Restart, Reply::Refused(Refusal::Admission(_) | Refusal::Destroyed)) => true,
             (Self::Later(Done::AddedBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => true,
             (Self::Later(expected), Reply::Done(done)) => expected == done,
             // Which append has failed is not followed here.
@@ -81,7 +86,7 @@ pub fn runs_again(fail: Option<&[i64]>, exit: Exit) -> bool {
     match (fail, exit) {
         (None, _) | (_, Exit::Code(1 | 60..=64)) => false,
         (Some(codes), Exit::Code(code)) => codes.is_empty() || codes.contains(&i64::from(code)),
-        (Some(_), Exit::Signal(_) | Exit::Unknown) => true,
+        (Some(_), Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown) => true,
     }
 }
 
@@ -131,8 +136,17 @@ pub fn count<const U: usize, const P: usize, const B: usize, const C: usize, con
         if !unikernel.is_charged() || !path.contains(unikernel.name()) {
             continue;
         }
-        counted.used.unikernels += 1;
-        counted.used.memory_mb += unikernel.memory_mb() + if path.is_root() { TENDER_MB } else { 0 };
+        // One that is to take the place of another shares its charge: only what it wants beyond that is its own.
+        let old = if unikernel.is_successor() { world.machine.find(unikernel.name()) } else { None };
+        match old.filter(|(_, old)| old.is_charged()) {
+            Some((_, old)) => {
+                counted.used.memory_mb += unikernel.memory_mb().saturating_sub(old.memory_mb());
+            }
+            None => {
+                counted.used.unikernels += 1;
+                counted.used.memory_mb += unikernel.memory_mb() + if path.is_root() { TENDER_MB } else { 0 };
+            }
+        }
         if let Some(arguments) = world.machine.arguments(slot) {
             arguments.cpuids.iter().for_each(|cpu| counted.cpus.insert(cpu).unwrap_or(()));
             let bridges = arguments.bridges.iter().filter_map(|bridge| Bridge::new(bridge.host().as_bytes()).ok());
@@ -152,12 +166,43 @@ pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, con
     let refused = |refusal| Verdict::Exactly(Reply::Refused(refusal));
     let listed = world.machine.find(&ask.name).map(|(_, unikernel)| unikernel).filter(|it| it.is_listed());
     match ask.wish {
-        Wish::Create(spec) => match admission(world, &ask.name, &spec) {
+        Wish::Create(spec) => match admission(world, &ask.name, &spec, None) {
             Err(refusal) => refused(refusal),
             Ok(()) => judge_image(&spec),
         },
+        Wish::ForceCreate(spec) => {
+            let old = world.machine.find(&ask.name);
+            match old.map(|(_, old)| is_settled(world, old)) {
+                Some(false) => refused(Refusal::Busy),
+                _ => match admission(world, &ask.name, &spec, old) {
+                    Err(refusal) => refused(refusal),
+                    Ok(()) => judge_image(&spec),
+                },
+            }
+        }
+        Wish::Restart | Wish::RestartWith(_) if ask.name.is_path() => refused(Refusal::Path),
+        Wish::Restart => match world.machine.find(&ask.name) {
+            None => refused(Refusal::RestartNotFound),
+            Some((_, old)) if !old.is_restarting() && !is_settled(world, old) => refused(Refusal::Busy),
+            Some(_) => Verdict::Restart,
+        },
+        Wish::RestartWith(spec) => match world.machine.find(&ask.name) {
+            None => refused(Refusal::RestartNotFound),
+            Some((_, old)) if !is_settled(world, old) => refused(Refusal::Busy),
+            Some((slot, old)) => {
+                let image = IMAGES.iter().position(|image| Some(&image.digest) == old.digest());
+                // There is no word of an image in it.
+                let flaw = if matches!(spec.flaw, Flaw::Bhyve | Flaw::NoImage) { Flaw::None } else { spec.flaw };
+                let spec = Spec { image: image.unwrap_or(0), flaw, ..spec };
+                match admission(world, &ask.name, &spec, Some((slot, old))) {
+                    Err(refusal) => refused(refusal),
+                    Ok(()) => judge_image(&spec),
+                }
+            }
+        },
         Wish::Destroy => match (world.machine.find(&ask.name), listed) {
             (None, _) => refused(Refusal::DestroyNotFound),
+            _ if world.machine.find_successor(&ask.name).is_some() => refused(Refusal::Busy),
             (_, None) => refused(Refusal::Busy),
             _ => Verdict::Later(Done::DestroyedUnikernel),
         },
@@ -189,6 +234,15 @@ pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, con
     }
 }
 
+/// Whether nothing else is being done about a unikernel that is desired.
+fn is_settled<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+    unikernel: &Unikernel,
+) -> bool {
+    let alone = world.machine.find_successor(unikernel.name()).is_none();
+    unikernel.stage() == Stage::Kept && !unikernel.is_restarting() && alone
+}
+
 fn is_changing(account: &Account) -> bool {
     *account.pending() != Pending::None
 }
@@ -197,12 +251,13 @@ fn admission<const U: usize, const P: usize, const B: usize, const C: usize, con
     world: &World<U, P, B, C, A>,
     name: &Name,
     spec: &Spec,
+    old: Option<(u16, &Unikernel)>,
 ) -> Result<(), Refusal> {
     let wrong = |fault| Err(Refusal::Arguments(fault));
     if name.is_path() {
         return Err(Refusal::Path);
     }
-    if world.machine.find(name).is_some() {
+    if world.machine.find(name).is_some() && old.is_none() {
         return Err(Refusal::Exists);
     }
     match spec.flaw {
@@ -216,7 +271,11 @@ fn admission<const U: usize, const P: usize, const B: usize, const C: usize, con
     }
     for path in name.ancestors() {
         let Some(account) = world.machine.ledger().account_at(&path) else { continue };
-        let used = count(world, &path).used;
+        let mut used = count(world, &path).used;
+        if let Some((_, old)) = old.filter(|(_, old)| old.is_charged()) {
+            used.unikernels -= 1;
+            used.memory_mb -= old.memory_mb() + if path.is_root() { TENDER_MB } else { 0 };
+        }
         let asked_mb = u64::try_from(spec.memory_mb).unwrap_or(0) + if path.is_root() { TENDER_MB } else { 0 };
         for policy in account.in_force() {
             let refused = |refused| Err(Refusal::Admission(refused));
@@ -241,7 +300,7 @@ fn admission<const U: usize, const P: usize, const B: usize, const C: usize, con
         let block = name.path().join(host).ok();
         let kept = |block: &Name| world.machine.find_block(block).is_some_and(|(_, it)| it.stage() == BlockStage::Kept);
         let Some(block) = block.filter(kept) else { return Err(Refusal::Block(BlockRefused::Missing(label))) };
-        if blocks::is_used(world, &block) || spec.blocks[..index].contains(host) {
+        if blocks::is_used(world, &block, old.map(|(old, _)| old)) || spec.blocks[..index].contains(host) {
             return Err(Refusal::Block(BlockRefused::InUse(label)));
         }
     }
@@ -365,7 +424,8 @@ pub fn check_infos<const U: usize, const P: usize, const B: usize, const C: usiz
         return Err("the list is not in order".into());
     }
     for (name, known) in world.known.unikernels.iter().filter(|(name, _)| asked == *name || asked.contains(name)) {
-        if known.over || world.is_asked(name, |question| question.ask.wish == Wish::Destroy) {
+        let changes = |wish| matches!(wish, Wish::Destroy | Wish::ForceCreate(_) | Wish::RestartWith(_));
+        if known.over || world.is_asked(name, |question| changes(question.ask.wish)) {
             continue;
         }
         let Some((_, info)) = listed.iter().find(|(listed, _)| listed == name) else {
@@ -392,7 +452,7 @@ pub fn check_infos<const U: usize, const P: usize, const B: usize, const C: usiz
         }
     }
     for (name, _) in &listed {
-        let create = |question: &Question| matches!(question.ask.wish, Wish::Create(_));
+        let create = |question: &Question| matches!(question.ask.wish, Wish::Create(_) | Wish::ForceCreate(_));
         if !world.known.unikernels.contains_key(name) && !world.is_asked(name, create) {
             return Err(format!("{name} is listed, and nobody has it"));
         }

@@ -139,7 +139,8 @@ impl Recorded {
         }
         for (_, file) in &self.states {
             let state = state_import::decode(file);
-            state.iter().flat_map(state_import::State::unikernels).for_each(|(_, config)| store(&config.arguments));
+            let entries = state.iter().flat_map(state_import::State::unikernels);
+            entries.filter_map(|entry| entry.content.ok()).for_each(|(_, config)| store(&config.arguments));
         }
         stored
     }

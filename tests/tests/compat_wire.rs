@@ -154,17 +154,18 @@ fn state_files_are_read_as_recorded() {
         let state = state_import::decode(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
         let unikernels: Vec<_> = state
             .unikernels()
+            .map(|entry| entry.content.unwrap())
             .map(|(name, config)| json!({ "name": name.as_str(), "config": render::config(&config) }))
             .collect();
         let policies: Vec<_> = state
-            .policies
-            .iter()
-            .map(|item| json!({ "name": item.name.as_str(), "policy": render::policy(&item.policy) }))
+            .policies()
+            .map(|entry| entry.content.unwrap())
+            .map(|(name, policy)| json!({ "name": name.as_str(), "policy": render::policy(&policy) }))
             .collect();
         let decoded = json!({ "unikernels": unikernels, "policies": policies });
         assert_eq!(normal(&decoded), normal(&vector["decoded"]), "{name}");
         // What comes out of an old file can be written as arguments of today, and read again.
-        for (_, config) in state.unikernels() {
+        for (_, config) in state.unikernels().map(|entry| entry.content.unwrap()) {
             let mut buffer = vec![0; 4096];
             let written = config.arguments.encode(&mut buffer).unwrap();
             let arguments = wire::Arguments::decode(written).unwrap();

@@ -116,7 +116,7 @@ fn what_is_being_created_is_busy_and_unknown() {
     let mut host = host();
     host.apply(&Action::Ask(1, Ask { name: name("p:a"), wish: Wish::Create(Spec::PLAIN) })).unwrap();
     for step in [Action::Store(true), Action::Launch(0, true), DURABLE] {
-        let busy = "this unikernel is still being created, try again";
+        let busy = "this unikernel is still being created or replaced, try again";
         assert_eq!(say(&mut host, "p:a", Wish::Destroy), busy);
         assert_eq!(say(&mut host, "p:a", Wish::Info), "info: not found");
         assert_eq!(say(&mut host, "p:a", Wish::Get(0)), "get: no unikernel found");

@@ -101,6 +101,99 @@ fn disks() -> Vec<Action> {
     ]
 }
 
+/// Lives that are replaced and started anew: larger, smaller, with another disk, refused at each rung.
+fn replacements() -> Vec<Action> {
+    let policy = PolicySpec { unikernels: 1, memory_mb: 100, cpus: &[0], bridges: &["br0"], block_mb: Some(20) };
+    let on_disk = Spec { image: 6, blocks: &["storage"], fail: Some(&[]), ..Spec::PLAIN };
+    let larger = Spec { memory_mb: 48, ..on_disk };
+    let both = Spec { image: 7, bridge: Some("br0"), blocks: &["disk", "storage"], memory_mb: 16, ..Spec::PLAIN };
+    let too_large = Wish::ForceCreate(Spec { memory_mb: 300, ..on_disk });
+    let other = |wish| Action::Ask(1, Ask { name: name("p:a"), wish });
+    vec![
+        Action::Store(true),
+        ask("p:", Wish::PolicyAdd(policy)),
+        GOOD,
+        ask("p:storage", Wish::BlockAdd(5)),
+        other(Wish::ForceCreate(Spec::PLAIN)),
+        Action::Store(true),
+        Action::Store(true),
+        Action::Launch(0, true),
+        GOOD,
+        // One in its place, which is not gone before the new one is checked.
+        ask("p:a", Wish::ForceCreate(on_disk)),
+        other(Wish::Destroy),
+        Action::Store(true),
+        Action::Exit(1, Exit::Signal(15)),
+        Action::Launch(0, true),
+        GOOD,
+        Action::Store(true),
+        // The disk stays with the one that has it, whatever becomes of the other.
+        ask("p:disk", Wish::BlockAdd(5)),
+        Action::Store(true),
+        GOOD,
+        other(too_large),
+        ask("p:a", Wish::ForceCreate(both)),
+        Action::Store(true),
+        Action::Tick(0),
+        Action::Exit(2, Exit::Signal(9)),
+        Action::Launch(0, false),
+        Action::Launch(0, true),
+        Action::Store(true),
+        ask("p:a", Wish::RestartWith(larger)),
+        Action::Exit(2, Exit::Code(2)),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Unknown),
+        Action::Exit(4, Exit::Signal(9)),
+        Action::Tick(0),
+        Action::Launch(0, true),
+        ask("p:a", Wish::RestartWith(larger)),
+        Action::Store(true),
+        Action::Exit(2, Exit::Signal(15)),
+        Action::Launch(0, true),
+        GOOD,
+        // As it is, while somebody else wants it gone.
+        ask("p:a", Wish::Restart),
+        other(Wish::Restart),
+        Action::Exit(5, Exit::Code(0)),
+        Action::Launch(0, true),
+        ask("p:a", Wish::Restart),
+        other(Wish::Destroy),
+        GOOD,
+        Action::Exit(5, Exit::Signal(15)),
+        Action::Store(true),
+    ]
+}
+
+#[test]
+fn replacements_are_as_they_should_be() {
+    let mut world = World::<8, 12, 6, 4, 4096>::new(Budget { faults: 8, crashes: 0, commands: 100 }).unwrap();
+    replacements().iter().for_each(|action| world.apply(action).unwrap());
+    for (what, times) in [
+        ("created unikernel", 1),
+        ("replaced", 1),
+        ("restarted with other arguments", 1),
+        ("restarted", 2),
+        ("refused: destroyed meanwhile", 1),
+        ("refused: busy", 1),
+        ("refused: admission", 1),
+        ("refused: launch", 1),
+        ("refused: journal", 1),
+        ("destroyed unikernel", 1),
+    ] {
+        assert_eq!(world.marks.get(what), Some(&times), "{what} of {:#?}", world.marks);
+    }
+    assert_eq!(world.machine.unikernels().count(), 0);
+}
+
+#[test]
+fn every_way_to_crash_in_lives_that_are_replaced() {
+    crash_everywhere::<8, 12, 6, 4, 4096>(&replacements()).unwrap();
+    crash_everywhere::<2, 4, 2, 2, 512>(&replacements()).unwrap();
+    let runs = crash_every_way::<8, 12, 6, 4, 4096>(&replacements()).unwrap();
+    assert!(runs > 900, "{runs}");
+}
+
 #[test]
 fn the_life_with_disks_is_as_it_should_be() {
     let mut world = World::<8, 12, 6, 4, 4096>::new(Budget { faults: 8, crashes: 0, commands: 100 }).unwrap();

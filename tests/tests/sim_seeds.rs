@@ -15,6 +15,10 @@ fn seeds_of_a_middle_machine() {
         }
     }
     eprintln!("{marks:#?}");
+    // Chance alone must get to all that matters, or it shows nothing.
+    for what in ["replaced", "restarted", "restarted with other arguments", "refused: destroyed meanwhile", "SIGKILL"] {
+        assert!(marks.get(what).is_some_and(|times| *times >= 10), "{what}: {:?}", marks.get(what));
+    }
 }
 
 #[test]

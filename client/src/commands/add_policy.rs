@@ -4,8 +4,8 @@ use clap::Args;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, List, Policy, PolicyCommand};
 
-use super::create::distinct;
 use super::{Context, act};
+use crate::arguments::distinct;
 use crate::connection::Daemon;
 use crate::error::Failure;
 use crate::options;

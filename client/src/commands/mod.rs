@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod policy;
 pub mod remove_block;
 pub mod remove_policy;
+pub mod restart;
 
 use std::fmt;
 use std::io::Write;
@@ -69,6 +70,8 @@ impl Context<'_> {
 pub enum Subcommands {
     /// Create a unikernel and run it
     Create(create::Create),
+    /// Stop a unikernel and start it again
+    Restart(restart::Restart),
     /// Stop a unikernel and forget it
     Destroy(destroy::Destroy),
     /// Show the unikernels that run
@@ -105,6 +108,7 @@ impl Subcommands {
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
         match self {
             Self::Create(command) => command.run(context),
+            Self::Restart(command) => command.run(context),
             Self::Destroy(command) => command.run(context),
             Self::Info(command) => command.run(context),
             Self::Get(command) => command.run(context),

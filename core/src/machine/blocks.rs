@@ -215,15 +215,23 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.find_block(&name.path().join(device.host()).ok()?)
     }
 
-    /// The block devices that a create names, if it may have them all.
-    pub(super) fn blocks_to_hold(&self, name: &Name, arguments: &Arguments<'_>) -> Result<BlockSlots, Refusal> {
+    /// The block devices that a create names, if it may have them all; those that `old` has, whose place it takes, are
+    /// its own when that is gone.
+    pub(super) fn blocks_to_hold(
+        &self,
+        name: &Name,
+        arguments: &Arguments<'_>,
+        old: Option<u16>,
+    ) -> Result<BlockSlots, Refusal> {
         let mut slots = BlockSlots::new();
         for device in arguments.block_devices {
             let label = DeviceName::cut(device.host().as_bytes());
             let found = self.block_of(name, &device).filter(|(_, block)| block.stage == BlockStage::Kept);
             let refused = match found {
                 None => BlockRefused::Missing(label),
-                Some((slot, block)) if block.held || slots.contains(&slot) => BlockRefused::InUse(label),
+                Some((slot, block)) if slots.contains(&slot) || (block.held && Some(block.holder) != old) => {
+                    BlockRefused::InUse(label)
+                }
                 Some((slot, block)) if block.file == BlockFile::Sound => {
                     // As many as devices, which were counted.
                     let _ = slots.push(slot);
@@ -245,8 +253,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         }
     }
 
-    /// Gives a restored unikernel what it names.
-    pub(super) fn hold_restored_blocks(&mut self, holder: u16) {
+    /// Gives a unikernel what it names: one that is restored, or one that has taken its place.
+    pub(super) fn hold_named_blocks(&mut self, holder: u16) {
         let slots = self.named_blocks(holder);
         self.hold_blocks(holder, &slots);
     }

@@ -1,7 +1,7 @@
 //! The ladder of a creation, up to the record that makes it true.
 
 use super::arguments::{KeepError, check, check_devices};
-use super::ledger::Charge;
+use super::ledger::{Charge, Refused, Usage};
 use super::outcome::{JournalError, StoreError, StoredImage, Trouble};
 use super::refusal::Refusal;
 use super::table::Named;
@@ -11,13 +11,30 @@ use crate::halves::Tender;
 use crate::limits::STARTUP_DEFAULT;
 use crate::name::Name;
 use crate::solo5::{ImageError, Target};
-use crate::wire::Config;
+use crate::wire::{Arguments, Config, Kind};
 
 const MIB: u64 = 1 << 20;
 
+/// What a new unikernel is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) kind: Kind,
+    pub(super) arguments: &'a Arguments<'a>,
+    pub(super) image: Option<Spooled>,
+}
+
 impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     pub(super) fn create(&mut self, connection: u16, name: &Name, config: &Config<'_>, image: Option<Spooled>) {
-        match self.admit(name, config, image) {
+        let admitted = match self.unikernels.find(name) {
+            Some(_) => Err(Refusal::Exists),
+            None => self.admit(name, Wanted { kind: config.kind, arguments: &config.arguments, image }, None),
+        };
+        self.store_admitted(connection, admitted);
+    }
+
+    /// The second rung, or a refusal.
+    pub(super) fn store_admitted(&mut self, connection: u16, admitted: Result<u16, Refusal>) {
+        match admitted {
             Ok(slot) => {
                 self.wait(connection, Waiting::Unikernel(slot));
                 self.storing = self.storing.saturating_add(1);
@@ -27,19 +44,18 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         }
     }
 
-    /// The first rung: everything that can be checked without the image; the charge.
-    fn admit(&mut self, name: &Name, config: &Config<'_>, image: Option<Spooled>) -> Result<u16, Refusal> {
+    /// The first rung: everything that can be checked without the image; the charge. It takes the place of `old` in the
+    /// end, whose charge and block devices it shares until then.
+    pub(super) fn admit(&mut self, name: &Name, wanted: Wanted<'_>, old: Option<u16>) -> Result<u16, Refusal> {
         if name.is_path() {
             return Err(Refusal::Path);
         }
-        if self.unikernels.find(name).is_some() {
-            return Err(Refusal::Exists);
-        }
-        let arguments = &config.arguments;
-        let needs = check(config.kind, name, arguments).map_err(Refusal::Arguments)?;
+        let Wanted { kind, arguments, image } = wanted;
+        let needs = check(kind, name, arguments).map_err(Refusal::Arguments)?;
         let charge = Charge { memory_mb: needs.memory_mb, cpus: &needs.cpus, bridges: &needs.bridges };
-        self.ledger.admit(name, &charge).map_err(Refusal::Admission)?;
-        let blocks = self.blocks_to_hold(name, arguments)?;
+        let shared = old.and_then(|old| self.unikernels.get(old)).filter(|old| old.charged).map(Unikernel::usage);
+        self.admit_beside(name, &charge, shared).map_err(Refusal::Admission)?;
+        let blocks = self.blocks_to_hold(name, arguments, old)?;
         let Some(Spooled { spool }) = image else { return Err(Refusal::NoImage) };
         if self.unikernels.len() == U {
             return Err(Refusal::UnikernelsFull);
@@ -52,7 +68,10 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let unikernel = Unikernel {
             name: *name,
             stage: Stage::Storing,
+            successor: old.is_some(),
             charged: true,
+            shares: shared.is_some(),
+            shared_mb: shared.map_or(0, |old| old.memory_mb.min(needs.memory_mb)),
             unit: self.last_unit,
             spool,
             span,
@@ -60,14 +79,24 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             startup: arguments.startup.unwrap_or(STARTUP_DEFAULT),
             ..Unikernel::EMPTY
         };
+        let usage = unikernel.usage();
         let slot = self.unikernels.insert(unikernel).map_err(|_| Refusal::UnikernelsFull)?;
-        self.ledger.charge(name, needs.memory_mb);
+        self.ledger.charge(name, usage);
         self.hold_blocks(slot, &blocks);
         Ok(slot)
     }
 
+    /// Whether the ledger has room for this charge once `shared`, which it takes the place of, is gone.
+    fn admit_beside(&mut self, name: &Name, charge: &Charge<'_>, shared: Option<Usage>) -> Result<(), Refused> {
+        let Some(usage) = shared else { return self.ledger.admit(name, charge) };
+        self.ledger.release(name, usage);
+        let admitted = self.ledger.admit(name, charge);
+        self.ledger.charge(name, usage);
+        admitted
+    }
+
     /// The image is in the store, or it is not.
-    pub(super) fn stored(&mut self, slot: u16, outcome: Result<StoredImage<'_>, StoreError>) {
+    pub(super) fn stored(&mut self, now: Now, slot: u16, outcome: Result<StoredImage<'_>, StoreError>) {
         let Some(unikernel) = self.unikernels.get_mut(slot).filter(|it| it.stage == Stage::Storing) else { return };
         unikernel.stage = Stage::Creating;
         self.storing = self.storing.saturating_sub(1);
@@ -85,9 +114,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 if let Some(unikernel) = self.unikernels.get_mut(slot) {
                     unikernel.tender = tender;
                 }
-                self.launch(slot);
+                self.launch_in_place(now, slot);
             }
-            Err(refusal) => self.fail(slot, refusal),
+            Err(refusal) => self.fail(now, slot, refusal),
         }
     }
 
@@ -118,9 +147,13 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     pub(super) fn recorded(&mut self, now: Now, slot: u16, outcome: Result<(), JournalError>) {
         let Some(unikernel) = self.unikernels.get_mut(slot).filter(|it| it.stage == Stage::Recording) else { return };
         match outcome {
-            Err(error) => self.fail(slot, Refusal::Journal(error)),
+            Err(error) => self.fail(now, slot, Refusal::Journal(error)),
             Ok(()) => {
                 unikernel.stage = Stage::Kept;
+                if unikernel.successor {
+                    self.take_place(slot);
+                }
+                let Some(unikernel) = self.unikernels.get(slot) else { return };
                 let (life, trouble) = (unikernel.life, unikernel.trouble);
                 self.answer_all(Waiting::Unikernel(slot), Reply::Done(Done::CreatedUnikernel));
                 if let (Life::None, Trouble::Ended(exit)) = (life, trouble) {

@@ -14,12 +14,14 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             return self.refuse(connection, Refusal::DestroyNotFound);
         };
         match unikernel.stage {
+            Stage::Kept if self.unikernels.find_successor(name).is_some() => self.refuse(connection, Refusal::Busy),
             Stage::Kept => {
+                self.end_restart(slot, Reply::Refused(Refusal::Destroyed));
                 self.wait(connection, Waiting::Unikernel(slot));
                 self.begin_drop(slot);
             }
             Stage::Dropping | Stage::Dropped => self.wait(connection, Waiting::Unikernel(slot)),
-            Stage::Free | Stage::Storing | Stage::Creating | Stage::Recording | Stage::Failed(_) => {
+            Stage::Free | Stage::Storing | Stage::Waiting | Stage::Creating | Stage::Recording | Stage::Failed(_) => {
                 self.refuse(connection, Refusal::Busy);
             }
         }
@@ -42,7 +44,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Ok(()) => {
                 unikernel.stage = Stage::Dropped;
                 match life {
-                    Life::None => self.free(slot, Reply::Done(Done::DestroyedUnikernel)),
+                    Life::None => self.free(now, slot, Reply::Done(Done::DestroyedUnikernel)),
                     Life::Launching => {}
                     Life::Alive => self.stop(now, slot),
                 }
@@ -83,26 +85,35 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     }
 
     /// A creation has failed: undo what it did, then say why.
-    pub(super) fn fail(&mut self, slot: u16, refusal: Refusal) {
+    pub(super) fn fail(&mut self, now: Now, slot: u16, refusal: Refusal) {
         let Some(unikernel) = self.unikernels.get_mut(slot) else { return };
         unikernel.stage = Stage::Failed(refusal);
         match unikernel.life {
-            Life::None => self.free(slot, Reply::Refused(refusal)),
+            Life::None => self.free(now, slot, Reply::Refused(refusal)),
             Life::Launching | Life::Alive => self.kill(slot),
         }
     }
 
     /// The slot is free: everything that it held is given back, and whoever waits is told.
-    pub(super) fn free(&mut self, slot: u16, reply: Reply) {
+    pub(super) fn free(&mut self, now: Now, slot: u16, reply: Reply) {
+        self.answer_all(Waiting::Unikernel(slot), reply);
+        let Some((name, successor)) = self.unikernels.get(slot).map(|it| (it.name, it.successor)) else { return };
+        self.give_back(slot);
+        if successor {
+            self.resume(now, &name);
+        }
+    }
+
+    /// Empties a slot and gives back everything that it held.
+    pub(super) fn give_back(&mut self, slot: u16) {
         self.set_again(slot, Again::Never);
         let Some(unikernel) = self.unikernels.get(slot) else { return };
-        let (name, memory_mb) = (unikernel.name, unikernel.memory_mb);
+        let (name, usage) = (unikernel.name, unikernel.usage());
         let (charged, digest) = (unikernel.charged, unikernel.digest().copied());
-        self.answer_all(Waiting::Unikernel(slot), reply);
         self.let_go_of_blocks(slot);
         self.discard(slot);
         if charged {
-            self.ledger.release(&name, memory_mb);
+            self.ledger.release(&name, usage);
         }
         if let Some(digest) = digest
             && !self.uses(&digest)

@@ -74,6 +74,14 @@ pub enum Input<'a> {
         /// When it started, unix milliseconds.
         started_wall_ms: i64,
     },
+    /// A process of a predecessor has ended while nobody watched, and how is known. Between
+    /// [`super::Machine::restore`] and [`Input::Start`].
+    Ended {
+        /// Its number.
+        unit: Unit,
+        /// How.
+        exit: Exit,
+    },
     /// Everything is restored: bring up what is desired.
     Start,
     /// A client asks.
@@ -87,7 +95,7 @@ pub enum Input<'a> {
         /// The image of a create.
         image: Option<Spooled>,
     },
-    /// How [`Effect::Store`] ended.
+    /// How [`Effect::Store`] or [`Effect::Inspect`] ended.
     Stored {
         /// The slot.
         slot: u16,
@@ -147,6 +155,11 @@ pub enum Effect {
     },
     /// Check and store the image of this slot durably.
     Store {
+        /// The slot.
+        slot: u16,
+    },
+    /// Look into the stored image of this slot once more, and answer as for [`Effect::Store`].
+    Inspect {
         /// The slot.
         slot: u16,
     },

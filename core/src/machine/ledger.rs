@@ -237,12 +237,14 @@ impl Account {
         self.policy().into_iter().chain(coming)
     }
 
-    fn asked_memory_mb(&self, memory_mb: u64) -> u64 {
-        if self.path.is_root() { memory_mb.saturating_add(TENDER_MEMORY_MB) } else { memory_mb }
+    /// At the root policy with the tenders' own.
+    fn memory_mb_of(&self, usage: Usage) -> u64 {
+        let tenders = if self.path.is_root() { usage.unikernels } else { 0 };
+        usage.memory_mb.saturating_add(tenders.saturating_mul(TENDER_MEMORY_MB))
     }
 
     fn admit(&self, charge: &Charge<'_>) -> Result<(), Refused> {
-        let asked_mb = self.asked_memory_mb(charge.memory_mb);
+        let asked_mb = self.memory_mb_of(Usage { unikernels: 1, memory_mb: charge.memory_mb, block_mb: 0 });
         for policy in self.in_force() {
             if self.used.unikernels >= policy.unikernels {
                 return Err(Refused::Unikernels { allowed: policy.unikernels });
@@ -354,20 +356,20 @@ impl<const P: usize> Ledger<P> {
         name.ancestors().filter_map(|path| self.account_at(&path)).try_for_each(|account| account.admit_block(size_mb))
     }
 
-    /// Charges one unikernel to all ancestors of `name`.
-    pub fn charge(&mut self, name: &Name, memory_mb: u64) {
+    /// Charges unikernels and their memory to all ancestors of `name`.
+    pub fn charge(&mut self, name: &Name, usage: Usage) {
         self.change(name, |account| {
-            let memory_mb = account.asked_memory_mb(memory_mb);
-            account.used.unikernels = account.used.unikernels.saturating_add(1);
+            let memory_mb = account.memory_mb_of(usage);
+            account.used.unikernels = account.used.unikernels.saturating_add(usage.unikernels);
             account.used.memory_mb = account.used.memory_mb.saturating_add(memory_mb);
         });
     }
 
     /// Takes back what [`Ledger::charge`] did.
-    pub fn release(&mut self, name: &Name, memory_mb: u64) {
+    pub fn release(&mut self, name: &Name, usage: Usage) {
         self.change(name, |account| {
-            let memory_mb = account.asked_memory_mb(memory_mb);
-            account.used.unikernels = account.used.unikernels.saturating_sub(1);
+            let memory_mb = account.memory_mb_of(usage);
+            account.used.unikernels = account.used.unikernels.saturating_sub(usage.unikernels);
             account.used.memory_mb = account.used.memory_mb.saturating_sub(memory_mb);
         });
     }

@@ -1,6 +1,6 @@
 //! Processes come and go: launches and their outcome, exits, rests, and the alarms of all that.
 
-use super::outcome::{Exit, Trouble};
+use super::outcome::{End, Exit, Trouble};
 use super::refusal::Refusal;
 use super::unikernel::{Again, Life, Stage, Stop, Unikernel};
 use super::{Change, DUE_MAX, Done, Effect, LaunchError, Machine, Now, Reply};
@@ -69,9 +69,15 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                         self.set_stage(slot, Stage::Recording);
                         self.effect(Effect::Append(Change::Unikernel(slot)));
                     }
+                    Stage::Kept => {
+                        self.end_restart(slot, Reply::Done(Done::CreatedUnikernel));
+                        if self.has_waiting_successor(slot) {
+                            self.stop(now, slot);
+                        }
+                    }
                     Stage::Dropped => self.stop(now, slot),
                     Stage::Failed(_) => self.kill(slot),
-                    Stage::Free | Stage::Storing | Stage::Recording | Stage::Kept | Stage::Dropping => {}
+                    Stage::Free | Stage::Storing | Stage::Waiting | Stage::Recording | Stage::Dropping => {}
                 }
             }
             Err(error) => {
@@ -80,11 +86,16 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 let stage = unikernel.stage;
                 self.launching = self.launching.saturating_sub(1);
                 match stage {
-                    Stage::Creating => self.fail(slot, Refusal::Launch(error)),
-                    Stage::Kept => self.rest(now, slot),
-                    Stage::Dropped => self.free(slot, Reply::Done(Done::DestroyedUnikernel)),
-                    Stage::Failed(refusal) => self.free(slot, Reply::Refused(refusal)),
-                    Stage::Free | Stage::Storing | Stage::Recording | Stage::Dropping => {}
+                    Stage::Creating => self.fail(now, slot, Refusal::Launch(error)),
+                    Stage::Kept => {
+                        self.end_restart(slot, Reply::Refused(Refusal::Launch(error)));
+                        if !self.make_way(now, slot) {
+                            self.rest(now, slot);
+                        }
+                    }
+                    Stage::Dropped => self.free(now, slot, Reply::Done(Done::DestroyedUnikernel)),
+                    Stage::Failed(refusal) => self.free(now, slot, Reply::Refused(refusal)),
+                    Stage::Free | Stage::Storing | Stage::Waiting | Stage::Recording | Stage::Dropping => {}
                 }
             }
         }
@@ -102,14 +113,19 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             return;
         }
         unikernel.life = Life::None;
-        unikernel.stop = Stop::No;
-        unikernel.trouble = Trouble::Ended(exit);
-        match unikernel.stage {
+        let asked = core::mem::replace(&mut unikernel.stop, Stop::No) != Stop::No;
+        unikernel.trouble = if asked { Trouble::Stopped } else { Trouble::Ended(exit) };
+        unikernel.last_end = if asked { End::Stopped } else { End::Exit(exit) };
+        unikernel.ended_wall_ms = now.wall_ms;
+        let stage = unikernel.stage;
+        match stage {
+            Stage::Kept if self.make_way(now, slot) => {}
+            Stage::Kept if asked => self.run_again(now, slot),
             Stage::Kept => self.ended(now, slot, exit),
-            Stage::Dropped => self.free(slot, Reply::Done(Done::DestroyedUnikernel)),
-            Stage::Failed(refusal) => self.free(slot, Reply::Refused(refusal)),
+            Stage::Dropped => self.free(now, slot, Reply::Done(Done::DestroyedUnikernel)),
+            Stage::Failed(refusal) => self.free(now, slot, Reply::Refused(refusal)),
             // What follows is decided when the record, or its removal, is durable.
-            Stage::Free | Stage::Storing | Stage::Creating | Stage::Recording | Stage::Dropping => {}
+            Stage::Free | Stage::Storing | Stage::Waiting | Stage::Creating | Stage::Recording | Stage::Dropping => {}
         }
     }
 

@@ -12,7 +12,7 @@
 //!  admit (charge) ── Store ── Launch ── Append ── Reply
 //!  release charge ◀─ Release ◀─ Signal Kill, wait for the exit
 //! ```
-//! The record is the commit point: before it nothing is promised, so a crash leaves at most a process that no record
+//! One that takes the place of another of its name stops that between Store and Launch: `replace.rs`. The record is the commit point: before it nothing is promised, so a crash leaves at most a process that no record
 //! names, and the next start ends it. A destruction goes the other way: first the record's removal is durable, then the
 //! process ends. A unikernel that cannot run stays desired and rests. Block devices have a ladder of their own: `block.rs`.
 
@@ -30,6 +30,7 @@ mod plan;
 mod policies;
 mod record;
 mod refusal;
+mod replace;
 mod reply;
 mod restore;
 mod table;
@@ -39,7 +40,7 @@ pub use self::arguments::{ArgumentsFault, DeviceName};
 pub use self::block::{Block, BlockFile, BlockRefused, BlockStage};
 pub use self::exchange::{Change, Effect, Input, Now, Spooled, Tenders};
 pub use self::ledger::{Account, Ledger, Pending, PolicyRefused, Refused, Usage};
-pub use self::outcome::{BlockFileError, Exit, JournalError, StoreError, StoredImage, Trouble};
+pub use self::outcome::{BlockFileError, End, Exit, JournalError, StoreError, StoredImage, Trouble};
 pub use self::plan::PlanBuffers;
 pub use self::record::POLICY_BYTES_MAX;
 pub use self::refusal::Refusal;
@@ -51,12 +52,12 @@ use self::arena::Arena;
 use self::plan::Accounts;
 use self::table::Table;
 use crate::halves::{LaunchError, Unit};
-use crate::limits::{ARENA_BYTES_MAX, BLOCKS_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, UNIKERNELS_MAX};
+use crate::limits::{ARENA_BYTES_MAX, BLOCKS_MAX, CONNECTIONS_MAX, POLICIES_MAX, RELEASES_MAX, SLOTS_MAX};
 use crate::name::Name;
 use crate::wire::{Command, Header, InfoForm, UnikernelCommand};
 
 /// The machine of the product.
-pub type Product = Machine<UNIKERNELS_MAX, POLICIES_MAX, BLOCKS_MAX, CONNECTIONS_MAX, ARENA_BYTES_MAX>;
+pub type Product = Machine<SLOTS_MAX, POLICIES_MAX, BLOCKS_MAX, CONNECTIONS_MAX, ARENA_BYTES_MAX>;
 
 /// A machine small enough that all its states can be looked at.
 pub type Tiny = Machine<2, 4, 2, 2, 512>;
@@ -168,11 +169,12 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             }
             Input::BlockFile { slot, bytes } => self.block_file(slot, bytes),
             Input::Survivor { unit, account, started_wall_ms } => self.survivor(now, unit, account, started_wall_ms),
+            Input::Ended { unit, exit } => self.ended_unwatched(now, unit, exit),
             Input::Start => self.start(now),
             Input::Command { connection, header, command, image } => {
-                self.command(connection, header, command, image);
+                self.command(now, connection, header, command, image);
             }
-            Input::Stored { slot, outcome } => self.stored(slot, outcome),
+            Input::Stored { slot, outcome } => self.stored(now, slot, outcome),
             Input::BlockMade { slot, outcome } => self.block_made(slot, outcome),
             Input::BlockRemoved { slot } => self.block_removed(slot),
             Input::Launched { unit, outcome } => self.launched(now, unit, outcome),
@@ -223,7 +225,14 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.unikernels().find(|(_, unikernel)| unikernel.unit == unit.0)
     }
 
-    /// All unikernels, in the order of listings.
+    /// The one that is to take the place of the unikernel of this name.
+    #[must_use]
+    pub fn find_successor(&self, name: &Name) -> Option<(u16, &Unikernel)> {
+        let slot = self.unikernels.find_successor(name)?;
+        Some((slot, self.unikernel(slot)?))
+    }
+
+    /// All unikernels, in the order of listings, each followed by the one that is to take its place.
     pub fn unikernels(&self) -> impl Iterator<Item = (u16, &Unikernel)> {
         self.unikernels.iter()
     }
@@ -250,7 +259,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.alarm_ms = Some(self.alarm_ms.map_or(at_ms, |alarm| alarm.min(at_ms)));
     }
 
-    fn command(&mut self, connection: u16, header: &Header, command: &Command<'_>, image: Option<Spooled>) {
+    fn command(&mut self, now: Now, connection: u16, header: &Header, command: &Command<'_>, image: Option<Spooled>) {
         let Some(client) = self.connections.get_mut(usize::from(connection)) else { return };
         client.sequence = header.sequence;
         client.name = header.name;
@@ -259,6 +268,13 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let name = &header.name;
         match command {
             Command::Unikernel(UnikernelCommand::Create(config)) => self.create(connection, name, config, image),
+            Command::Unikernel(UnikernelCommand::ForceCreate(config)) => {
+                self.force_create(connection, name, config, image);
+            }
+            Command::Unikernel(UnikernelCommand::Restart(None)) => self.restart(now, connection, name),
+            Command::Unikernel(UnikernelCommand::Restart(Some(arguments))) => {
+                self.restart_with(connection, name, arguments);
+            }
             Command::Unikernel(UnikernelCommand::Destroy) => self.destroy(connection, name),
             Command::Unikernel(UnikernelCommand::Get { level }) => self.get(connection, name, *level),
             Command::Unikernel(UnikernelCommand::Info) => self.info(connection, name, InfoForm::Current),
@@ -266,7 +282,6 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Command::Unikernel(UnikernelCommand::OldInfo4) => self.info(connection, name, InfoForm::Old4),
             Command::Policy(command) => self.policy(connection, name, command),
             Command::Block(command) => self.block_command(connection, name, command),
-            Command::Unikernel(_) => self.refuse(connection, Refusal::NotOffered),
             Command::Console(_) | Command::Stats(_) | Command::Log(_) => {
                 self.refuse(connection, Refusal::UnknownCommand);
             }

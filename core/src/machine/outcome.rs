@@ -94,18 +94,37 @@ pub enum Exit {
     Code(u8),
     /// By this signal.
     Signal(u8),
+    /// The kernel killed it: it had used up its memory.
+    OutOfMemory,
     /// It is gone and nobody saw how: it ended while it was not ours to wait for.
     Unknown,
 }
+
+/// How seccomp ends a process, as signals are numbered on Linux; spt runs nowhere else.
+const SIGSYS: u8 = 31;
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit {code}"),
+            Self::Signal(SIGSYS) => write!(f, "signal {SIGSYS}: a system call that its sandbox forbids"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::OutOfMemory => f.write_str("killed by the kernel: out of memory"),
             Self::Unknown => f.write_str("unknown exit"),
         }
     }
+}
+
+/// How the last run of a unikernel ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`
+pub enum End {
+    /// None has ended since `vmmd` started.
+    None,
+    /// By itself.
+    Exit(Exit),
+    /// It was stopped, to be started anew or replaced.
+    Stopped,
 }
 
 /// Why a unikernel does not run.
@@ -116,6 +135,8 @@ pub enum Trouble {
     None,
     /// Its last run ended so.
     Ended(Exit),
+    /// Its last run was ended so that it can be started anew, or another one in its place.
+    Stopped,
     /// It could not be launched.
     Launch(LaunchError),
     /// The host or a policy no longer allows it.
@@ -127,6 +148,7 @@ impl fmt::Display for Trouble {
         match self {
             Self::None => f.write_str("not started yet"),
             Self::Ended(exit) => exit.fmt(f),
+            Self::Stopped => f.write_str("stopped to be started anew"),
             Self::Launch(error) => error.fmt(f),
             Self::Refused(refused) => refused.fmt(f),
         }

@@ -54,8 +54,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let mut below = Below { used: Usage::default(), cpus: CpuSet::EMPTY, foreign_bridge: None };
         for slot in self.unikernels.below(path) {
             let Some(unikernel) = self.unikernels.get(*slot).filter(|unikernel| unikernel.charged) else { continue };
-            below.used.unikernels = below.used.unikernels.saturating_add(1);
-            below.used.memory_mb = below.used.memory_mb.saturating_add(unikernel.memory_mb);
+            let usage = unikernel.usage();
+            below.used.unikernels = below.used.unikernels.saturating_add(usage.unikernels);
+            below.used.memory_mb = below.used.memory_mb.saturating_add(usage.memory_mb);
             let Some(Ok(needs)) = self.arguments(*slot).map(|arguments| Needs::of(&arguments)) else { continue };
             below.cpus = below.cpus.union(&needs.cpus);
             let foreign = needs.bridges.iter().find(|bridge| !policy.bridges.has(bridge));

@@ -25,7 +25,11 @@ pub enum Refusal {
     InfoNotFound,
     /// There is nothing of this name to get.
     GetNotFound,
-    /// It is still being created, or its failed creation is still being undone.
+    /// There is nothing of this name to start anew.
+    RestartNotFound,
+    /// It was to be started anew and was destroyed instead.
+    Destroyed,
+    /// It is still being created, replaced or started anew, or its failed creation is still being undone.
     Busy,
     /// No room for another unikernel on this host.
     UnikernelsFull,
@@ -68,7 +72,9 @@ impl fmt::Display for Refusal {
             Self::DestroyNotFound => f.write_str("destroy: not found"),
             Self::InfoNotFound => f.write_str("info: not found"),
             Self::GetNotFound => f.write_str("get: no unikernel found"),
-            Self::Busy => f.write_str("this unikernel is still being created, try again"),
+            Self::RestartNotFound => f.write_str("restart: not found"),
+            Self::Destroyed => f.write_str("this unikernel was destroyed meanwhile"),
+            Self::Busy => f.write_str("this unikernel is still being created or replaced, try again"),
             Self::UnikernelsFull => f.write_str("no room for another unikernel on this host"),
             Self::ArgumentsFull => f.write_str("no room for the arguments of another unikernel on this host"),
             Self::Admission(refused) => refused.fmt(f),

@@ -5,10 +5,11 @@ use core::fmt;
 use super::arguments::Needs;
 use super::block::{Block, BlockFile, BlockStage};
 use super::ledger::Charge;
-use super::outcome::Trouble;
+use super::outcome::{End, Exit, Trouble};
+use super::refusal::Refusal;
 use super::table::Named;
 use super::unikernel::{Again, Life, Stage, Unikernel};
-use super::{Change, Effect, Machine, Now};
+use super::{Change, Effect, Machine, Now, Reply};
 use crate::halves::{Tender, Unit};
 use crate::journal::Record;
 use crate::limits::{BLOCK_MB_MAX, REST_MS_MAX, REST_MS_MIN, STARTUP_DEFAULT};
@@ -160,6 +161,18 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         }
     }
 
+    /// A process of a predecessor has ended before it could be watched again: what follows is what would have followed.
+    pub(super) fn ended_unwatched(&mut self, now: Now, unit: Unit, exit: Exit) {
+        self.last_unit = self.last_unit.max(unit.0);
+        let Some(slot) = self.find_unit(unit).map(|(slot, _)| slot) else { return };
+        if let Some(unikernel) = self.unikernels.get_mut(slot) {
+            unikernel.trouble = Trouble::Ended(exit);
+            unikernel.last_end = End::Exit(exit);
+            unikernel.ended_wall_ms = now.wall_ms;
+        }
+        self.ended(now, slot, exit);
+    }
+
     /// Brings up what is desired and does not run. What runs is charged even where the host has shrunk, and so are block
     /// devices; they are active as long as a unikernel that names them is desired.
     pub(super) fn start(&mut self, now: Now) {
@@ -169,11 +182,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             }
         }
         for slot in 0..u16::try_from(U).unwrap_or(u16::MAX) {
-            self.hold_restored_blocks(slot);
+            self.hold_named_blocks(slot);
             let Some(unikernel) = self.unikernel(slot) else { continue };
             if unikernel.life == Life::Alive {
-                let (name, memory_mb) = (unikernel.name, unikernel.memory_mb);
-                self.ledger.charge(&name, memory_mb);
+                let (name, usage) = (unikernel.name, unikernel.usage());
+                self.ledger.charge(&name, usage);
                 self.set_charged(slot);
             }
         }
@@ -211,7 +224,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     /// Charges a desired unikernel and queues it; or it rests, and says why.
     pub(super) fn admit_restored(&mut self, now: Now, slot: u16) {
         let Some(unikernel) = self.unikernel(slot) else { return };
-        let (name, memory_mb) = (unikernel.name, unikernel.memory_mb);
+        let (name, memory_mb, usage) = (unikernel.name, unikernel.memory_mb, unikernel.usage());
         if self.unsure {
             // A crash could bring back a policy that does not allow this. Once any record is durable it cannot: write the
             // one that is there already, and look again. One input causes a bounded number of effects.
@@ -230,11 +243,12 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         };
         match admitted {
             Ok(()) => {
-                self.ledger.charge(&name, memory_mb);
+                self.ledger.charge(&name, usage);
                 self.set_charged(slot);
                 self.set_again(slot, Again::Queued);
             }
             Err(refused) => {
+                self.end_restart(slot, Reply::Refused(Refusal::Admission(refused)));
                 if let Some(unikernel) = self.unikernels.get_mut(slot) {
                     unikernel.trouble = Trouble::Refused(refused);
                 }

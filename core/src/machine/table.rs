@@ -12,6 +12,11 @@ pub(super) trait Named {
 
     /// The record's name.
     fn name(&self) -> &Name;
+
+    /// Whether it is to take the place of the one of the same name, and lies behind it until then.
+    fn is_successor(&self) -> bool {
+        false
+    }
 }
 
 /// Up to `N` records, found by slot number or by name.
@@ -50,22 +55,27 @@ impl<T: Named, const N: usize> Table<T, N> {
 
     /// The slot of the record of this name.
     pub(super) fn find(&self, name: &Name) -> Option<u16> {
-        self.place(name).ok().and_then(|place| self.order.get(place).copied())
+        self.place(name, false).ok().and_then(|place| self.order.get(place).copied())
     }
 
-    fn place(&self, name: &Name) -> Result<usize, usize> {
+    /// The slot of the record that is to take the place of the one of this name.
+    pub(super) fn find_successor(&self, name: &Name) -> Option<u16> {
+        self.place(name, true).ok().and_then(|place| self.order.get(place).copied())
+    }
+
+    fn place(&self, name: &Name, successor: bool) -> Result<usize, usize> {
         self.order.binary_search_by(|slot| match self.get(*slot) {
-            Some(record) => record.name().cmp(name),
+            Some(record) => record.name().cmp(name).then(record.is_successor().cmp(&successor)),
             None => core::cmp::Ordering::Greater,
         })
     }
 
-    /// Takes in a record whose name is not in the table, and gives its slot.
+    /// Takes in a record whose name is not in the table, or has no successor yet, and gives its slot.
     ///
     /// # Errors
-    /// The record, when the table is full or has that name.
+    /// The record, when the table is full or has that name, or its successor.
     pub(super) fn insert(&mut self, record: T) -> Result<u16, T> {
-        let Err(place) = self.place(record.name()) else { return Err(record) };
+        let Err(place) = self.place(record.name(), record.is_successor()) else { return Err(record) };
         let (slot, fresh) = match self.free.last() {
             Some(slot) => (*slot, false),
             None => (self.used, true),
@@ -101,7 +111,7 @@ impl<T: Named, const N: usize> Table<T, N> {
 
     /// The slots at `path` and below it, in the order of listings.
     pub(super) fn below(&self, path: &Name) -> &[u16] {
-        let start = self.place(path).unwrap_or_else(|place| place);
+        let start = self.place(path, false).unwrap_or_else(|place| place);
         let rest = self.order.get(start..).unwrap_or_default();
         let len = rest.partition_point(|slot| self.get(*slot).is_some_and(|record| path.contains(record.name())));
         rest.get(..len).unwrap_or_default()

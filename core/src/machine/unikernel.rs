@@ -4,7 +4,8 @@
 //! moves one of them; what follows is decided from the pair.
 
 use super::arena::Span;
-use super::outcome::{Exit, Trouble};
+use super::ledger::Usage;
+use super::outcome::{End, Exit, Trouble};
 use super::refusal::Refusal;
 use super::table::Named;
 use crate::halves::Tender;
@@ -22,6 +23,8 @@ pub enum Stage {
     Free,
     /// The image is being stored.
     Storing,
+    /// A successor whose image and arguments are right: the process of the one whose place it takes must end first.
+    Waiting,
     /// The process is being launched, nothing is durable yet.
     Creating,
     /// The process runs; its record is being made durable.
@@ -84,8 +87,16 @@ pub struct Unikernel {
     pub(super) again: Again,
     /// A stop that is under way.
     pub(super) stop: Stop,
+    /// Whether it is to take the place of the one of its name.
+    pub(super) successor: bool,
+    /// Whether somebody waits for it to be started anew.
+    pub(super) restarting: bool,
     /// Whether the ledger is charged for it.
     pub(super) charged: bool,
+    /// Whether the one whose place it takes is charged for it in part.
+    pub(super) shares: bool,
+    /// That part of its memory, MiB.
+    pub(super) shared_mb: u64,
     /// Whether a stored image is named by `digest`.
     pub(super) stored: bool,
     /// hvt or spt.
@@ -114,8 +125,12 @@ pub struct Unikernel {
     pub(super) failures: u32,
     /// Runs in all, after the first.
     pub(super) restarts: u32,
-    /// How the last run ended, or why there was none.
+    /// Why it does not run, or how the last run ended.
     pub(super) trouble: Trouble,
+    /// How the last run ended.
+    pub(super) last_end: End,
+    /// When that was, for people (unix milliseconds).
+    pub(super) ended_wall_ms: i64,
 }
 
 impl Named for Unikernel {
@@ -125,7 +140,11 @@ impl Named for Unikernel {
         life: Life::None,
         again: Again::Never,
         stop: Stop::No,
+        successor: false,
+        restarting: false,
         charged: false,
+        shares: false,
+        shared_mb: 0,
         stored: false,
         tender: Tender::Hvt,
         unit: 0,
@@ -141,10 +160,16 @@ impl Named for Unikernel {
         failures: 0,
         restarts: 0,
         trouble: Trouble::None,
+        last_end: End::None,
+        ended_wall_ms: 0,
     };
 
     fn name(&self) -> &Name {
         &self.name
+    }
+
+    fn is_successor(&self) -> bool {
+        self.successor
     }
 }
 
@@ -209,7 +234,25 @@ impl Unikernel {
         self.charged
     }
 
-    /// How the last run ended, or why there was none.
+    /// What the ledger is charged for it, if it is: one that takes a place shares the charge of that place.
+    pub(super) fn usage(&self) -> Usage {
+        let memory_mb = self.memory_mb.saturating_sub(self.shared_mb);
+        Usage { unikernels: u64::from(!self.shares), memory_mb, block_mb: 0 }
+    }
+
+    /// Whether it is to take the place of the one of its name.
+    #[must_use]
+    pub fn is_successor(&self) -> bool {
+        self.successor
+    }
+
+    /// Whether somebody waits for it to be started anew.
+    #[must_use]
+    pub fn is_restarting(&self) -> bool {
+        self.restarting
+    }
+
+    /// Why it does not run, or how the last run ended.
     #[must_use]
     pub fn trouble(&self) -> Trouble {
         self.trouble
@@ -236,7 +279,7 @@ impl Unikernel {
         match exit {
             Exit::Code(1 | 60..=64) => false,
             Exit::Code(code) => codes.is_empty() || codes.iter().any(|listed| listed == i64::from(code)),
-            Exit::Signal(_) | Exit::Unknown => true,
+            Exit::Signal(_) | Exit::OutOfMemory | Exit::Unknown => true,
         }
     }
 }

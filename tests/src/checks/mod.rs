@@ -125,12 +125,16 @@ fn extension_values(bytes: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     Ok(values)
 }
 
-/// Albatross's state file: each of its unikernels can be stored here.
+/// Albatross's state file: each of its unikernels and policies that we can have can be stored here.
 pub fn state_file(bytes: &[u8]) {
     let Ok(state) = state_import::decode(bytes) else { return };
-    for (_, config) in state.unikernels() {
+    for (_, config) in state.unikernels().filter_map(|entry| entry.content.ok()) {
         let mut buffer = vec![0; BUFFER_BYTES];
         assert!(config.arguments.encode(&mut buffer).is_ok_and(|stored| Arguments::decode(stored).is_ok()));
+    }
+    for (_, policy) in state.policies().filter_map(|entry| entry.content.ok()) {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        assert!(policy.encode(&mut buffer).is_ok_and(|stored| Policy::decode(stored) == Ok(policy)));
     }
 }
 

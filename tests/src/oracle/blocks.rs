@@ -20,13 +20,14 @@ pub fn block_names(unikernel: &Name, arguments: &Arguments<'_>) -> Vec<Name> {
     named.filter_map(|text| Name::parse(&text).ok()).collect()
 }
 
-/// Whether a unikernel of any stage names this block device.
+/// Whether a unikernel of any stage names this block device, beside the one in slot `but`.
 pub(super) fn is_used<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     world: &World<U, P, B, C, A>,
     block: &Name,
+    but: Option<u16>,
 ) -> bool {
     world.machine.unikernels().any(|(slot, unikernel)| {
-        let arguments = world.machine.arguments(slot);
+        let arguments = world.machine.arguments(slot).filter(|_| Some(slot) != but);
         arguments.is_some_and(|arguments| block_names(unikernel.name(), &arguments).contains(block))
     })
 }
@@ -79,7 +80,7 @@ pub(super) fn judge_remove<const U: usize, const P: usize, const B: usize, const
     let refused = |refused| Verdict::Exactly(Reply::Refused(Refusal::Block(refused)));
     match world.machine.find_block(name).map(|(_, block)| block.stage()) {
         None => refused(BlockRefused::RemoveNotFound),
-        Some(BlockStage::Kept) if is_used(world, name) => refused(BlockRefused::RemoveInUse),
+        Some(BlockStage::Kept) if is_used(world, name, None) => refused(BlockRefused::RemoveInUse),
         Some(BlockStage::Kept | BlockStage::Dropping) => Verdict::Later(Done::RemovedBlock),
         Some(_) => refused(BlockRefused::Busy),
     }
@@ -132,7 +133,8 @@ pub fn check_blocks<const U: usize, const P: usize, const B: usize, const C: usi
     let changing = |name: &Name, wanted: fn(Wish) -> bool| world.is_asked(name, |question| wanted(question.ask.wish));
     for (name, size_mb) in world.known.blocks.iter().filter(|(name, _)| asked == *name || asked.contains(name)) {
         match listed.iter().find(|(listed, ..)| listed == name) {
-            Some((_, size, active)) if (i64::try_from(*size_mb), is_used(world, name)) == (Ok(*size), *active) => {}
+            Some((_, size, active))
+                if (i64::try_from(*size_mb), is_used(world, name, None)) == (Ok(*size), *active) => {}
             None if changing(name, |wish| wish == Wish::BlockRemove) => {}
             found => return Err(format!("block device {name} is listed as {found:?}")),
         }

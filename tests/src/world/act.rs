@@ -42,6 +42,7 @@ pub enum Action {
 #[expect(missing_docs, reason = "as the actions")]
 pub enum ActionKind {
     Create,
+    Replace,
     Destroy,
     Query,
     Policy,
@@ -60,8 +61,9 @@ pub enum ActionKind {
 }
 
 /// All kinds.
-pub const KINDS: [ActionKind; 16] = [
+pub const KINDS: [ActionKind; 17] = [
     ActionKind::Create,
+    ActionKind::Replace,
     ActionKind::Destroy,
     ActionKind::Query,
     ActionKind::Policy,
@@ -80,7 +82,7 @@ pub const KINDS: [ActionKind; 16] = [
 ];
 
 /// How processes end by themselves.
-pub(super) const EXITS: [Exit; 9] = [
+pub(super) const EXITS: [Exit; 10] = [
     Exit::Code(0),
     Exit::Code(1),
     Exit::Code(2),
@@ -89,6 +91,7 @@ pub(super) const EXITS: [Exit; 9] = [
     Exit::Code(64),
     Exit::Code(255),
     Exit::Signal(11),
+    Exit::OutOfMemory,
     Exit::Unknown,
 ];
 
@@ -102,6 +105,7 @@ impl Action {
         match self {
             Self::Ask(_, ask) => match ask.wish {
                 Wish::Create(_) => ActionKind::Create,
+                Wish::ForceCreate(_) | Wish::Restart | Wish::RestartWith(_) => ActionKind::Replace,
                 Wish::Destroy => ActionKind::Destroy,
                 Wish::Info | Wish::Get(_) | Wish::PolicyInfo | Wish::Unknown => ActionKind::Query,
                 Wish::PolicyAdd(_) | Wish::PolicyRemove => ActionKind::Policy,
@@ -174,7 +178,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         }
         if let Some(task) = self.store_tasks.front() {
             actions.push(Action::Store(true));
-            if faults && matches!(task, StoreTask::Store { .. } | StoreTask::MakeBlock { .. }) {
+            if faults
+                && matches!(task, StoreTask::Store { .. } | StoreTask::Inspect { .. } | StoreTask::MakeBlock { .. })
+            {
                 actions.push(Action::Store(false));
             }
         }
@@ -276,6 +282,22 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                     self.faulted.insert(unit);
                 }
                 self.mark(if good { "stored" } else { "store failed" });
+                if self.crashes_after() {
+                    return self.crash(Crash::PLAIN);
+                }
+                self.handle(Input::Stored { slot, outcome })
+            }
+            StoreTask::Inspect { slot, digest } => {
+                let unit = self.machine.unikernel(slot).map_or(0, fulmar_core::machine::Unikernel::unit);
+                let image = IMAGES.iter().find(|image| image.digest == digest).ok_or("an unknown image")?;
+                let outcome = match &image.facts {
+                    Some(facts) if good => Ok(StoredImage { digest, bytes: image.bytes.len() as u64, facts }),
+                    _ => Err(StoreError::DiskFull),
+                };
+                if !good {
+                    self.faulted.insert(unit);
+                }
+                self.mark("inspected");
                 if self.crashes_after() {
                     return self.crash(Crash::PLAIN);
                 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fulmar_core::machine::{BlockRefused, BlockStage, Digest, Done, Input, Pending, Refusal, Reply, Spooled, Stage};
+use fulmar_core::machine::{
+    BlockRefused, BlockStage, Digest, Done, Input, Pending, Refusal, Reply, Spooled, Stage, Unikernel,
+};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, Frame, Header, Payload, Success, decode};
 
@@ -51,6 +53,10 @@ pub struct Known {
 }
 
 impl Known {
+    fn unit_runs_again(&mut self, unit: u64) {
+        self.unikernels.values_mut().filter(|it| it.unit == unit).for_each(|it| it.over = false);
+    }
+
     pub(super) fn unit_is_over(&mut self, unit: u64) {
         self.unikernels.values_mut().filter(|it| it.unit == unit).for_each(|it| it.over = true);
     }
@@ -65,21 +71,31 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.budget.commands -= 1;
         self.sequence += 1;
         let (sequence, verdict) = (self.sequence, oracle::judge(self, &ask));
+        let restarts = matches!(verdict, Verdict::Restart);
         let question = Question { ask, sequence, verdict, unit: 0 };
         self.clients[usize::from(connection)] = Some(question);
         let bytes = ask.encode(sequence);
         let message = decode(Frame::whole(&bytes)).map_err(|error| format!("own command: {error}"))?;
         let Payload::Command(command) = message.payload else { return Err("no command came back".into()) };
         let image = match ask.wish {
-            Wish::Create(spec) if spec.flaw != Flaw::NoImage => {
+            Wish::Create(spec) | Wish::ForceCreate(spec) if spec.flaw != Flaw::NoImage => {
                 Some(Spooled { spool: u32::try_from(spec.image).unwrap_or(0) })
             }
             _ => None,
         };
+        if let Some((_, unikernel)) = self.machine.find(&ask.name).filter(|_| restarts) {
+            // Whoever wants it to run again takes back that it has ended for good.
+            let unit = unikernel.unit();
+            self.ended.remove(&unit);
+            self.known.unit_runs_again(unit);
+        }
         self.give(connection, &message.header, &command, image)?;
-        let unit = self.machine.find(&ask.name).map_or(0, |(_, unikernel)| unikernel.unit());
+        let made = self.machine.find_successor(&ask.name).or_else(|| self.machine.find(&ask.name));
+        let unit = made.map_or(0, |(_, unikernel)| unikernel.unit());
+        let makes =
+            |wish| matches!(wish, Wish::Create(_) | Wish::ForceCreate(_) | Wish::RestartWith(_) | Wish::Restart);
         let waits = match self.clients.get_mut(usize::from(connection)) {
-            Some(Some(question)) if matches!(ask.wish, Wish::Create(_)) => {
+            Some(Some(question)) if makes(ask.wish) => {
                 question.unit = unit;
                 Some(question)
             }
@@ -125,6 +141,12 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.check_bytes(connection, &question, &reply)?;
         let name = question.ask.name;
         self.mark(match reply {
+            Reply::Done(Done::CreatedUnikernel) => match question.ask.wish {
+                Wish::ForceCreate(_) if self.known.unikernels.contains_key(&name) => "replaced",
+                Wish::Restart => "restarted",
+                Wish::RestartWith(_) => "restarted with other arguments",
+                _ => Done::CreatedUnikernel.as_str(),
+            },
             Reply::Done(done) => done.as_str(),
             Reply::Refused(refusal) => refusal_mark(&refusal),
             Reply::Infos(_) => "info",
@@ -134,8 +156,24 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Reply::None => return wrong("an empty reply"),
         });
         match (question.ask.wish, reply) {
-            (Wish::Create(spec), Reply::Done(Done::CreatedUnikernel)) => {
-                let (unit, digest) = (question.unit, IMAGES[spec.image].digest);
+            (Wish::Restart, Reply::Done(Done::CreatedUnikernel)) => {
+                let unit = self.machine.find(&name).map_or(0, |(_, unikernel)| unikernel.unit());
+                if !self.processes.contains_key(&unit) {
+                    return wrong("it does not run");
+                }
+            }
+            (
+                Wish::Create(spec) | Wish::ForceCreate(spec) | Wish::RestartWith(spec),
+                Reply::Done(Done::CreatedUnikernel),
+            ) => {
+                let unit = question.unit;
+                let digest = match (question.ask.wish, self.journal.state().unikernels.get(&name)) {
+                    (Wish::RestartWith(_), Some(kept)) => kept.digest,
+                    _ => IMAGES[spec.image].digest,
+                };
+                if self.machine.find_successor(&name).is_some() {
+                    return wrong("acknowledged before it is in its place");
+                }
                 let over = self.ended.get(&unit).is_some_and(|(_, over)| *over);
                 let acknowledged = Acknowledged { digest, arguments: spec.arguments_der(), unit, over };
                 if self.journal.state().unikernels.get(&name).is_none_or(|kept| kept.unit != unit) {
@@ -237,7 +275,12 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                     let found = self.machine.find_block(&question.ask.name);
                     found.is_none_or(|(_, it)| matches!(it.stage(), BlockStage::Kept | BlockStage::Undoing(_)))
                 }
-                _ => self.machine.find(&question.ask.name).is_none_or(|(_, it)| it.stage() == Stage::Kept),
+                _ => {
+                    let name = &question.ask.name;
+                    let settled = |it: &Unikernel| it.stage() == Stage::Kept && !it.is_restarting();
+                    self.machine.find_successor(name).is_none()
+                        && self.machine.find(name).is_none_or(|(_, it)| settled(it))
+                }
             });
         self.orphans = waiting;
         for question in settled {
@@ -254,17 +297,19 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     fn learn(&mut self, ask: &Ask) {
         let state = self.journal.state();
         match ask.wish {
-            Wish::Create(_) | Wish::Destroy => match state.unikernels.get(&ask.name) {
-                Some(kept) => {
-                    let over = self.ended.get(&kept.unit).is_some_and(|(_, over)| *over);
-                    let (unit, digest, arguments) = (kept.unit, kept.digest, kept.arguments.clone());
-                    let known = Acknowledged { digest, arguments, unit, over };
-                    self.known.unikernels.insert(ask.name, known);
+            Wish::Create(_) | Wish::ForceCreate(_) | Wish::RestartWith(_) | Wish::Destroy => {
+                match state.unikernels.get(&ask.name) {
+                    Some(kept) => {
+                        let over = self.ended.get(&kept.unit).is_some_and(|(_, over)| *over);
+                        let (unit, digest, arguments) = (kept.unit, kept.digest, kept.arguments.clone());
+                        let known = Acknowledged { digest, arguments, unit, over };
+                        self.known.unikernels.insert(ask.name, known);
+                    }
+                    None => {
+                        self.known.unikernels.remove(&ask.name);
+                    }
                 }
-                None => {
-                    self.known.unikernels.remove(&ask.name);
-                }
-            },
+            }
             Wish::PolicyAdd(_) | Wish::PolicyRemove => match state.policies.get(&ask.name.path()).cloned() {
                 Some(policy) => {
                     self.known.policies.insert(ask.name.path(), policy);
@@ -295,6 +340,8 @@ fn refusal_mark(refusal: &Refusal) -> &'static str {
         Refusal::DestroyNotFound => "refused: destroy not found",
         Refusal::InfoNotFound => "refused: info not found",
         Refusal::GetNotFound => "refused: get not found",
+        Refusal::RestartNotFound => "refused: restart not found",
+        Refusal::Destroyed => "refused: destroyed meanwhile",
         Refusal::Busy => "refused: busy",
         Refusal::UnikernelsFull => "refused: unikernels full",
         Refusal::ArgumentsFull => "refused: arguments full",

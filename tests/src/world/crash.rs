@@ -27,8 +27,10 @@ pub struct Crash {
     pub launched: u8,
     /// Which processes die before the restart: every so many, 1 for all (the host was started again), 0 for none.
     pub dying: u8,
-    /// Whether one of those ends only when it has been found again.
+    /// Whether those end only when they have been found again.
     pub late: bool,
+    /// How those that end before are known to have ended, if they left word.
+    pub word: Option<Exit>,
     /// Milliseconds until it is back.
     pub away_ms: u16,
 }
@@ -36,7 +38,7 @@ pub struct Crash {
 impl Crash {
     /// Nothing that was under way is carried out, and all processes go on.
     pub const PLAIN: Self =
-        Self { written: 0, rest: Rest::Lost, stored: 0, launched: 0, dying: 0, late: false, away_ms: 100 };
+        Self { written: 0, rest: Rest::Lost, stored: 0, launched: 0, dying: 0, late: false, word: None, away_ms: 100 };
 
     /// Some that stand for all.
     pub fn some() -> impl Iterator<Item = Self> {
@@ -48,6 +50,9 @@ impl Crash {
         kept.chain([
             Self::PLAIN,
             Self { dying: 1, ..Self::PLAIN },
+            Self { dying: 1, word: Some(Exit::Code(1)), ..Self::PLAIN },
+            Self { dying: 2, word: Some(Exit::Code(64)), launched: 1, ..Self::PLAIN },
+            Self { dying: 2, word: Some(Exit::OutOfMemory), away_ms: 20_000, ..Self::PLAIN },
             Self { launched: 1, away_ms: 20_000, ..Self::PLAIN },
             Self { stored: 1, late: true, dying: 3, ..Self::PLAIN },
             Self { late: true, dying: 1, away_ms: 20_000, ..Self::PLAIN },
@@ -77,7 +82,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 StoreTask::Store { image, .. } if IMAGES[image].facts.is_some() => {
                     self.images.insert(IMAGES[image].digest);
                 }
-                StoreTask::Store { .. } => {}
+                StoreTask::Store { .. } | StoreTask::Inspect { .. } => {}
                 StoreTask::Release(digest) => {
                     self.images.remove(&digest);
                 }
@@ -139,21 +144,37 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             let unit = Unit(unit);
             self.handle(Input::Survivor { unit, account: process.account, started_wall_ms: 0 })?;
         }
+        if let Some(exit) = crash.word
+            && !crash.late
+        {
+            for unit in dying.iter().copied() {
+                self.note_end(unit, exit);
+                self.handle(Input::Ended { unit: Unit(unit), exit })?;
+            }
+        }
         if crash.late {
             self.handle(host)?;
             self.now.ms += u64::from(crash.away_ms);
             for unit in dying {
                 self.processes.remove(&unit);
-                let kept = self.journal.state().unikernels.values().find(|kept| kept.unit == unit);
-                let over = kept.is_some_and(|kept| !oracle::runs_again_by(&kept.arguments, Exit::Unknown));
-                self.ended.insert(unit, (Exit::Unknown, over));
-                if over {
-                    self.known.unit_is_over(unit);
-                }
+                self.note_end(unit, Exit::Unknown);
                 self.handle(Input::Exited { unit: Unit(unit), exit: Exit::Unknown })?;
             }
         }
         self.handle(Input::Start)
+    }
+
+    /// Notes that a process has ended, and whether it is for good.
+    fn note_end(&mut self, unit: u64, exit: Exit) {
+        let kept = self.journal.state().unikernels.values().find(|kept| kept.unit == unit);
+        let over = kept.is_some_and(|kept| {
+            let named = oracle::unnamed(&kept.arguments) != kept.arguments;
+            !(named && exit == Exit::Code(64)) && !oracle::runs_again_by(&kept.arguments, exit)
+        });
+        self.ended.insert(unit, (exit, over));
+        if over {
+            self.known.unit_is_over(unit);
+        }
     }
 
     /// Whoever starts `vmmd` looks at the files of block devices, and removes those that no record names.
@@ -180,17 +201,21 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             let asked = known.over
                 || self.known.unsure.contains(name)
                 || self.is_asked(name, |question| question.ask.wish == Wish::Destroy);
+            let replaced = self.known.unsure.contains(name)
+                || self.is_asked(name, |it| matches!(it.ask.wish, Wish::ForceCreate(_) | Wish::RestartWith(_)));
             match kept {
                 None if asked => {}
                 None => return Err(format!("{name} was acknowledged and is gone after the crash")),
-                Some(kept) if kept.digest != known.digest || !same(&kept.arguments, &known.arguments) => {
+                Some(kept)
+                    if !replaced && (kept.digest != known.digest || !same(&kept.arguments, &known.arguments)) =>
+                {
                     return Err(format!("{name} is another one after the crash"));
                 }
                 Some(_) => {}
             }
         }
         for name in state.unikernels.keys().filter(|name| !self.known.unikernels.contains_key(*name)) {
-            let asked = self.is_asked(name, |question| matches!(question.ask.wish, Wish::Create(_)));
+            let asked = self.is_asked(name, |it| matches!(it.ask.wish, Wish::Create(_) | Wish::ForceCreate(_)));
             if !asked && !self.known.unsure.contains(name) {
                 return Err(format!("{name} is back after the crash, and nobody asked for it"));
             }

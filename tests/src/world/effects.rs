@@ -1,7 +1,7 @@
 //! Taking in what the machine wants done.
 
 use fulmar_core::halves::TAP_FD_FIRST;
-use fulmar_core::machine::{Change, Effect, POLICY_BYTES_MAX, PlanBuffers, Stage};
+use fulmar_core::machine::{Change, Effect, Life, POLICY_BYTES_MAX, PlanBuffers, Stage};
 use fulmar_core::wire::FailBehaviour;
 
 use super::{Append, Laid, Launch, StoreTask, Violation, World};
@@ -27,6 +27,16 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 let Some(unikernel) = self.machine.unikernel(slot) else { return Err("an empty slot".into()) };
                 let image = usize::try_from(unikernel.spool()).unwrap_or(usize::MAX);
                 self.store_tasks.push_back(StoreTask::Store { slot, image });
+            }
+            Effect::Inspect { slot } => {
+                let Some(digest) = self.machine.unikernel(slot).and_then(|unikernel| unikernel.digest().copied())
+                else {
+                    return Err("no image".into());
+                };
+                if !self.images.contains(&digest) {
+                    return Err("its image is not in the store".into());
+                }
+                self.store_tasks.push_back(StoreTask::Inspect { slot, digest });
             }
             Effect::Release { digest } => {
                 let may_be = self.journal.state_if_unknown_is_kept()?;
@@ -106,6 +116,10 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         if !matches!(unikernel.stage(), Stage::Creating | Stage::Kept) {
             return Err(format!("it is not wanted: {:?}", unikernel.stage()));
         }
+        let beside = self.machine.find(unikernel.name()).filter(|_| unikernel.is_successor());
+        if beside.is_some_and(|(_, old)| old.life() != Life::None) {
+            return Err("the one whose place it takes still runs".into());
+        }
         if self.ended.get(&unit).is_some_and(|(_, over)| *over) {
             return Err("it has ended for good".into());
         }
@@ -136,7 +150,10 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             return Err("the plan has other block devices".into());
         }
         for name in &named_blocks {
-            let held = self.machine.find_block(name).is_some_and(|(_, block)| block.holder() == Some(slot));
+            let old = if unikernel.is_successor() { self.machine.find(unikernel.name()) } else { None };
+            let old = old.map(|(old, _)| old);
+            let held = self.machine.find_block(name).and_then(|(_, block)| block.holder());
+            let held = held.is_some_and(|holder| holder == slot || Some(holder) == old);
             if !held || !self.block_files.contains_key(name) {
                 return Err(format!("block device {name} is not its own, or has no file"));
             }

@@ -36,6 +36,13 @@ pub enum StoreTask {
         /// Index of the image.
         image: usize,
     },
+    /// Look into a stored image once more for the slot.
+    Inspect {
+        /// Which slot asked.
+        slot: u16,
+        /// The image.
+        digest: Digest,
+    },
     /// Remove one.
     Release(Digest),
     /// Remove all but these.

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use fulmar_core::halves::Unit;
-use fulmar_core::limits::{FIFOS_HELD_MAX, UNIKERNELS_MAX, WIRE_INT_MAX};
+use fulmar_core::limits::{FIFOS_HELD_MAX, SLOTS_MAX, WIRE_INT_MAX};
 use fulmar_core::machine::Life;
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, Limits, Scanner};
@@ -264,7 +264,7 @@ impl Control<'_> {
             let sequence = self.console.add(&name, self.consoles_at(&name));
             self.console.held[at].sequence = sequence;
         }
-        while self.console.announce < UNIKERNELS_MAX && self.console.stream.is_some() {
+        while self.console.announce < SLOTS_MAX && self.console.stream.is_some() {
             let slot = u16::try_from(self.console.announce).unwrap_or(u16::MAX);
             if let Some(unikernel) = self.machine.unikernel(slot).filter(|it| it.life() != Life::None) {
                 let (unit, name) = (Unit(unikernel.unit()), *unikernel.name());

@@ -33,6 +33,11 @@ impl Control<'_> {
         match effect {
             Effect::Reply { connection } => self.reply(connection),
             Effect::Store { slot } => self.store(slot),
+            Effect::Inspect { slot } => {
+                if let Some(digest) = self.machine.unikernel(slot).and_then(|unikernel| unikernel.digest()) {
+                    self.worker.push(Job::Inspect { slot, digest: *digest });
+                }
+            }
             Effect::Release { digest } => self.worker.push(Job::Release(digest)),
             Effect::Collect => {
                 let mut wanted: Vec<Digest> =

@@ -33,6 +33,8 @@ pub(super) enum Job {
     Append(Batch),
     /// Check and store the image of a slot.
     Store { slot: u16, spool: Spool<Images>, compressed: bool },
+    /// Look into the stored image of a slot once more.
+    Inspect { slot: u16, digest: Digest },
     /// Remove an image.
     Release(Digest),
     /// Remove all images but these, which are sorted.
@@ -225,6 +227,9 @@ impl Desk {
                 Job::Store { slot, spool, compressed } => {
                     outbox.tell(Outcome::Stored(slot, self.store(spool, compressed)));
                 }
+                Job::Inspect { slot, digest } => {
+                    outbox.tell(Outcome::Stored(slot, self.inspect(&digest)));
+                }
                 Job::Release(digest) => self.remove(&digest),
                 Job::Collect(wanted) => match self.store.sweep(|digest| wanted.binary_search(digest).is_ok()) {
                     Ok(0) => {}
@@ -295,6 +300,13 @@ impl Desk {
                 Err(StoreError::Image(error))
             }
         }
+    }
+
+    fn inspect(&self, digest: &Digest) -> Result<Stored, StoreError> {
+        let file = self.store.open(digest).map_err(|error| store_error(&error))?;
+        let bytes = Content::bytes(&file).map_err(|error| StoreError::Disk(errno(&error)))?;
+        let facts = inspect(&ImageFile(&file)).map_err(StoreError::Image)?;
+        Ok(Stored { digest: *digest, bytes, facts })
     }
 
     /// Makes durable what is not.
