@@ -378,16 +378,16 @@ pub fn host_half() -> Vec<Seed> {
 
 /// Scripts for consoles: what is chosen, one after the other.
 fn consoles() -> Vec<Seed> {
-    // Which console, what, how many bytes, which byte, where lines end, and what is then asked for.
+    // Which console, what, how many bytes, which byte, where lines end.
     let write = |which, len: u16, ends| {
         let len = len.to_be_bytes();
-        vec![which, 0, len[0], len[1], b'x', ends, 3, 1]
+        vec![which, 0, len[0], len[1], b'x', ends]
     };
-    let lines = [write(0, 40, 3), write(1, 500, 1), write(0, 7, 0), vec![0, 10, 3, 1], vec![1, 14, 3, 1]].concat();
-    let long = [&write(2, 512, 0)[..], &write(2, 512, 0), &write(2, 9, 0), &[2, 10, 3, 1], &write(2, 90, 2)].concat();
+    let lines = [write(0, 40, 3), write(1, 500, 1), write(0, 7, 0), vec![0, 10], vec![1, 14]].concat();
+    let long = [&write(2, 512, 0)[..], &write(2, 512, 0), &write(2, 9, 0), &[2, 10], &write(2, 90, 2)].concat();
     let full = write(1, 512, 1).repeat(60);
     let cut = write(0, 512, 0).repeat(2 + CONSOLE_LINE_BYTES_MAX / 512);
-    numbered("script", [lines.clone(), long, full, cut, [lines, vec![1, 12, 3, 1, 0, 15, 3, 1]].concat()])
+    numbered("script", [lines.clone(), long, full, cut, [lines, vec![1, 12, 0, 15, 1, 13]].concat()])
 }
 
 /// Schedules for the world, at random: what is chosen is whatever the bytes say.

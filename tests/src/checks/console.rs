@@ -13,7 +13,10 @@ const CONSOLES: usize = 3;
 const STORE_BLOCKS: usize = CONSOLES * (PUSH_BLOCKS_MAX + LINE_BYTES_STORED_MAX.div_ceil(BLOCK_BYTES - 4) + 1);
 
 /// Steps of a run.
-const STEPS_MAX: usize = 300;
+const STEPS_MAX: usize = 200;
+
+/// After so many steps everything is read: each time would be slow.
+const STEPS_TO_READ: usize = 32;
 
 /// A line and when it was complete.
 type Line = (i64, Vec<u8>);
@@ -58,12 +61,15 @@ pub fn console(script: &[u8]) {
             0..10 => console.write(&mut blocks, choices, unix_ms),
             10 | 11 => console.finish(&mut blocks, unix_ms),
             12 => console.clear(&mut blocks),
-            13 => drop(console.history.ring().holds(&console.reader)),
+            13 => assert_eq!(console.history.ring().holds(&console.reader), console.seen >= console.dropped()),
             _ => console.read(&blocks),
         }
         let held: usize = consoles.iter().map(|console| console.history.ring().blocks()).sum();
         assert_eq!(held + blocks.free_count(), STORE_BLOCKS);
-        consoles[which].check(&blocks, choices);
+        consoles[which].check_bounds();
+        if step % STEPS_TO_READ == STEPS_TO_READ - 1 {
+            consoles[which].check(&blocks, choices);
+        }
     }
     for console in &mut consoles {
         console.check(&blocks, choices);
@@ -130,13 +136,18 @@ impl Console {
         self.seen = self.lines.len();
     }
 
-    /// The ring has the last lines, in its bounds, whichever way they are asked for.
-    fn check(&self, blocks: &Blocks<'_>, choices: &mut dyn Choose) {
+    /// The ring is within its bounds.
+    fn check_bounds(&self) {
         let ring = self.history.ring();
         assert!(ring.lines() <= CONSOLE_LINES_MAX && ring.lines() <= self.lines.len());
         let expected = &self.lines[self.dropped()..];
         let held = expected.iter().map(|(_, line)| line.len() + 9).sum::<usize>() + self.open.len();
         assert!(held <= CONSOLE_BYTES_MAX && ring.blocks() <= held.div_ceil(BLOCK_BYTES - 4) + 1);
+    }
+
+    /// It has the last lines, whichever way they are asked for.
+    fn check(&self, blocks: &Blocks<'_>, choices: &mut dyn Choose) {
+        let (ring, expected) = (self.history.ring(), &self.lines[self.dropped()..]);
         let read = |mut cursor| all(ring, blocks, &mut cursor);
         assert_eq!(read(ring.oldest()).as_deref(), Some(expected));
         let count = choices.index(20);

@@ -44,7 +44,8 @@ fn heal(bytes: &mut [u8], renumber: bool) {
     let (salt, base) = (number(&head[12..16]), number(&head[16..24]));
     // Generations end some day, and that day is not what is looked for.
     let base = if renumber { base >> 1 } else { base };
-    let salt = u32::try_from(salt).unwrap_or(0);
+    // A record that an argument quotes was made with the salt that was. The product's salt is nobody's to know.
+    let salt = !u32::try_from(salt).unwrap_or(0);
     *head = encode_header(Header { salt, base });
     let mut generation = base;
     while let Some(len) = put_bytes(rest) {
