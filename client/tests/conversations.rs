@@ -8,8 +8,8 @@ use common::{FakeDaemon, Folder, capture, client, frame};
 use fulmar_client::connection::TIME_OUT;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
-    BlockInfo, Data, FailBehaviour, Info, InfoBlock, InfoBridge, Kind, List, NamedInfo, NamedPolicy, Payload, Policy,
-    Success, Text,
+    BlockInfo, Condition, Data, FailBehaviour, Info, InfoBlock, InfoBridge, Kind, LastRun, List, NamedCondition,
+    NamedInfo, NamedPolicy, Payload, Phase, Policy, RunEnd, Success, Text,
 };
 
 const VMMD: &str = "vmmd.sock";
@@ -35,8 +35,8 @@ const CONVERSATIONS: &[Conversation] = &[
         VMMD,
         &["info"],
         0,
-        "NAME       UPTIME   MEMORY  CPUS  RESTART  NETWORK  BLOCK  IMAGE\n\
-         foo:idle1  38m 13s   32 MB  0     on 3     -        -      d53c310eb7ab\n",
+        "NAME       STATE       RUNS  MEMORY  CPUS  RESTART  NETWORK  BLOCK  IMAGE\n\
+         foo:idle1  up 38m 13s     -   32 MB  0     on 3     -        -      d53c310eb7ab\n",
         "",
     ),
     (
@@ -210,6 +210,66 @@ image      abababababababababababababababababababababababababababababababab
     });
 }
 
+/// One that ended for want of memory, and rests.
+fn with_rest(hand_on: impl FnOnce(&NamedInfo<'_>, &Condition<'_>)) {
+    with_full_info(|info| {
+        let info = NamedInfo { info: Info { started: None, ..info.info }, ..*info };
+        let condition = Condition {
+            phase: Phase::Resting,
+            restarts: 3,
+            failures: 2,
+            last: Some(LastRun { ended_unix_ms: common::NOW_UNIX_MS - 1_000, end: RunEnd::OutOfMemory }),
+            next_unix_ms: Some(common::NOW_UNIX_MS + 3_000),
+            reason: Some("killed by the kernel: out of memory".into()),
+        };
+        hand_on(&info, &condition);
+    });
+}
+
+fn resting(asked: &str, name: &str, words: &[&str]) -> common::Ran {
+    let mut ran = None;
+    with_rest(|info, condition| {
+        let name = Name::parse(name).unwrap();
+        let info = NamedInfo { name, ..*info };
+        let infos = frame(asked, Payload::Success(Success::Infos(List::Items(&[info]))));
+        let condition = NamedCondition { name, condition: *condition };
+        let conditions = frame(asked, Payload::Success(Success::Conditions(List::Items(&[condition]))));
+        ran = Some(FakeDaemon::answering_each(VMMD, vec![infos, conditions]).client(words));
+    });
+    ran.unwrap()
+}
+
+#[test]
+fn what_rests_is_shown_with_its_reason() {
+    let ran = resting("shop:", ":web", &["info", "shop:"]);
+    let expected = "\
+NAME      STATE                    RUNS  MEMORY  CPUS   RESTART     NETWORK           BLOCK       IMAGE
+shop:web  resting, next try in 3s     4   64 MB  0-2,5  on failure  mgmt,service:br0  data:disk1  abababababab
+";
+    assert_eq!((ran.out.as_str(), ran.errors.as_str(), ran.code), (expected, "", 0));
+    let ran = resting("shop:web", "shop:web", &["info", "shop:web"]);
+    let expected = "\
+name        shop:web
+started     -
+state       resting
+next try    2026-11-21T04:00:03Z (in 3s)
+why         killed by the kernel: out of memory
+restarts    3
+short runs  2 in a row
+last run    out of memory, 2026-11-21T03:59:59Z (1s ago)
+memory      64 MB
+";
+    assert!(ran.out.starts_with(expected), "{}", ran.out);
+    let ran = resting("shop:web", "shop:web", &["info", "shop:web", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let expected = serde_json::json!({
+        "phase": "resting", "restarts": 3, "failures": 2, "next_try": "2026-11-21T04:00:03Z",
+        "reason": "killed by the kernel: out of memory",
+        "last_run": { "ended": "2026-11-21T03:59:59Z", "how": "out of memory", "code": null, "signal": null },
+    });
+    assert_eq!(value["unikernels"][0]["condition"], expected);
+}
+
 #[test]
 fn names_below_a_path_are_shown_in_full() {
     with_full_info(|info| {
@@ -217,8 +277,8 @@ fn names_below_a_path_are_shown_in_full() {
         let reply = frame("shop:", Payload::Success(Success::Infos(List::Items(&[relative]))));
         let ran = FakeDaemon::answering(VMMD, reply).client(&["info", "shop:"]);
         let expected = "\
-NAME      UPTIME  MEMORY  CPUS   RESTART     NETWORK           BLOCK       IMAGE
-shop:web  1m 30s   64 MB  0-2,5  on failure  mgmt,service:br0  data:disk1  abababababab
+NAME      STATE      RUNS  MEMORY  CPUS   RESTART     NETWORK           BLOCK       IMAGE
+shop:web  up 1m 30s     -   64 MB  0-2,5  on failure  mgmt,service:br0  data:disk1  abababababab
 ";
         assert_eq!((ran.out.as_str(), ran.errors.as_str(), ran.code), (expected, "", 0));
     });
@@ -231,7 +291,7 @@ fn the_fields_of_a_unikernel_in_json_are_a_promise() {
         let ran = FakeDaemon::answering(VMMD, reply).client(&["info", "shop:web", "--json"]);
         let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
         let expected = serde_json::json!({ "unikernels": [{
-            "name": "shop:web", "type": "solo5", "started": "2026-11-21T03:58:30Z", "startup": 10, "restart": true,
+            "name": "shop:web", "type": "solo5", "started": "2026-11-21T03:58:30Z", "condition": null, "startup": 10, "restart": true,
             "cpus": [0, 1, 2, 5], "memory_mb": 64, "digest": "ab".repeat(32),
             "networks": [
                 { "device": "mgmt", "bridge": "mgmt", "mac": "00:80:41:04:05:06" },

@@ -5,10 +5,12 @@
 //! unikernel is a [`Unit`] here, and what it may use has been decided before a [`LaunchPlan`] is sent.
 //!
 //! The first request is [`Request::Survey`]. It is answered by one [`Answer::Adopted`] for each unikernel that runs
-//! since before, and then by [`Answer::Host`]. Afterwards each request has exactly one answer, and [`Answer::Exited`]
-//! comes unasked, once for each unit that was launched or adopted and nothing of that unit follows it.
+//! since before, one [`Answer::Ended`] for each that has ended since, and then by [`Answer::Host`]. Afterwards each request
+//! has exactly one answer, but for [`Request::Forget`], which has none. [`Answer::Exited`] comes unasked, once for each unit
+//! that was launched or adopted, and nothing of that unit follows it.
 
 mod attempt;
+mod ending;
 mod plan;
 mod texts;
 
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::attempt::Errno;
 pub use self::attempt::{Attempt, LaunchError, OsError};
+pub use self::ending::{Status, StatusRecord};
 pub use self::plan::{IMAGE_FD, LaunchPlan, TAP_FD_FIRST, TAPS_BYTES_MAX, Tender};
 pub use self::texts::{Texts, TextsFull, TextsWriter};
 use crate::limits::CHANNEL_BYTES_MAX;
@@ -41,6 +44,12 @@ pub enum Request<'a> {
         unit: Unit,
         /// How.
         signal: Signal,
+    },
+    /// What follows from the end of this unit is durable, or nothing follows: what the host half keeps of it may go. Until
+    /// then the next start is told of it again. Nothing is answered.
+    Forget {
+        /// Which.
+        unit: Unit,
     },
 }
 
@@ -106,8 +115,19 @@ pub enum Answer<'a> {
     Exited {
         /// Which.
         unit: Unit,
-        /// How.
+        /// How, as the kernel has it.
         status: Status,
+        /// How, as the tender has it.
+        #[serde(borrow)]
+        record: StatusRecord<'a>,
+    },
+    /// A unit that a predecessor launched has ended since. Only in the answer to a survey.
+    Ended {
+        /// Which.
+        unit: Unit,
+        /// How, as the tender has it, or as the host half had it from the kernel.
+        #[serde(borrow)]
+        record: StatusRecord<'a>,
     },
 }
 
@@ -120,17 +140,6 @@ pub enum SignalOutcome {
     Gone,
     /// The kernel refused.
     Failed(OsError),
-}
-
-/// How a unit ended.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum Status {
-    /// It exited with this code.
-    Code(u8),
-    /// This signal ended it.
-    Signal(u8),
-    /// It was launched by a predecessor, and only a parent is told.
-    Unknown,
 }
 
 /// What the host has.
@@ -158,6 +167,11 @@ pub struct Abilities {
     pub kvm: bool,
     /// The tender program was found.
     pub tender: bool,
+    /// The memory of each tender, with what the kernel holds for it, is bounded by a cgroup of its own. Where not, its address
+    /// space is.
+    pub memory_cgroup: bool,
+    /// The processes of each tender are bounded by a cgroup of its own. Where not, those of its account are.
+    pub pids_cgroup: bool,
 }
 
 /// Why bytes are not a message, or a message does not fit.

@@ -16,6 +16,10 @@ pub const DIVERT_BYTES_MIN: usize = 1024;
 /// Bytes of an image, uncompressed. A MirageOS unikernel is a few MB; the largest seen with debug symbols are below 100.
 pub const IMAGE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Bytes of a state file of albatross that is imported. It has all images in it and is held in memory, there as here; the images
+/// of a busy host are some hundred MB.
+pub const STATE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
 /// Bytes of a unikernel's arguments record (devices, CPUs, argument vector) in its DER form.
 /// Solo5 takes 8,191 bytes of command line; devices and CPUs add a few KiB.
 pub const ARGUMENTS_BYTES_MAX: usize = 16 * 1024;
@@ -55,6 +59,10 @@ pub const CHANNEL_FDS_MAX: usize = 2 + DEVICES_MAX;
 
 /// Tender processes at a time: the unikernels of a full host.
 pub const UNITS_MAX: usize = 4096;
+
+/// Bytes of a record of how a guest fares, which its tender writes: a text, spaces, a newline (`docs/tender.md`). All of them are
+/// so long, so that the filter of an spt tender lets through nothing else.
+pub const STATUS_RECORD_BYTES: usize = 64;
 
 /// Accounts (user ids) for tenders. More than processes: an account rests while its last process is being reaped.
 pub const ACCOUNTS_MAX: u16 = 8192;
@@ -102,9 +110,12 @@ pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
 /// Smallest value of an INTEGER on the wire.
 pub const WIRE_INT_MIN: i64 = -(1 << 62);
 
-/// Memory of one tender beside its guest's, MiB; charged to the root policy, which is the host's.
-/// An spt tender takes below 2 MiB resident, an hvt one about as much.
-pub const TENDER_MEMORY_MB: u64 = 2;
+/// Memory of one tender beside its guest's, MiB; charged to the root policy, which is the host's. Its program (1 MiB, most of it
+/// shared by all), its own pages and the kernel's for it (half a MiB), and the ring for frames of an hvt guest (2 MiB).
+pub const TENDER_MEMORY_MB: u64 = 4;
+
+/// Of how much guest memory the page tables take one part: 8 bytes for each page of 4,096, twice under hvt.
+pub const TENDER_TABLES_DIVISOR: u64 = 256;
 
 /// Guest memory that may be asked for, MiB (hvt maps 4 GiB at most, Solo5 ABI).
 pub const MEMORY_MB_MAX: i64 = 4096;
@@ -133,9 +144,25 @@ pub const SECTOR_BYTES_DEFAULT: i64 = 512;
 /// Largest sector, bytes: the next power of two does not fit the manifest's field (Solo5 ABI).
 pub const SECTOR_BYTES_MAX: i64 = 32768;
 
+/// Block devices that are being set and dumped at once. Each has one piece in memory and the state of a compressor.
+pub const TRANSFERS_MAX: u16 = 8;
+
+/// Bytes of such a piece, and of a chunk of a compressed dump: the peer cannot take longer ones.
+pub const CONTENT_PIECE_BYTES: usize = 64 * 1024;
+
+/// Bytes of a chunk of a dump that is not compressed, as the peer has it.
+pub const CHUNK_BYTES: usize = 4096;
+
+/// Time in which a client must send or take [`CONTENT_PIECE_BYTES`], milliseconds, however steadily it does so: others wait
+/// for its place.
+pub const CONTENT_PIECE_MS_MAX: u64 = 60_000;
+
 /// What follows a block device's name in the name of its file. No name of anything contains `_`, so what another program
 /// keeps in the same folder is never taken for one of ours.
 pub const BLOCK_FILE_SUFFIX: &str = "_disk";
+
+/// The same of the file in which a new content arrives, until it takes the place of the old one.
+pub const BLOCK_ASIDE_SUFFIX: &str = "_new";
 
 /// Connections that `vmmd` serves at once.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -189,6 +216,7 @@ pub const REST_MS_MAX: u64 = 300_000;
 pub const STARTUP_DEFAULT: i64 = 50;
 
 const _: () = assert!(NAME_BYTES_MAX + BLOCK_FILE_SUFFIX.len() <= 255);
+const _: () = assert!(BLOCK_ASIDE_SUFFIX.len() <= BLOCK_FILE_SUFFIX.len());
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DIVERT_BYTES_MIN + NAME_BYTES_MAX < FRAME_HEAD_BYTES_MAX);
 const _: () = assert!(COMMAND_LINE_BYTES_MAX < ARGUMENTS_BYTES_MAX);
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DEVICES_MAX * (DEVICE_NAME_BYTES_MAX + 512) < ARGV_BYTES_MAX);
@@ -197,6 +225,9 @@ const _: () = assert!(HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 
 const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);
 const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && SLOTS_MAX <= u16::MAX as usize);
 const _: () = assert!(BLOCKS_MAX <= u16::MAX as usize);
+const _: () = assert!(CHUNK_BYTES + NAME_BYTES_MAX + 64 < CONTENT_PIECE_BYTES);
+const _: () = assert!((TRANSFERS_MAX as usize) < CONNECTIONS_PER_USER_MAX);
+const _: () = assert!(PROGRESS_MS_MAX <= CONTENT_PIECE_MS_MAX);
 const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
 const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);
 const _: () =

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`blocks`] | the files of block devices |
 //! | [`channel`] | the socket between the two halves of `vmmd` |
+//! | [`content`] | the content of block devices, on its way in and out |
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
 //! | [`journal`] | the file of the desired state: append, compact, recover |
 //! | [`log`] | lines for people |
@@ -16,6 +17,7 @@
 
 pub mod blocks;
 pub mod channel;
+pub mod content;
 pub mod disk;
 pub mod journal;
 pub mod log;

@@ -44,6 +44,8 @@ pub struct Start<'a> {
     pub taps: &'a [Tap],
     /// The block devices, behind the taps.
     pub blocks: &'a [OwnedFd],
+    /// Where the tender records how its guest fares, behind all others.
+    pub status: BorrowedFd<'a>,
 }
 
 /// A process that can be told from a later one of the same id.
@@ -62,6 +64,15 @@ pub struct Exit {
     pub unit: Unit,
     /// How.
     pub status: Status,
+}
+
+/// What has become of a unit's process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// It runs.
+    Running,
+    /// It is gone; how, as far as the kernel still knows.
+    Gone(Status),
 }
 
 /// The host half's door to its operating system.
@@ -84,7 +95,8 @@ pub trait Shim {
     /// [`fulmar_core::halves::Attempt::FindBridge`] where there is no such bridge, and the kernel's; nothing is left then.
     fn create_tap(&mut self, bridge: &[u8]) -> Result<Tap, OsError>;
 
-    /// Removes the taps of predecessors that nobody holds; how many.
+    /// Removes what predecessors have left and nobody holds, such as taps and cgroups; how many. Called when all that is to be
+    /// adopted is.
     ///
     /// # Errors
     /// The kernel's.
@@ -107,11 +119,11 @@ pub trait Shim {
     /// The kernel's.
     fn signal(&mut self, unit: Unit, signal: Signal) -> Result<bool, OsError>;
 
-    /// Watches a unit's process that a predecessor started; whether it is still there.
+    /// Watches a unit's process that a predecessor started, if it is still there.
     ///
     /// # Errors
     /// The kernel's.
-    fn adopt(&mut self, unit: Unit, process: Process) -> Result<bool, OsError>;
+    fn adopt(&mut self, unit: Unit, process: Process) -> Result<Found, OsError>;
 
     /// Readable when [`Shim::next_exit`] has something to tell.
     fn exit_fd(&self) -> BorrowedFd<'_>;

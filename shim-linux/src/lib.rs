@@ -2,6 +2,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
+//! | `cgroup` | a cgroup for each tender, where that can be had |
 //! | `limit` | what a tender's process may use |
 //! | `netlink` | the little of rtnetlink that bridges and taps need |
 //! | `spawn` | one fork, a list of steps, one exec |
@@ -10,6 +11,7 @@
 //! | `watch` | processes and their ends |
 #![cfg(target_os = "linux")]
 
+mod cgroup;
 mod limit;
 mod netlink;
 mod spawn;
@@ -18,15 +20,16 @@ mod tap;
 mod watch;
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Unit};
+use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Status, Unit};
 use fulmar_core::limits::ACCOUNTS_MAX;
 use fulmar_core::policy::CpuSet;
 use fulmar_host::privilege::can_become;
-use fulmar_host::shim::{Capacity, Exit, Process, Shim, Start, Tap};
+use fulmar_host::shim::{Capacity, Exit, Found, Process, Shim, Start, Tap};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, sched_getaffinity, setns, unshare};
@@ -36,9 +39,13 @@ use nix::sys::sysinfo::sysinfo;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+pub use self::cgroup::{Cgroups, NoCgroups};
 use self::netlink::Netlink;
 use self::spawn::Ground;
 use self::watch::Watch;
+
+/// How the kernel kills for want of memory.
+const KILL: u8 = libc::SIGKILL as u8;
 
 /// This host.
 #[derive(Debug)]
@@ -53,6 +60,7 @@ pub struct LinuxShim {
     empty_network: Option<File>,
     net_control: OwnedFd,
     uid_base: Option<u32>,
+    cgroups: Option<Cgroups>,
 }
 
 impl LinuxShim {
@@ -75,7 +83,23 @@ impl LinuxShim {
             net_control: socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?,
             kvm: OpenOptions::new().read(true).write(true).open("/dev/kvm").ok(),
             uid_base: can_become(uid_base, uid_base, ACCOUNTS_MAX.into()).then_some(uid_base),
+            cgroups: None,
         })
+    }
+
+    /// Gives each tender a cgroup of its own, among these.
+    #[must_use]
+    pub fn with_cgroups(self, cgroups: Cgroups) -> Self {
+        Self { cgroups: Some(cgroups), ..self }
+    }
+
+    /// How a unit ended, given what its parent is told; its cgroup is not needed any more.
+    fn end_of(&mut self, unit: Unit, status: Status) -> Status {
+        let Some(cgroups) = &mut self.cgroups else { return status };
+        let killed = matches!(status, Status::Signal(KILL) | Status::Unknown);
+        let status = if killed && cgroups.is_out_of_memory(unit) { Status::OutOfMemory } else { status };
+        cgroups.remove(unit);
+        status
     }
 
     /// Ends a process that shall not become a tender, without a trace.
@@ -104,6 +128,8 @@ impl Shim for LinuxShim {
             taps: tap::is_possible(),
             kvm: self.kvm.is_some(),
             tender: self.tender.is_some(),
+            memory_cgroup: self.cgroups.as_ref().is_some_and(Cgroups::bound_memory),
+            pids_cgroup: self.cgroups.as_ref().is_some_and(Cgroups::bound_processes),
         };
         Ok(Capacity { cpus, memory_mb, abilities })
     }
@@ -117,7 +143,9 @@ impl Shim for LinuxShim {
     }
 
     fn sweep(&mut self) -> Result<u32, OsError> {
-        tap::sweep(&mut self.netlink)
+        let taps = tap::sweep(&mut self.netlink)?;
+        let cgroups = self.cgroups.as_ref().map_or(Ok(0), Cgroups::sweep);
+        Ok(taps + cgroups.map_err(errno).map_err(failed(Attempt::EnterCgroup))?)
     }
 
     fn spawn(
@@ -136,6 +164,9 @@ impl Shim for LinuxShim {
         let held = spawn::spawn(ground, start)?;
         let pid = held.pid;
         let begun = || {
+            if let Some(cgroups) = &mut self.cgroups {
+                cgroups.enter(start.plan, pid).map_err(errno).map_err(failed(Attempt::EnterCgroup))?;
+            }
             let watching = failed(Attempt::WatchProcess);
             let pidfd = sys::open_pidfd(pid).map_err(&watching)?;
             // A process that failed already is no reason to give up here: its report says more.
@@ -151,6 +182,9 @@ impl Shim for LinuxShim {
         let result = begun();
         if result.is_err() {
             Self::discard(pid);
+            if let Some(cgroups) = &mut self.cgroups {
+                cgroups.remove(start.plan.unit);
+            }
         }
         result
     }
@@ -163,8 +197,9 @@ impl Shim for LinuxShim {
         self.watch.signal(unit, signal).map_err(failed(Attempt::SendSignal))
     }
 
-    fn adopt(&mut self, unit: Unit, process: Process) -> Result<bool, OsError> {
-        self.watch.adopt(unit, process).map_err(failed(Attempt::WatchProcess))
+    fn adopt(&mut self, unit: Unit, process: Process) -> Result<Found, OsError> {
+        let runs = self.watch.adopt(unit, process).map_err(failed(Attempt::WatchProcess))?;
+        Ok(if runs { Found::Running } else { Found::Gone(self.end_of(unit, Status::Unknown)) })
     }
 
     fn exit_fd(&self) -> BorrowedFd<'_> {
@@ -172,8 +207,15 @@ impl Shim for LinuxShim {
     }
 
     fn next_exit(&mut self) -> Option<Exit> {
-        self.watch.next_exit()
+        let Exit { unit, status } = self.watch.next_exit()?;
+        Some(Exit { unit, status: self.end_of(unit, status) })
     }
+}
+
+/// The number of a failure.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn errno(error: io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// A network namespace with nothing in it, where one can be made. A thread makes it and is gone: ours stays where it is.

@@ -13,16 +13,17 @@ use fulmar_host::shim::Start;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::sys::prctl::set_no_new_privs;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::setrlimit;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 
 use crate::failed;
-use crate::limit::limits;
+use crate::limit::{Limits, limits};
 use crate::sys::{self, AtExec, Pointers};
 
-/// Standard fds, the image, the taps, the block devices, `/dev/kvm`, the socket that knows the taps.
-const FDS_MAX: usize = TAP_FD_FIRST as usize + DEVICES_MAX + 2;
+/// Standard fds, the image, the taps, the block devices, `/dev/kvm`, the socket that knows the taps, the status file.
+const FDS_MAX: usize = TAP_FD_FIRST as usize + DEVICES_MAX + 3;
 
 /// The whole environment of a tender.
 const ENVIRONMENT: [&[u8]; 1] = [b"PATH=/usr/bin:/bin\0"];
@@ -70,7 +71,7 @@ struct Prepared<'a> {
     fds_len: usize,
     empty_network: Option<BorrowedFd<'a>>,
     cpus: CpuSet,
-    limits: [Option<(Resource, u64)>; 4],
+    limits: Limits,
     user: Option<u32>,
     program: BorrowedFd<'a>,
     line: BorrowedFd<'a>,
@@ -91,7 +92,7 @@ pub(crate) fn spawn(ground: Ground<'_>, start: &Start<'_>) -> Result<Held, OsErr
                 fds_len,
                 empty_network: ground.empty_network,
                 cpus: cpus_of(plan)?,
-                limits: limits(plan, fds_len as u64, ground.uid_base.is_some()),
+                limits: limits(plan, fds_len as u64, largest_file(start.blocks)?, ground.uid_base.is_some()),
                 user: ground.uid_base.map(|base| base.saturating_add(u32::from(plan.account))),
                 program: ground.program,
                 line: theirs.as_fd(),
@@ -129,12 +130,13 @@ fn read_report([step, errno @ ..]: [u8; 5]) -> OsError {
 
 /// Which fd goes where: the index is the number that the tender finds it at.
 fn prepare_fds<'a>(ground: Ground<'a>, start: &Start<'a>) -> Result<([Option<BorrowedFd<'a>>; FDS_MAX], usize), Errno> {
-    let Start { plan, console, image, taps, blocks } = *start;
+    let Start { plan, console, image, taps, blocks, status } = *start;
     let mut fds = [None; FDS_MAX];
     let kvm = if plan.tender == Tender::Hvt { Some(ground.kvm.ok_or(Errno::ENODEV)?) } else { None };
     let devices = taps.iter().map(|tap| tap.fd.as_fd()).chain(blocks.iter().map(AsFd::as_fd));
     let control = (!taps.is_empty()).then_some(ground.net_control);
-    let given = [ground.null, console, console, image].into_iter().chain(devices).chain(kvm).chain(control);
+    let given =
+        [ground.null, console, console, image].into_iter().chain(devices).chain(kvm).chain(control).chain([status]);
     let mut len = 0;
     for fd in given {
         *fds.get_mut(len).ok_or(Errno::E2BIG)? = Some(fd);
@@ -144,6 +146,11 @@ fn prepare_fds<'a>(ground: Ground<'a>, start: &Start<'a>) -> Result<([Option<Bor
 }
 
 const _: () = assert!(IMAGE_FD == 3 && TAP_FD_FIRST == 4, "the order in `prepare_fds`");
+
+/// Bytes of the largest of these files.
+fn largest_file(files: &[OwnedFd]) -> Result<u64, Errno> {
+    files.iter().try_fold(0, |largest: u64, file| Ok(largest.max(fstat(file)?.st_size.try_into().unwrap_or(0))))
+}
 
 fn cpus_of(plan: &LaunchPlan<'_>) -> Result<CpuSet, Errno> {
     let mut cpus = CpuSet::new();

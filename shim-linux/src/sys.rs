@@ -1,9 +1,11 @@
 //! The unsafe corner of the Linux shim: system calls that nix does not have, and the few calls between fork and exec.
-#![allow(unsafe_code, reason = "ioctl on taps, pidfd_open, fork, execveat: each a few lines with its reason")]
+#![allow(unsafe_code, reason = "ioctl on taps, getxattr, pidfd_open, fork, execveat: each a few lines with its reason")]
 
-use std::ffi::{c_char, c_int, c_uint};
+use std::ffi::{CString, c_char, c_int, c_uint};
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -43,6 +45,16 @@ pub(crate) fn open_pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
     let raw = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     // SAFETY: a new fd (they fit their type), and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+}
+
+/// Whether a file has this extended attribute, and it says 1.
+pub(crate) fn has_attribute(path: &Path, name: &str) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let Ok(name) = CString::new(name) else { return false };
+    let mut value = [0_u8; 1];
+    // SAFETY: both texts end with a NUL, and the kernel writes at most the one byte that it is told of.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    length == 1 && value == *b"1"
 }
 
 /// Sends a signal to exactly the process of this pidfd.

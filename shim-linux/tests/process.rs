@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fulmar_core::halves::{Attempt, LaunchPlan, OsError, Signal, Status, Tender, Texts, Unit};
 use fulmar_core::limits::ACCOUNTS_MAX;
 use fulmar_core::policy::CpuSet;
-use fulmar_host::shim::{Exit, Process, Shim, Start, Tap};
+use fulmar_host::shim::{Exit, Found, Process, Shim, Start, Tap};
 use fulmar_shim_linux::LinuxShim;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Uid;
@@ -120,8 +120,15 @@ fn start_plan(
 ) -> (Result<Process, OsError>, PipeReader, PipeWriter) {
     let (console, theirs) = pipe().unwrap();
     let (image, mine) = pipe().unwrap();
-    let start = Start { plan, console: theirs.as_fd(), image: image.as_fd(), taps, blocks };
+    let status = status_file();
+    let (console_fd, image, status) = (theirs.as_fd(), image.as_fd(), status.as_fd());
+    let start = Start { plan, console: console_fd, image, taps, blocks, status };
     (shim.spawn(&start, record), console, mine)
+}
+
+/// Where a tender would record how its guest fares.
+fn status_file() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
 }
 
 fn start(shim: &mut LinuxShim, unit: u64, script: &str) -> Child {
@@ -199,9 +206,13 @@ fn a_tender_has_its_own_session_limits_and_cpus() {
     assert_eq!(ignored & 0x7fff_ffff, 0);
     assert_eq!(child.status("NSsid"), child.status("NSpid"), "the leader of its session");
     assert_eq!(child.limit("Max core file size"), ("0".into(), "0".into()));
-    assert_eq!(child.limit("Max open files"), ("20".into(), "20".into()));
+    assert_eq!(child.limit("Max open files"), ("21".into(), "21".into()));
     let memory = ((32 + 256 + 64) * 1024 * 1024).to_string();
     assert_eq!(child.limit("Max address space"), (memory.clone(), memory));
+    assert_eq!(child.limit("Max file size"), ("64".into(), "64".into()), "the record of its status");
+    for name in ["Max locked memory", "Max msgqueue size", "Max nice priority", "Max realtime priority"] {
+        assert_eq!(child.limit(name), ("0".into(), "0".into()), "{name}");
+    }
     assert_eq!(fs::read_link(format!("/proc/{}/cwd", child.process.pid)).unwrap(), Path::new("/"));
     assert_eq!(child.file("environ"), "PATH=/usr/bin:/bin\0");
     assert_eq!(child.file("cmdline").as_bytes(), SLEEP);
@@ -221,8 +232,8 @@ fn a_tender_has_its_fds_and_no_other() {
     let child = start_argv(&mut shim, &plan, &taps, &[disk]);
     let (console, image) = (target_of(child.console.get_ref()), target_of(&child.image));
     let [seven, eight] = tap_targets;
-    // Behind all of them the socket that knows the taps.
-    let control = child.fds().pop().unwrap();
+    // Behind all of them the socket that knows the taps, and the file for the status.
+    let control = child.fds()[7].clone();
     assert!(control.starts_with("socket:"), "{control}");
     child.wait_for_fds(&[
         "/dev/null".to_owned(),
@@ -233,7 +244,21 @@ fn a_tender_has_its_fds_and_no_other() {
         eight,
         "/dev/zero".to_owned(),
         control,
+        "/dev/full".to_owned(),
     ]);
+    end(&mut shim, 1);
+}
+
+#[test]
+fn no_file_of_a_tender_grows() {
+    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+    let path = std::env::temp_dir().join(format!("fulmar-disk-{}", std::process::id()));
+    let disk = File::create(&path).unwrap();
+    disk.set_len(12_288).unwrap();
+    fs::remove_file(&path).unwrap();
+    let disks = [OwnedFd::from(File::open("/dev/zero").unwrap()), OwnedFd::from(disk)];
+    let child = start_argv(&mut shim, &LaunchPlan { blocks: 2, ..plan(1, SLEEP) }, &[], &disks);
+    assert_eq!(child.limit("Max file size"), ("12288".into(), "12288".into()));
     end(&mut shim, 1);
 }
 
@@ -267,7 +292,8 @@ fn hvt_gets_dev_kvm_after_its_taps() {
     }
     let child = start_argv(&mut shim, &LaunchPlan { tender: Tender::Hvt, ..plan(1, SLEEP) }, &[], &[]);
     let (console, image) = (target_of(child.console.get_ref()), target_of(&child.image));
-    child.wait_for_fds(&["/dev/null".to_owned(), console.clone(), console, image, "/dev/kvm".to_owned()]);
+    let [null, kvm, status] = ["/dev/null", "/dev/kvm", "/dev/full"].map(str::to_owned);
+    child.wait_for_fds(&[null, console.clone(), console, image, kvm, status]);
     end(&mut shim, 1);
 }
 
@@ -364,12 +390,16 @@ fn a_process_outlives_its_shim_and_is_adopted() {
 
     let mut shim = shim();
     let other = Process { started: process.started ^ 1, ..process };
-    assert_eq!(shim.adopt(Unit(9), other), Ok(false), "that would be a later process of the same id");
-    assert_eq!(shim.adopt(Unit(9), process), Ok(true));
+    assert_eq!(
+        shim.adopt(Unit(9), other),
+        Ok(Found::Gone(Status::Unknown)),
+        "that would be a later process of the same id"
+    );
+    assert_eq!(shim.adopt(Unit(9), process), Ok(Found::Running));
     assert_eq!(shim.next_exit(), None);
     assert_eq!(shim.signal(Unit(9), Signal::Terminate), Ok(true));
     assert_eq!(next_exit(&mut shim), Exit { unit: Unit(9), status: Status::Unknown });
-    assert_eq!(shim.adopt(Unit(9), process), Ok(false));
+    assert_eq!(shim.adopt(Unit(9), process), Ok(Found::Gone(Status::Unknown)));
 }
 
 #[test]
@@ -377,7 +407,8 @@ fn a_process_outlives_its_shim_and_is_adopted() {
 fn predecessor() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
-    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[], blocks: &[] };
+    let fd = null.as_fd();
+    let start = Start { plan: &plan, console: fd, image: fd, taps: &[], blocks: &[], status: fd };
     let process = shim().spawn(&start, &mut |_| Ok(())).unwrap();
     println!("LEFT {} {}", process.pid, process.started);
 }
@@ -407,12 +438,13 @@ fn a_process_that_waits_ends_with_its_shim_and_holds_nothing_of_it() {
 fn killed() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
-    let start = Start { plan: &plan, console: null.as_fd(), image: null.as_fd(), taps: &[], blocks: &[] };
+    let fd = null.as_fd();
+    let start = Start { plan: &plan, console: fd, image: fd, taps: &[], blocks: &[], status: fd };
     let _ = shim().spawn(&start, &mut |process| {
         let fds = format!("/proc/{}/fd", process.pid);
         let until = Instant::now() + Duration::from_millis(PATIENCE_MS.into());
-        // The tender's four, the line and the program: all that was open here is closed there.
-        while fs::read_dir(&fds).unwrap().count() != 6 {
+        // The tender's five, the line and the program: all that was open here is closed there.
+        while fs::read_dir(&fds).unwrap().count() != 7 {
             assert!(Instant::now() < until, "{:?}", fs::read_dir(&fds).unwrap().collect::<Vec<_>>());
             std::thread::yield_now();
         }

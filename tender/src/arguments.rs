@@ -152,7 +152,9 @@ impl RunArguments {
             DeviceValue::NetMac(_) | DeviceValue::BlockSectorSize(_) => None,
         };
         let devices = self.options.iter().filter_map(of_device);
-        [self.status_fd, fd(&self.kernel), self.kvm, self.net_control].into_iter().flatten().chain(devices)
+        let status_file = self.status_file.as_deref().and_then(fd);
+        let others = [self.status_fd, status_file, fd(&self.kernel), self.kvm, self.net_control];
+        others.into_iter().flatten().chain(devices)
     }
 
     /// Takes an option that speaks of no device; `false` if this is none of them.
@@ -181,7 +183,7 @@ impl RunArguments {
                 self.net_control = Some(sys::fd_number(value).ok_or(form)?);
             }
             (b"--user", false) => self.user = Some(user(value).ok_or(OptionFault::UserForm)?),
-            (b"--exit-status-file", false) => self.status_file = path(value, "--exit-status-file=PATH")?,
+            (b"--exit-status-file", false) => self.status_file = path(value, "--exit-status-file=PATH or @FD")?,
             (b"--status-fd", false) => {
                 let number = decimal(value).and_then(|number| i32::try_from(number).ok());
                 self.status_fd = Some(number.ok_or(OptionFault::Plain { wanted: "--status-fd=FD" })?);
@@ -249,7 +251,7 @@ ARGS are optional arguments passed to the unikernel.
 Core options:
   [ --mem=512 ] (guest memory in MB)
   [ --user=UID | UID:GID ] (whom to become when started by root; nobody if not given)
-  [ --exit-status-file=PATH ] (record how the guest fares in this file)
+  [ --exit-status-file=PATH | @FD ] (record how the guest fares in this file)
   [ --status-fd=FD ] (the same, a record each time, to an open file descriptor)
   [ --kvm=@FD ] (hvt: use the open /dev/kvm of a file descriptor)
   [ --x-exec-heap ] (spt: heap and stack may be executed)

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 
 use fulmar_core::solo5::{Elf, Target};
 
-use crate::arguments::RunArguments;
+use crate::arguments::{self, RunArguments};
 use crate::core_file::CoreFile;
 use crate::device::{self, OpenedOption};
 use crate::image::ImageFile;
@@ -116,16 +116,30 @@ impl Opened {
 }
 
 fn open_sinks(file: Option<OsString>, stream: Option<i32>, inherited: &mut Inherited) -> Result<Sinks, Refusal> {
-    let open = |path: OsString| {
-        let place = || path.to_string_lossy().into_owned();
-        open_record(&path).map_err(|errno| Refusal::Status { place: place(), errno })
+    let mut open = |path: OsString| {
+        let opened = match arguments::fd(&path) {
+            Some(number) => inherited.take(number).and_then(|fd| take_record(File::from(fd))),
+            None => open_record(&path),
+        };
+        opened.map_err(|errno| Refusal::Status { place: path.to_string_lossy().into_owned(), errno })
     };
+    let file = file.map(&mut open).transpose()?.map(OwnedFd::from);
     let take = |number| {
         let is_stream = |fd: OwnedFd| if sys::is_stream(fd.as_fd()) { Ok(fd) } else { Err(Errno(libc::ENOSTR)) };
         let taken = inherited.take(number).and_then(is_stream);
         taken.map_err(|errno| Refusal::Status { place: format!("@{number}"), errno })
     };
-    Ok(Sinks { file: file.map(open).transpose()?.map(OwnedFd::from), stream: stream.map(take).transpose()? })
+    Ok(Sinks { file, stream: stream.map(take).transpose()? })
+}
+
+/// A file for records that whoever started us has opened. One that appends would not keep to its one record.
+fn take_record(file: File) -> Result<File, Errno> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > RECORD_BYTES as u64 || sys::appends(file.as_fd())? {
+        return Err(Errno(libc::EEXIST));
+    }
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// A new file for records, or one that holds nothing but a record: whatever else is there stays what it is.

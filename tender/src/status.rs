@@ -9,14 +9,13 @@ use std::fmt::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
+pub(crate) use fulmar_core::limits::STATUS_RECORD_BYTES as RECORD_BYTES;
+
 use crate::raw;
 use crate::report::Line;
 
 /// The status of a guest that gave up.
 pub(crate) const ABORTED: i32 = 255;
-
-/// Bytes of a record: its text, spaces, a newline.
-pub(crate) const RECORD_BYTES: usize = 64;
 
 static SINKS: OnceLock<Sinks> = OnceLock::new();
 
@@ -90,8 +89,28 @@ impl fmt::Display for Record {
 
 #[cfg(test)]
 mod tests {
-    //! Every record fits.
+    //! Every record fits, and is read as it was meant.
+    use fulmar_core::halves::{Status, StatusRecord};
+
     use super::*;
+
+    #[test]
+    fn what_reads_records_reads_ours() {
+        for (record, wanted) in [
+            (Record::Running { network_is_empty: true, root_is_empty: false }, None),
+            (Record::Exited { status: 300 }, Some(Status::Code(44))),
+            (Record::Faulted { signal: 11, rip: u64::MAX }, Some(Status::Signal(11))),
+            (Record::Terminated { signal: 15 }, None),
+            (Record::Failed, Some(Status::Code(1))),
+        ] {
+            let mut line = Line::<RECORD_BYTES>::new();
+            write!(line, "{record}").unwrap();
+            assert_eq!(StatusRecord::new(&line.padded()).end(), wanted);
+        }
+        let mut line = Line::<RECORD_BYTES>::new();
+        write!(line, "{}", Record::Terminated { signal: 15 }).unwrap();
+        assert_eq!(StatusRecord::new(&line.padded()).complete(Status::Code(1)), Status::Signal(15));
+    }
 
     #[test]
     fn records_fit_and_say_what_happened() {

@@ -182,6 +182,12 @@ pub(crate) fn access_mode(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }).map(|flags| flags & libc::O_ACCMODE)
 }
 
+/// Whether each write to this descriptor goes to the end of the file, wherever it was meant to go.
+pub(crate) fn appends(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }).map(|flags| flags & libc::O_APPEND != 0)
+}
+
 /// Sends us SIGIO whenever this descriptor can be read.
 pub(crate) fn signal_input(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: no memory is involved.

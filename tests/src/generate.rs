@@ -4,9 +4,10 @@ use std::fmt::Debug;
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
-    Arguments, BlockCommand, BlockDevice, Bridge, Command, Config, ConsoleCommand, Data, FailBehaviour, Header, Image,
-    Info, InfoBlock, InfoBridge, Interface, Item, Kind, List, Memory, Message, Moment, NamedInfo, NamedPolicy, Payload,
-    Policy, PolicyCommand, Rusage, StatsCommand, Success, Tap, Text, UnikernelCommand, Usage, Window,
+    Arguments, BlockCommand, BlockDevice, Bridge, Command, Condition, Config, ConsoleCommand, Data, FailBehaviour,
+    Header, Image, Info, InfoBlock, InfoBridge, Interface, Item, Kind, LastRun, List, Memory, Message, Moment,
+    NamedCondition, NamedInfo, NamedPolicy, Payload, Phase, Policy, PolicyCommand, RunEnd, Rusage, StatsCommand,
+    Success, Tap, Text, UnikernelCommand, Usage, Window,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -136,6 +137,7 @@ fn command() -> impl Strategy<Value = Command<'static>> {
         Just(Command::Console(ConsoleCommand::ListInactive)),
         stats.prop_map(Command::Stats),
         Just(Command::Stats(StatsCommand::Subscribe)),
+        Just(Command::Unikernel(UnikernelCommand::Condition)),
         window().prop_map(Command::Log),
         number().prop_map(|level| Command::Unikernel(UnikernelCommand::Get { level })),
         config().prop_map(|config| Command::Unikernel(UnikernelCommand::Create(config))),
@@ -157,7 +159,27 @@ fn success() -> impl Strategy<Value = Success<'static>> {
         (any::<bool>(), image()).prop_map(|(compressed, image)| Success::Image { compressed, image }),
         list(name()).prop_map(Success::Consoles),
         list(infos).prop_map(Success::Infos),
+        list(named_condition()).prop_map(Success::Conditions),
     ]
+}
+
+fn named_condition() -> impl Strategy<Value = NamedCondition<'static>> {
+    let end = prop_oneof![
+        number().prop_map(RunEnd::Code),
+        number().prop_map(RunEnd::Signal),
+        Just(RunEnd::OutOfMemory),
+        Just(RunEnd::Unknown),
+        Just(RunEnd::Stopped),
+    ];
+    let last = (unix_ms(), end).prop_map(|(ended_unix_ms, end)| LastRun { ended_unix_ms, end });
+    let phase = prop_oneof![Just(Phase::Running), Just(Phase::Starting), Just(Phase::Stopping), Just(Phase::Resting)];
+    let counts = (phase, number(), number());
+    (name(), counts, option::of(last), option::of(unix_ms()), option::of(text())).prop_map(
+        |(name, (phase, restarts, failures), last, next_unix_ms, reason)| NamedCondition {
+            name,
+            condition: Condition { phase, restarts, failures, last, next_unix_ms, reason },
+        },
+    )
 }
 
 fn info() -> impl Strategy<Value = Info<'static>> {

@@ -7,7 +7,7 @@ use fulmar_core::machine::{Again, BlockStage, Life, Stage, Trouble};
 use fulmar_core::name::Name;
 
 use crate::oracle::{block_names, count, policy_of};
-use crate::world::{Violation, World};
+use crate::world::{Violation, World, content};
 
 /// Checks all of them.
 ///
@@ -20,6 +20,7 @@ pub fn check<const U: usize, const P: usize, const B: usize, const C: usize, con
     check_containment(world)?;
     check_processes(world)?;
     check_blocks(world)?;
+    content::check(world)?;
     check_deadline(world)?;
     check_durable(world)?;
     if world.is_quiet() { check_quiet(world) } else { Ok(()) }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`choose`] | one source of choices: a seed, a fuzzer's bytes, an odometer |
 //! | [`ask`], [`images`] | what clients ask for, and the images that they send |
+//! | [`albatross`] | state files of albatross |
 //! | [`world`] | a simulated host around the machine of `vmmd`: disk, processes, clients, faults, crashes |
 //! | [`invariants`] | what must be true after every step |
 //! | [`oracle`] | what the machine must answer, worked out the slow way |
@@ -11,10 +12,13 @@
 //! | [`checks`] | what holds for any bytes given to a decoder: shared with the fuzzers |
 //! | [`seeds`] | where the fuzzers begin |
 //! | [`generate`], [`render`] | messages at random, and messages as the recorded vectors write them |
+//! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
+pub mod acknowledged;
+pub mod albatross;
 pub mod ask;
 #[cfg(target_os = "linux")]
 pub mod bridge;
@@ -25,6 +29,7 @@ pub mod drive;
 pub mod generate;
 pub mod images;
 pub mod invariants;
+pub mod mixture;
 #[cfg(target_os = "linux")]
 pub mod namespace;
 pub mod oracle;

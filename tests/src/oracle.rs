@@ -2,6 +2,7 @@
 //! counted again for each question.
 
 mod blocks;
+mod conditions;
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,7 @@ use fulmar_core::solo5::{DeviceKind, Target};
 use fulmar_core::wire::{self, Arguments, FailBehaviour, InfoForm, List, NamedInfo, NamedPolicy};
 
 pub use self::blocks::{block_names, check_blocks};
+pub use self::conditions::check_conditions;
 use crate::ask::{Ask, BLOCK_DEVICES, Flaw, PolicySpec, Spec, Wish};
 use crate::images::IMAGES;
 use crate::world::{Question, Violation, World};
@@ -70,7 +72,10 @@ impl Verdict {
             (Self::Restart, Reply::Done(Done::CreatedUnikernel)) => true,
             (Self::Restart, Reply::Refused(Refusal::Launch(_))) => faulted,
             (Self::Restart, Reply::Refused(Refusal::Admission(_) | Refusal::Destroyed)) => true,
-            (Self::Later(Done::AddedBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => true,
+            (Self::Later(Done::AddedBlock | Done::SetBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => {
+                true
+            }
+            (Self::Later(Done::SetBlock), Reply::Refused(_)) => false,
             (Self::Later(expected), Reply::Done(done)) => expected == done,
             // Which append has failed is not followed here.
             (Self::Later(_), Reply::Refused(Refusal::Journal(_))) => true,
@@ -207,7 +212,8 @@ pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, con
             _ => Verdict::Later(Done::DestroyedUnikernel),
         },
         Wish::Info if ask.name.is_path() || listed.is_some() => Verdict::Exactly(Reply::Infos(InfoForm::Current)),
-        Wish::Info => refused(Refusal::InfoNotFound),
+        Wish::Condition if ask.name.is_path() || listed.is_some() => Verdict::Exactly(Reply::Conditions(world.now)),
+        Wish::Info | Wish::Condition => refused(Refusal::InfoNotFound),
         Wish::Get(level) => match listed.and_then(|it| Some((it.digest()?, it.image_bytes()))) {
             Some((digest, bytes)) => {
                 let level = u8::try_from(level.clamp(0, 9)).unwrap_or(0);
@@ -230,6 +236,10 @@ pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, con
         Wish::BlockAdd(size) => blocks::judge_add(world, &ask.name, size),
         Wish::BlockRemove => blocks::judge_remove(world, &ask.name),
         Wish::BlockInfo => blocks::judge_info(world, &ask.name),
+        Wish::BlockSet => blocks::judge_set(world, &ask.name),
+        Wish::BlockOldSet(octets) => blocks::judge_old_set(world, &ask.name, octets),
+        Wish::BlockOldAdd(size, octets) => blocks::judge_old_add(world, &ask.name, size, octets),
+        Wish::BlockDump(level, whole) => blocks::judge_dump(world, &ask.name, level, whole),
         Wish::Unknown => refused(Refusal::UnknownCommand),
     }
 }
@@ -302,6 +312,9 @@ fn admission<const U: usize, const P: usize, const B: usize, const C: usize, con
         let Some(block) = block.filter(kept) else { return Err(Refusal::Block(BlockRefused::Missing(label))) };
         if blocks::is_used(world, &block, old.map(|(old, _)| old)) || spec.blocks[..index].contains(host) {
             return Err(Refusal::Block(BlockRefused::InUse(label)));
+        }
+        if blocks::is_in_transfer(world, &block) {
+            return Err(Refusal::Block(BlockRefused::InTransfer(label)));
         }
     }
     if spec.flaw == Flaw::NoImage {

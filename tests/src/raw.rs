@@ -123,7 +123,9 @@ impl Answer {
 #[must_use]
 pub fn frame(name: &str, command: Command<'_>) -> Vec<u8> {
     let mut buffer = vec![0; 1 << 16];
-    if let Command::Unikernel(UnikernelCommand::Create(Config { image: Image::Inline(image), .. })) = command {
+    if let Command::Unikernel(UnikernelCommand::Create(config) | UnikernelCommand::ForceCreate(config)) = command
+        && let Image::Inline(image) = config.image
+    {
         buffer.resize(image.len() + (1 << 16), 0);
     }
     let header = Header::new(7, Name::parse(name).unwrap());

@@ -2,9 +2,9 @@
 
 use fulmar_core::time;
 use fulmar_core::wire::{
-    Arguments, BlockCommand, BlockInfo, Command, Config, ConsoleCommand, Counter, Data, FailBehaviour, Header, Image,
-    Info, Kind, List, Message, Moment, NamedInfo, NamedPolicy, Payload, Policy, PolicyCommand, StatsCommand, Success,
-    Text, UnikernelCommand, Usage, Window,
+    Arguments, BlockCommand, BlockInfo, Command, Condition, Config, ConsoleCommand, Counter, Data, FailBehaviour,
+    Header, Image, Info, Kind, List, Message, Moment, NamedCondition, NamedInfo, NamedPolicy, Payload, Policy,
+    PolicyCommand, StatsCommand, Success, Text, UnikernelCommand, Usage, Window,
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -90,6 +90,7 @@ fn stats(command: &StatsCommand<'_>) -> Value {
 fn unikernel(command: &UnikernelCommand<'_>) -> Value {
     match command {
         UnikernelCommand::Info => json!("unikernel_info"),
+        UnikernelCommand::Condition => json!("unikernel_condition"),
         UnikernelCommand::OldInfo5 => json!("old_unikernel_info5"),
         UnikernelCommand::OldInfo4 => json!("old_unikernel_info4"),
         UnikernelCommand::Destroy => json!("unikernel_destroy"),
@@ -143,7 +144,19 @@ fn success(success: &Success<'_>) -> Value {
         Success::Infos(list) => json!({ "unikernel_info": infos(list) }),
         Success::OldInfos5(list) => json!({ "old_unikernel_info5": infos(list) }),
         Success::OldInfos4(list) => json!({ "old_unikernel_info4": infos(list) }),
+        Success::Conditions(list) => {
+            let item = |item: NamedCondition<'_>| json!({ "name": item.name.as_str(), "condition": condition(&item.condition) });
+            json!({ "unikernel_condition": list.iter().map(item).collect::<Vec<_>>() })
+        }
     }
+}
+
+fn condition(condition: &Condition<'_>) -> Value {
+    json!({
+        "phase": condition.phase.as_str(), "restarts": condition.restarts, "failures": condition.failures,
+        "last": condition.last.map(|last| json!([last.ended_unix_ms, format!("{:?}", last.end)])),
+        "next": condition.next_unix_ms, "reason": condition.reason.map(text),
+    })
 }
 
 fn infos(list: &List<'_, NamedInfo<'_>>) -> Vec<Value> {

@@ -105,7 +105,7 @@ fn live_together(siege: &Siege, kind: Kind, ways: &[&str]) {
     }
     // One that dies again and again meanwhile.
     create("siege:bad", "crash", &["--restart-on-fail", "--arg", "--how=null"]);
-    siege.expect_log("vmmd", "siege:bad does not run and is tried again later");
+    siege.expect_log("vmmd", "siege:bad does not run, next try in");
     expect_pages();
     siege.expect_line("noise", "chatty: line ");
     siege.expect_service();

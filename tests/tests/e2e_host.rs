@@ -282,7 +282,7 @@ fn daemons_that_cannot_start_say_why() {
         let said = start(program, options);
         assert_eq!(said.code, code, "{program} {options:?}: {said:?}");
         assert!(said.err.contains(words), "{program} {options:?}: {said:?}");
-        assert!(said.err.lines().count() <= 3, "{program} {options:?}: {said:?}");
+        assert!(said.err.lines().count() <= 4, "{program} {options:?}: {said:?}");
     }
     let answer = Raw::connect(&siege.system.socket("vmmd.sock")).ask("x", Command::Unikernel(UnikernelCommand::Info));
     assert!(answer.reason().contains("not found"), "{answer:?}");

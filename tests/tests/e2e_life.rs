@@ -103,7 +103,7 @@ fn a_guest_that_does_what_is_forbidden_harms_nobody() {
     siege.expect_log("vmmd", "siege:bad ended: ");
     // One that fails at once and is to run again rests in between, and can be destroyed while it does.
     assert_eq!(siege.client(&["create", "siege:bad", &crash, "--restart-on-fail", "--arg", "--how=call"]).code, 0);
-    siege.expect_log("vmmd", "siege:bad does not run and is tried again later");
+    siege.expect_log("vmmd", "siege:bad does not run, next try in");
     assert_eq!(siege.names().len(), 1);
     assert_eq!(siege.client(&["destroy", "siege:bad"]).code, 0);
     siege.end();
@@ -189,6 +189,36 @@ fn tenders_killed_while_vmmd_is_away() {
     assert_eq!(siege.names().len(), 3);
     for name in ["away:a", "away:b", "away:c"] {
         assert_eq!(siege.client(&["destroy", name]).code, 0);
+    }
+    siege.count_again();
+    siege.end();
+}
+
+#[test]
+fn ends_that_nobody_watched() {
+    let Some(mut siege) = Siege::begin("ends_that_nobody_watched") else { return };
+    let hello = siege.image("hello");
+    for is_adopted in [false, true] {
+        // Long enough to be stopped in time.
+        assert_eq!(
+            siege.client(&["create", "siege:done", &hello, "--arg", "--ticks=5", "--arg", "--status=7"]).code,
+            0
+        );
+        let tender = pid(the_tender(&siege));
+        kill(tender, Signal::SIGSTOP).unwrap();
+        siege.system.end("vmmd", Signal::SIGTERM).unwrap();
+        if is_adopted {
+            siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
+            kill(tender, Signal::SIGCONT).unwrap();
+            siege.expect_log("vmmd", "siege:done ended: exit 7");
+        } else {
+            kill(tender, Signal::SIGCONT).unwrap();
+            assert!(wait_until(|| is_gone(tender)));
+            siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
+            siege.expect_log("vmmd", "siege:done ended while vmmd was away: exit 7");
+        }
+        // It was not to be run again.
+        assert!(wait_until(|| siege.names().is_empty()), "{}", siege.system.log("vmmd"));
     }
     siege.count_again();
     siege.end();

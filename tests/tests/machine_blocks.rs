@@ -255,7 +255,7 @@ fn the_tender_is_given_open_files_in_the_order_of_its_options() {
     assert_eq!(argv[2], "--net:service=@4");
     assert_eq!(argv[4..6], devices);
     assert_eq!(argv[6..8], sectors);
-    assert_eq!(argv[8..11], ["--net-control=@7", "--", "@3"]);
+    assert_eq!(argv[8..12], ["--net-control=@7", "--exit-status-file=@8", "--", "@3"]);
     let named = host.launches[0].blocks.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     assert_eq!(named, ["p:disk", "p:storage"]);
 }

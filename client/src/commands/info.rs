@@ -3,17 +3,18 @@
 use clap::Args;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
-    self, Command, FailBehaviour, InfoBlock, InfoBridge, Kind, NamedInfo, Success, UnikernelCommand,
+    self, Command, Condition, FailBehaviour, InfoBlock, InfoBridge, Kind, LastRun, NamedCondition, NamedInfo, Phase,
+    Success, UnikernelCommand,
 };
 use serde_json::{Value, json};
 
 use super::{Context, full_name};
-use crate::connection::Daemon;
+use crate::connection::{Connection, Daemon};
 use crate::error::Failure;
 use crate::options;
 use crate::output::json;
 use crate::output::table::{Align, Table, write_pairs};
-use crate::output::text::{ago, hex, mac, megabytes, plain, ranges, shell_word, timestamp};
+use crate::output::text::{ago, ahead, hex, mac, megabytes, plain, ranges, run_end, shell_word, timestamp};
 
 /// Hexadecimal digits of a digest that tell images apart in a table.
 const DIGEST_DIGITS: usize = 12;
@@ -47,16 +48,22 @@ impl Info {
             return Err(Failure::Unexpected { daemon });
         };
         let mut infos = infos.iter().map(|entry| NamedInfo { name: full_name(asked, entry.name), ..entry });
+        // Not every daemon of this protocol can tell.
+        let mut other = context.door.open(Daemon::Vmmd).ok();
+        let conditions = other.as_mut().map(|connection| conditions(connection, asked)).unwrap_or_default();
+        let condition = |name: &Name| conditions.iter().find(|entry| entry.name == *name).map(|entry| entry.condition);
         if context.json {
-            let list: Vec<Value> = infos.map(|entry| json::unikernel(&entry.name, &entry.info)).collect();
+            let one = |entry: NamedInfo<'_>| json::unikernel(&entry.name, &entry.info, condition(&entry.name).as_ref());
+            let list: Vec<Value> = infos.map(one).collect();
             return context.print_json(&json!({ "unikernels": list }));
         }
         if !asked.is_path() {
-            return infos.try_for_each(|entry| write_one(context, &entry));
+            return infos.try_for_each(|entry| write_one(context, &entry, condition(&entry.name).as_ref()));
         }
         let mut table = Table::new([
             ("NAME", Align::Left),
-            ("UPTIME", Align::Left),
+            ("STATE", Align::Left),
+            ("RUNS", Align::Right),
             ("MEMORY", Align::Right),
             ("CPUS", Align::Left),
             ("RESTART", Align::Left),
@@ -67,7 +74,8 @@ impl Info {
         for NamedInfo { name, info } in infos {
             table.push([
                 name.to_string(),
-                info.started.map(|started| ago(started, context.now_unix_ms)).unwrap_or_default(),
+                state(&info, condition(&name).as_ref(), context.now_unix_ms),
+                condition(&name).map(|it| it.restarts.saturating_add(1).to_string()).unwrap_or_default(),
                 megabytes(info.memory),
                 ranges(info.cpuids.iter()),
                 restart(&info.fail_behaviour),
@@ -84,7 +92,56 @@ impl Info {
     }
 }
 
-fn write_one(context: &mut Context<'_>, entry: &NamedInfo<'_>) -> Result<(), Failure> {
+/// How the unikernels that were asked about fare, by their full names; nothing where the daemon does not know the question.
+fn conditions(connection: &mut Connection, asked: Name) -> Vec<NamedCondition<'_>> {
+    if connection.send(asked, Command::Unikernel(UnikernelCommand::Condition)).is_err() {
+        return Vec::new();
+    }
+    match connection.receive(asked) {
+        Ok(Success::Conditions(list)) => {
+            list.iter().map(|entry| NamedCondition { name: full_name(asked, entry.name), ..entry }).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Since when it runs, or what it does instead.
+fn state(info: &wire::Info<'_>, condition: Option<&Condition<'_>>, now_unix_ms: i64) -> String {
+    let up = info.started.map(|started| format!("up {}", ago(started, now_unix_ms)));
+    match condition {
+        Some(Condition { phase: Phase::Running, .. }) | None => up.unwrap_or_default(),
+        Some(Condition { phase: Phase::Resting, next_unix_ms: Some(next), .. }) => {
+            format!("resting, next try in {}", ahead(*next, now_unix_ms))
+        }
+        Some(condition) => condition.phase.as_str().to_owned(),
+    }
+}
+
+/// What there is to say about how it fares, for people.
+fn fares(condition: &Condition<'_>, now_unix_ms: i64) -> Vec<(&'static str, String)> {
+    let mut pairs = vec![("state", condition.phase.as_str().to_owned())];
+    if let Some(next) = condition.next_unix_ms {
+        pairs.push(("next try", format!("{} (in {})", timestamp(next), ahead(next, now_unix_ms))));
+    }
+    if let Some(reason) = condition.reason {
+        pairs.push(("why", plain(reason.0)));
+    }
+    pairs.push(("restarts", condition.restarts.to_string()));
+    if condition.failures > 0 {
+        pairs.push(("short runs", format!("{} in a row", condition.failures)));
+    }
+    if let Some(LastRun { ended_unix_ms, end }) = condition.last {
+        let ago = ago(ended_unix_ms, now_unix_ms);
+        pairs.push(("last run", format!("{}, {} ({ago} ago)", run_end(end), timestamp(ended_unix_ms))));
+    }
+    pairs
+}
+
+fn write_one(
+    context: &mut Context<'_>,
+    entry: &NamedInfo<'_>,
+    condition: Option<&Condition<'_>>,
+) -> Result<(), Failure> {
     let info: &wire::Info<'_> = &entry.info;
     let started = |started| format!("{} ({} ago)", timestamp(started), ago(started, context.now_unix_ms));
     let arguments =
@@ -97,6 +154,7 @@ fn write_one(context: &mut Context<'_>, entry: &NamedInfo<'_>) -> Result<(), Fai
         ("restart", restart(&info.fail_behaviour)),
         ("startup", info.startup.map_or_else(|| "50 (default)".to_owned(), |place| place.to_string())),
     ];
+    pairs.splice(2..2, condition.map(|it| fares(it, context.now_unix_ms)).unwrap_or_default());
     pairs.extend(info.bridges.iter().map(|net| ("network", network(&net))));
     pairs.extend(info.block_devices.iter().map(|block| ("block", block_device(&block))));
     pairs.push(("arguments", arguments.unwrap_or_default().join(" ")));

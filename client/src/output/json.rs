@@ -3,18 +3,19 @@
 use fulmar_core::limits::WIRE_INT_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::solo5::ImageFacts;
-use fulmar_core::wire::{BlockInfo, FailBehaviour, Info, Kind, Policy, Text};
+use fulmar_core::wire::{BlockInfo, Condition, FailBehaviour, Info, Kind, LastRun, Policy, RunEnd, Text};
 use serde_json::{Value, json};
 
-use super::text::{hex, mac, timestamp};
+use super::text::{hex, mac, run_end, timestamp};
 
-/// A unikernel.
+/// A unikernel; how it fares, where the daemon tells that.
 #[must_use]
-pub fn unikernel(name: &Name, info: &Info<'_>) -> Value {
+pub fn unikernel(name: &Name, info: &Info<'_>, condition: Option<&Condition<'_>>) -> Value {
     json!({
         "name": name.as_str(),
         "type": kind(info.kind),
         "started": info.started.map(timestamp),
+        "condition": condition.map(self::condition),
         "startup": info.startup,
         "restart": restart(&info.fail_behaviour),
         "cpus": info.cpuids.iter().collect::<Vec<_>>(),
@@ -28,6 +29,26 @@ pub fn unikernel(name: &Name, info: &Info<'_>) -> Value {
             "sector_bytes": block.sector_size, "size_mb": block.size,
         })).collect::<Vec<_>>(),
         "arguments": info.argv.map(|argv| argv.iter().map(lossy).collect::<Vec<_>>()),
+    })
+}
+
+/// How a unikernel fares.
+fn condition(condition: &Condition<'_>) -> Value {
+    let last = condition.last.map(|LastRun { ended_unix_ms, end }| {
+        let (code, signal) = match end {
+            RunEnd::Code(code) => (Some(code), None),
+            RunEnd::Signal(signal) => (None, Some(signal)),
+            RunEnd::OutOfMemory | RunEnd::Unknown | RunEnd::Stopped => (None, None),
+        };
+        json!({ "ended": timestamp(ended_unix_ms), "how": run_end(end), "code": code, "signal": signal })
+    });
+    json!({
+        "phase": condition.phase.as_str(),
+        "restarts": condition.restarts,
+        "failures": condition.failures,
+        "last_run": last,
+        "next_try": condition.next_unix_ms.map(timestamp),
+        "reason": condition.reason.map(lossy),
     })
 }
 

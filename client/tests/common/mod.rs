@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub(crate) mod machine;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
@@ -73,6 +75,20 @@ impl FakeDaemon {
             stream.write_all(&answer).unwrap();
             request
         })
+    }
+
+    /// As [`FakeDaemon::answering`], on one connection after the other. Returns the requests one behind the other.
+    pub(crate) fn answering_each(socket: &str, answers: Vec<Vec<u8>>) -> Self {
+        let folder = Folder::new();
+        let listener = UnixListener::bind(folder.0.join("util").join(socket)).unwrap();
+        let answer = move |answer: Vec<u8>| {
+            let mut stream = listener.accept().unwrap().0;
+            let request = read_frame(&mut stream);
+            stream.write_all(&answer).unwrap();
+            request
+        };
+        let thread = std::thread::spawn(move || answers.into_iter().flat_map(answer).collect());
+        Self { folder, thread: Some(thread) }
     }
 
     /// Runs the client with these words.

@@ -52,6 +52,8 @@ pub enum Attempt {
     NoNewPrivileges,
     /// In the new process: execute the tender.
     Execute,
+    /// Give the new process a cgroup of its own.
+    EnterCgroup,
 }
 
 impl Attempt {
@@ -80,6 +82,7 @@ impl Attempt {
             Self::ChangeUser => "give the tender a user of its own",
             Self::NoNewPrivileges => "forbid the tender new privileges",
             Self::Execute => "execute the tender program",
+            Self::EnterCgroup => "give the tender a cgroup of its own",
         }
     }
 }

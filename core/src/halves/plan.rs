@@ -9,7 +9,9 @@ use crate::policy::{Bridge, CpuSet};
 /// The fd under which a tender finds the image: the operand `@3`. 0 is empty, 1 and 2 are the console.
 pub const IMAGE_FD: u16 = 3;
 
-/// The fd of the first tap, in the order of [`LaunchPlan::networks`]; the others follow, and then the block devices.
+/// The fd of the first tap, in the order of [`LaunchPlan::networks`]; the others follow, and then the block devices. Behind
+/// them stand `/dev/kvm` for hvt, a socket that knows the taps where there are any, and last the file into which the tender
+/// records how its guest fares. The argument vector speaks of each by its number.
 pub const TAP_FD_FIRST: u16 = 4;
 
 /// Which way a tender runs its image.

@@ -43,6 +43,7 @@ fn requests_round_trip() {
     round_trip_request(Request::Survey);
     round_trip_request(Request::Bridges);
     round_trip_request(Request::Signal { unit: Unit(u64::MAX), signal: Signal::Kill });
+    round_trip_request(Request::Forget { unit: Unit(7) });
     let networks = Texts::new(b"service\0br0\0").unwrap();
     round_trip_request(Request::Launch(plan(networks, Texts::new(b"solo5-spt\0--\0@3\0\0").unwrap())));
 }
@@ -51,7 +52,8 @@ fn requests_round_trip() {
 fn answers_round_trip() {
     let taps = Texts::new(b"vmmtap0\0").unwrap();
     let error = OsError { attempt: Attempt::CreateTap, errno: 1 };
-    let abilities = Abilities { accounts: true, taps: false, kvm: true, tender: true };
+    let abilities =
+        Abilities { accounts: true, taps: false, kvm: true, tender: true, memory_cgroup: false, pids_cgroup: true };
     round_trip_answer(Answer::Adopted { unit: Unit(1), pid: 77, account: 9, started_ms: 1_700_000_000_000, taps });
     round_trip_answer(Answer::Host(Host { cpus: CpuSet::first(128), memory_mb: 1 << 40, bridges: taps, abilities }));
     round_trip_answer(Answer::Bridges(Texts::default()));
@@ -63,7 +65,9 @@ fn answers_round_trip() {
     });
     round_trip_answer(Answer::LaunchFailed { unit: Unit(1), error: error.into() });
     round_trip_answer(Answer::Signalled { unit: Unit(1), outcome: SignalOutcome::Failed(error) });
-    round_trip_answer(Answer::Exited { unit: Unit(1), status: Status::Code(255) });
+    let record = StatusRecord::new(b"exited 255");
+    round_trip_answer(Answer::Exited { unit: Unit(1), status: Status::Code(255), record });
+    round_trip_answer(Answer::Ended { unit: Unit(1), record: StatusRecord::OUT_OF_MEMORY });
 }
 
 #[test]
@@ -91,7 +95,8 @@ fn the_largest_host_fits() {
     for index in 0..HOST_BRIDGES_MAX {
         writer.push_format(format_args!("bridge{index:09}")).unwrap();
     }
-    let abilities = Abilities { accounts: true, taps: true, kvm: true, tender: true };
+    let abilities =
+        Abilities { accounts: true, taps: true, kvm: true, tender: true, memory_cgroup: true, pids_cgroup: true };
     let cpus = CpuSet::first(u16::try_from(CPUS_MAX).unwrap());
     round_trip_answer(Answer::Host(Host { cpus, memory_mb: u64::MAX, bridges: writer.finish(), abilities }));
 }

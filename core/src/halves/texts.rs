@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Texts<'a>(&'a [u8]);
 
 impl<'a> Texts<'a> {
+    /// No text.
+    pub const EMPTY: Self = Self(&[]);
+
     /// Takes bytes in which each text ends with a NUL; none where the last does not.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {

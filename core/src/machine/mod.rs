@@ -20,6 +20,8 @@ mod arena;
 mod arguments;
 mod block;
 mod blocks;
+mod condition;
+mod content;
 mod create;
 mod destroy;
 mod exchange;
@@ -37,8 +39,8 @@ mod table;
 mod unikernel;
 
 pub use self::arguments::{ArgumentsFault, DeviceName};
-pub use self::block::{Block, BlockFile, BlockRefused, BlockStage};
-pub use self::exchange::{Change, Effect, Input, Now, Spooled, Tenders};
+pub use self::block::{Block, BlockFile, BlockRefused, BlockStage, Transfer};
+pub use self::exchange::{Change, Effect, Input, Now, Source, Spooled, Tenders};
 pub use self::ledger::{Account, Ledger, Pending, PolicyRefused, Refused, Usage};
 pub use self::outcome::{BlockFileError, End, Exit, JournalError, StoreError, StoredImage, Trouble};
 pub use self::plan::PlanBuffers;
@@ -112,6 +114,8 @@ pub struct Machine<const U: usize, const P: usize, const B: usize, const C: usiz
     queued: u16,
     /// Block devices that are [`BlockStage::Undoing`].
     undoing: u16,
+    /// Block devices that are being set, and clients that read one.
+    transfers: u16,
     /// Whether the last append has failed: a crash could still bring back what it was to write.
     unsure: bool,
     /// Images that may go as soon as none is being stored and the journal is sure of what it says.
@@ -150,6 +154,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             storing: 0,
             queued: 0,
             undoing: 0,
+            transfers: 0,
             unsure: false,
             releases: heapless::Vec::new(),
             collect: false,
@@ -177,6 +182,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Input::Stored { slot, outcome } => self.stored(now, slot, outcome),
             Input::BlockMade { slot, outcome } => self.block_made(slot, outcome),
             Input::BlockRemoved { slot } => self.block_removed(slot),
+            Input::ContentSet { slot, outcome } => self.content_set(slot, outcome),
+            Input::Dumped { slot } => self.dumped(slot),
             Input::Launched { unit, outcome } => self.launched(now, unit, outcome),
             Input::Appended { change, outcome } => self.appended(now, change, outcome),
             Input::Exited { unit, exit } => self.exited(now, unit, exit),
@@ -280,8 +287,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Command::Unikernel(UnikernelCommand::Info) => self.info(connection, name, InfoForm::Current),
             Command::Unikernel(UnikernelCommand::OldInfo5) => self.info(connection, name, InfoForm::Old5),
             Command::Unikernel(UnikernelCommand::OldInfo4) => self.info(connection, name, InfoForm::Old4),
+            Command::Unikernel(UnikernelCommand::Condition) => self.condition(now, connection, name),
             Command::Policy(command) => self.policy(connection, name, command),
-            Command::Block(command) => self.block_command(connection, name, command),
+            Command::Block(command) => self.block_command(connection, name, command, image),
             Command::Console(_) | Command::Stats(_) | Command::Log(_) => {
                 self.refuse(connection, Refusal::UnknownCommand);
             }

@@ -134,7 +134,10 @@ fn argv<'b>(
     // The tender does not start in the network namespace that the taps are in.
     if !arguments.bridges.is_empty() {
         argv.push_format(format_args!("--net-control=@{fd}"))?;
+        fd = fd.saturating_add(1);
     }
+    // For the time when nobody is there to be told of its end.
+    argv.push_format(format_args!("--exit-status-file=@{fd}"))?;
     argv.push(b"--")?;
     argv.push_format(format_args!("@{IMAGE_FD}"))?;
     if let Some(label) = name.label().filter(|_| arguments.add_name) {

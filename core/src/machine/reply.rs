@@ -2,11 +2,11 @@
 
 use core::fmt::Write as _;
 
-use super::Machine;
 use super::block::Block;
 use super::record::with_wire_policy;
 use super::refusal::Refusal;
 use super::unikernel::{Digest, Life, Unikernel};
+use super::{Machine, Now};
 use crate::limits::{DEVICES_MAX, SECTOR_BYTES_DEFAULT, WIRE_INT_MAX};
 use crate::mac;
 use crate::name::Name;
@@ -30,6 +30,8 @@ pub enum Reply {
     Refused(Refusal),
     /// The unikernels at the name, in the form that was asked for.
     Infos(InfoForm),
+    /// How the unikernels at the name fare, as it was when that was asked.
+    Conditions(Now),
     /// The policies at the path.
     Policies,
     /// The block devices at the name.
@@ -42,6 +44,15 @@ pub enum Reply {
         bytes: u64,
         /// 0 for the image as it is, more for a zlib stream of this level, 9 at most.
         level: u8,
+    },
+    /// The content of a block device, which is the caller's to send; then [`super::Input::Dumped`].
+    Dump {
+        /// The slot of the block device.
+        slot: u16,
+        /// 0 for the content as it is, more for a zlib stream of this level, 9 at most.
+        level: u8,
+        /// In one reply instead of chunks.
+        whole: bool,
     },
 }
 
@@ -62,6 +73,8 @@ pub enum Done {
     AddedBlock,
     /// The block device is gone, durably, and its file with it.
     RemovedBlock,
+    /// The block device has this content, durably.
+    SetBlock,
 }
 
 impl Done {
@@ -76,6 +89,7 @@ impl Done {
             Self::RemovedPolicy => "removed policy",
             Self::AddedBlock => "added block device",
             Self::RemovedBlock => "removed block",
+            Self::SetBlock => "set block device",
         }
     }
 }
@@ -118,8 +132,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         Some(Header::new(client.sequence, client.name))
     }
 
-    /// The whole frame of the reply, at the end of `buffer`. An image's reply is not made here: see
-    /// [`wire::encode_image_head`].
+    /// The whole frame of the reply, at the end of `buffer`. What an image or the content of a block device is sent in is
+    /// not made here: see [`wire::encode_image_head`].
     ///
     /// # Errors
     /// [`Full`] when `buffer` is too small.
@@ -127,9 +141,10 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let Some(header) = self.reply_header(connection) else { return Err(Full) };
         let payload = match self.reply(connection) {
             Reply::Infos(form) => return self.encode_infos(&header, form, buffer),
+            Reply::Conditions(now) => return self.encode_conditions(&header, now, buffer),
             Reply::Policies => return self.encode_policies(&header, buffer),
             Reply::Blocks => return self.encode_blocks(&header, buffer),
-            Reply::None | Reply::Image { .. } => return Err(Full),
+            Reply::None | Reply::Image { .. } | Reply::Dump { .. } => return Err(Full),
             Reply::Done(done) => Payload::Success(Success::Text(done.as_str().into())),
             Reply::Refused(refusal) => {
                 let mut text = heapless::String::<REFUSAL_BYTES_MAX>::new();
@@ -145,9 +160,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     fn encode_infos<'b>(&self, header: &Header, form: InfoForm, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {
         let name = &header.name;
         let exact = self.unikernels.find(name);
-        let slots = if name.is_path() { self.unikernels.below(name) } else { exact.as_slice() };
-        let listed = slots.iter().filter_map(|slot| Some((*slot, self.unikernel(*slot)?)));
-        let listed = listed.filter(|(_, unikernel)| unikernel.is_listed());
+        let listed = self.listed(name, &exact);
         wire::encode_infos(header, form, listed, buffer, |(slot, unikernel), write| {
             let Some(arguments) = self.arguments(slot) else { return };
             let mut bridges = heapless::Vec::<InfoBridge<'_>, DEVICES_MAX>::new();
@@ -172,6 +185,17 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             let name = if name.is_path() { own.relative_text(name) } else { own.as_str() };
             write(name, &describe(unikernel, &arguments, &bridges, &blocks));
         })
+    }
+
+    /// The unikernels that are told of at this path, or of this name, whose slot is `exact`.
+    pub(super) fn listed<'m>(
+        &'m self,
+        name: &Name,
+        exact: &'m Option<u16>,
+    ) -> impl DoubleEndedIterator<Item = (u16, &'m Unikernel)> {
+        let slots = if name.is_path() { self.unikernels.below(name) } else { exact.as_slice() };
+        let known = slots.iter().filter_map(|slot| Some((*slot, self.unikernel(*slot)?)));
+        known.filter(|(_, unikernel)| unikernel.is_listed())
     }
 
     fn encode_policies<'b>(&self, header: &Header, buffer: &'b mut [u8]) -> Result<&'b [u8], Full> {

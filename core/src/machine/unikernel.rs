@@ -234,6 +234,18 @@ impl Unikernel {
         self.charged
     }
 
+    /// Runs in all, after the first, since `vmmd` started; those that were asked for are not counted.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// Short runs and failed launches in a row.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// What the ledger is charged for it, if it is: one that takes a place shares the charge of that place.
     pub(super) fn usage(&self) -> Usage {
         let memory_mb = self.memory_mb.saturating_sub(self.shared_mb);

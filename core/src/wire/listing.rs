@@ -5,6 +5,7 @@
 use crate::der::{Full, Writer, tag};
 use crate::name::Name;
 use crate::wire::block::BlockInfo;
+use crate::wire::condition::Condition;
 use crate::wire::info::Info;
 use crate::wire::list::{Form, Item};
 use crate::wire::message::{Header, finish_frame, write};
@@ -43,6 +44,22 @@ pub fn encode_infos<'b, T>(
         describe(item, &mut |name, info| write_named(writer, name, |writer| info.write(writer, form)));
     };
     encode_list(header, choice, items, write_one, buffer)
+}
+
+/// Writes the reply that says how unikernels fare, with its length before it; `describe` as for [`encode_infos`].
+///
+/// # Errors
+/// [`Full`] when `buffer` is too small.
+pub fn encode_conditions<'b, T>(
+    header: &Header,
+    items: impl DoubleEndedIterator<Item = T>,
+    buffer: &'b mut [u8],
+    mut describe: impl FnMut(T, &mut dyn FnMut(&str, &Condition<'_>)),
+) -> Result<&'b [u8], Full> {
+    let write_one = |item: T, writer: &mut Writer<'_>| {
+        describe(item, &mut |name, condition| write_named(writer, name, |writer| condition.write(writer)));
+    };
+    encode_list(header, success::CONDITIONS, items, write_one, buffer)
 }
 
 /// Writes the reply that lists policies, with its length before it; `describe` as for [`encode_infos`].

@@ -9,10 +9,11 @@
 //! | `listing` | replies that are long lists, written from iterators |
 //! | `console`, `stats`, `log`, `unikernel`, `policy`, `block` | the commands, a file for each daemon or noun |
 //! | `config`, `device` | what a unikernel is made of |
-//! | `success`, `info`, `data`, `usage` | replies and streams |
+//! | `success`, `info`, `condition`, `data`, `usage` | replies and streams |
 //! | `list`, `text` | lists that are read lazily, text that nobody checked |
 
 mod block;
+mod condition;
 mod config;
 mod console;
 mod data;
@@ -30,6 +31,7 @@ mod unikernel;
 mod usage;
 
 pub use block::{BlockCommand, BlockInfo};
+pub use condition::{Condition, LastRun, NamedCondition, Phase, RunEnd};
 pub use config::{Arguments, Config, FailBehaviour, Image, Kind};
 pub(crate) use config::{Era, read_argv};
 pub use console::{ConsoleCommand, Window};
@@ -38,7 +40,7 @@ pub use device::{BlockDevice, Bridge};
 pub use info::{Info, InfoBlock, InfoBridge, NamedInfo};
 pub(crate) use list::Order;
 pub use list::{Encoded, Form, Item, Iter, List};
-pub use listing::{InfoForm, encode_blocks, encode_consoles, encode_infos, encode_policies};
+pub use listing::{InfoForm, encode_blocks, encode_conditions, encode_consoles, encode_infos, encode_policies};
 pub use log::{Event, ExitStatus, LogEntry, Login};
 pub use message::{
     Command, Frame, Header, Message, Payload, VERSION, decode, encode, encode_frame, encode_head, encode_image_head,

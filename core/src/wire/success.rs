@@ -3,6 +3,7 @@
 use crate::der::{Malformed, Reader, Reason, Writer, tag};
 use crate::name::Name;
 use crate::wire::block::{BlockInfo, read_image, write_image};
+use crate::wire::condition::NamedCondition;
 use crate::wire::config::Image;
 use crate::wire::info::NamedInfo;
 use crate::wire::list::{Form, Item, List, Order};
@@ -47,6 +48,8 @@ pub enum Success<'a> {
     OldInfos5(List<'a, NamedInfo<'a>>),
     /// The same in the form before start orders.
     OldInfos4(List<'a, NamedInfo<'a>>),
+    /// How unikernels fare, in the order of listings.
+    Conditions(List<'a, NamedCondition<'a>>),
 }
 
 /// Tags of the replies that are lists; shared with the functions that write them from iterators.
@@ -56,6 +59,7 @@ pub(crate) const CONSOLES: u8 = tag::context(12);
 pub(crate) const INFOS: u8 = tag::context(13);
 pub(crate) const INFOS_5: u8 = tag::context(11);
 pub(crate) const INFOS_4: u8 = tag::context(9);
+pub(crate) const CONDITIONS: u8 = tag::context(30);
 
 impl<'a> Item<'a> for Name {
     fn read(reader: &mut Reader<'a>, _: Form) -> Result<Self, Malformed> {
@@ -84,6 +88,7 @@ impl<'a> Success<'a> {
             INFOS => read_list(reader, choice, Form::Current).map(Self::Infos),
             INFOS_5 => read_list(reader, choice, Form::Info5).map(Self::OldInfos5),
             INFOS_4 => read_list(reader, choice, Form::Info4).map(Self::OldInfos4),
+            CONDITIONS => read_list(reader, choice, Form::Current).map(Self::Conditions),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -107,6 +112,7 @@ impl<'a> Success<'a> {
             Self::Infos(list) => write_list(writer, INFOS, list, Form::Current),
             Self::OldInfos5(list) => write_list(writer, INFOS_5, list, Form::Info5),
             Self::OldInfos4(list) => write_list(writer, INFOS_4, list, Form::Info4),
+            Self::Conditions(list) => write_list(writer, CONDITIONS, list, Form::Current),
         }
     }
 }

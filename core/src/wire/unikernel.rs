@@ -3,6 +3,8 @@
 use crate::der::{Malformed, Reader, Reason, Writer, tag};
 use crate::wire::config::{Arguments, Config, Era};
 
+const CONDITION: u8 = tag::context(30);
+
 /// What can be asked about unikernels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnikernelCommand<'a> {
@@ -25,6 +27,8 @@ pub enum UnikernelCommand<'a> {
     ForceCreate(Config<'a>),
     /// Stop it and start it again, with other arguments where they are given.
     Restart(Option<Arguments<'a>>),
+    /// Tell how those at a path and below fare, or the one of this name. An addition of ours.
+    Condition,
 }
 
 impl<'a> UnikernelCommand<'a> {
@@ -37,6 +41,7 @@ impl<'a> UnikernelCommand<'a> {
             0xb2 => Self::OldInfo5,
             0xaf => Self::OldInfo4,
             0xa3 => Self::Destroy,
+            CONDITION => Self::Condition,
             0xab => return reader.within(choice, Reader::integer).map(|level| put(Self::Get { level })),
             0xae => return reader.within(choice, read_restart).map(|arguments| put(Self::Restart(arguments))),
             _ => {
@@ -62,6 +67,7 @@ impl<'a> UnikernelCommand<'a> {
     pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         match self {
             Self::Info => writer.within(tag::context(19), Writer::null),
+            Self::Condition => writer.within(CONDITION, Writer::null),
             Self::OldInfo5 => writer.within(tag::context(18), Writer::null),
             Self::OldInfo4 => writer.within(tag::context(15), Writer::null),
             Self::Destroy => writer.within(tag::context(3), Writer::null),

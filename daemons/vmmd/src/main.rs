@@ -88,7 +88,14 @@ fn open_shim(options: &Options) -> Result<fulmar_shim_linux::LinuxShim, StartErr
         None => std::env::current_exe().map_err(StartError::Shim)?.with_file_name("fulmar-tender"),
     };
     let shim = fulmar_shim_linux::LinuxShim::new(&tender, options.tender_uid_base);
-    shim.map_err(|error| StartError::Shim(error.into()))
+    let shim = shim.map_err(|error| StartError::Shim(error.into()))?;
+    Ok(match fulmar_shim_linux::Cgroups::find(&options.run) {
+        Ok(cgroups) => shim.with_cgroups(cgroups),
+        Err(error) => {
+            say(format_args!("tenders get no cgroups: {error}"));
+            shim
+        }
+    })
 }
 
 /// Serves the control half until it is gone, and says why.

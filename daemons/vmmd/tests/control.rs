@@ -123,6 +123,53 @@ fn one_that_exits_is_dropped_durably() {
 }
 
 #[test]
+fn an_end_that_nobody_watched_is_decided_about() {
+    let (folder, world) = (Folder::new(), World::default());
+    let daemon = Daemon::start(&folder.0, &world);
+    let mut units = Vec::new();
+    for name in ["done", "ended", "runs"] {
+        assert_eq!(daemon.create(name), text("created unikernel"));
+        units.push(*world.lock().unwrap().running.keys().next_back().unwrap());
+    }
+    daemon.kill();
+    {
+        let mut world = world.lock().unwrap();
+        for (unit, record) in [
+            (units[0], "exited 0"),
+            // Nobody knows of what, but not by itself: by the host's end, say.
+            (units[1], "terminated signal=15"),
+            // Of a create that was never recorded.
+            (9_999, "exited 0"),
+        ] {
+            world.running.remove(&unit);
+            world.ended.insert(unit, format!("{record:63}\n"));
+        }
+    }
+    let daemon = Daemon::start(&folder.0, &world);
+    wait_for("the one that is not done", || world.lock().unwrap().running.contains_key(&units[1]));
+    wait_for("the one that is done", || daemon.names() == [":runs", ":ended"]);
+    wait_for("nothing to be kept", || world.lock().unwrap().ended.is_empty());
+    assert_eq!(world.lock().unwrap().launches, 4);
+    daemon.kill();
+    assert_eq!(Daemon::start(&folder.0, &world).names(), [":runs", ":ended"]);
+}
+
+#[test]
+fn an_adopted_one_tells_how_it_ended() {
+    let (folder, world) = (Folder::new(), World::default());
+    let daemon = Daemon::start(&folder.0, &world);
+    assert_eq!(daemon.create("a"), text("created unikernel"));
+    daemon.kill();
+    let daemon = Daemon::start(&folder.0, &world);
+    let unit = *world.lock().unwrap().running.keys().next().unwrap();
+    // Only a parent is told, and that is dead. Unlike an end of which nothing is known, this one is for good.
+    world.lock().unwrap().ended.insert(unit, format!("{:63}\n", "exited 0"));
+    world.lock().unwrap().exits.push((unit, Status::Unknown));
+    wait_for("its end", || daemon.names().is_empty());
+    wait_for("nothing to be kept", || world.lock().unwrap().ended.is_empty());
+}
+
+#[test]
 fn nothing_waits_while_an_image_is_compressed() {
     let (folder, world) = (Folder::new(), World::default());
     let daemon = Daemon::start(&folder.0, &world);

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Status, Unit};
 use fulmar_core::policy::CpuSet;
 
-use super::{Capacity, Exit, Process, Shim, Start, Tap};
+use super::{Capacity, Exit, Found, Process, Shim, Start, Tap};
 
 /// The first process id: beyond what a real system gives, so that none is hit by mistake.
 const FIRST_PID: u32 = 0x4000_0000;
@@ -40,7 +40,8 @@ impl FakeShim {
         let (ready, readiness) = UnixStream::pair()?;
         ready.set_nonblocking(true)?;
         readiness.set_nonblocking(true)?;
-        let abilities = Abilities { accounts: true, taps: true, kvm: true, tender: true };
+        let abilities =
+            Abilities { accounts: true, taps: true, kvm: true, tender: true, memory_cgroup: true, pids_cgroup: true };
         Ok(Self {
             bridges: vec!["service".to_owned(), "br0".to_owned()],
             capacity: Capacity { cpus: CpuSet::first(4), memory_mb: 64 * 1024, abilities },
@@ -166,9 +167,12 @@ impl Shim for FakeShim {
         Ok(found)
     }
 
-    fn adopt(&mut self, unit: Unit, process: Process) -> Result<bool, OsError> {
+    fn adopt(&mut self, unit: Unit, process: Process) -> Result<Found, OsError> {
         self.call(Attempt::WatchProcess)?;
-        Ok(self.running.get(&unit) == Some(&process))
+        Ok(match self.running.get(&unit) {
+            Some(running) if *running == process => Found::Running,
+            _ => Found::Gone(Status::Unknown),
+        })
     }
 
     fn exit_fd(&self) -> BorrowedFd<'_> {

@@ -103,6 +103,37 @@ fn what_never_started_failed() {
     }
 }
 
+/// What the tender says of this file as the one for its records.
+fn run_on(kind: Kind, file: &fs::File) -> Command {
+    fcntl(file, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let mut command = tender(kind);
+    command.args(["--mem=2", &format!("--exit-status-file=@{}", file.as_raw_fd())]);
+    command.arg(image(kind, "hello")).args(["--ticks=0", "--status=3"]);
+    command
+}
+
+#[test]
+fn the_file_may_be_open_already() {
+    for kind in kinds("status in an open file") {
+        let record = Record::new("open", kind);
+        let open = |options: &mut fs::OpenOptions| options.create(true).open(&record.0).unwrap();
+        assert_eq!(end(&mut run_on(kind, &open(fs::OpenOptions::new().write(true)))).code(), Some(3));
+        assert_eq!(record.text(), "exited 3");
+        // Once more, over the record that is there.
+        assert_eq!(end(&mut run_on(kind, &open(fs::OpenOptions::new().write(true)))).code(), Some(3));
+        assert_eq!(record.text(), "exited 3");
+        for (options, wanted) in [
+            (fs::OpenOptions::new().append(true), "holds something else"),
+            (fs::OpenOptions::new().read(true), "give it a place that can be written"),
+        ] {
+            let said = run_on(kind, &options.open(&record.0).unwrap()).output().unwrap();
+            assert_eq!(said.status.code(), Some(1));
+            assert!(String::from_utf8_lossy(&said.stderr).contains(wanted), "{said:?}");
+            assert_eq!(record.text(), "exited 3", "it stays what it was");
+        }
+    }
+}
+
 #[test]
 fn a_stream_has_every_record() {
     for kind in kinds("status stream") {

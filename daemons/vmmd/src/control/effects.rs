@@ -2,7 +2,7 @@
 
 use fulmar_core::halves::{Attempt, LaunchError, OsError, Request, Signal, Unit};
 use fulmar_core::limits::CHANNEL_FDS_MAX;
-use fulmar_core::machine::{Change, Digest, Effect, Input, StoredImage};
+use fulmar_core::machine::{Again, Change, Digest, Effect, Input, StoredImage, Unikernel};
 use fulmar_host::store;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -45,7 +45,9 @@ impl Control<'_> {
                 wanted.sort_unstable();
                 self.worker.push(Job::Collect(wanted));
             }
-            Effect::MakeBlock { slot } => {
+            Effect::MakeBlock { slot, content: Some(content) } => self.make_block_of(slot, content),
+            Effect::SetContent { slot, source } => self.set_content(slot, source),
+            Effect::MakeBlock { slot, content: None } => {
                 if let Some(block) = self.machine.block(slot) {
                     self.worker.push(Job::MakeBlock { slot, name: *block.name(), bytes: block.bytes() });
                 }
@@ -62,9 +64,20 @@ impl Control<'_> {
             }
             Effect::Rest { slot } => {
                 if let Some(unikernel) = self.machine.unikernel(slot) {
-                    log!("{} does not run and is tried again later: {}", unikernel.name(), unikernel.trouble());
+                    self.log_rest(unikernel);
                 }
             }
+        }
+    }
+
+    fn log_rest(&self, unikernel: &Unikernel) {
+        let (name, trouble, failures) = (unikernel.name(), unikernel.trouble(), unikernel.failures());
+        match unikernel.again() {
+            Again::Launch(at) | Again::Drop(at) => {
+                let seconds = at.saturating_sub(self.now.ms).div_ceil(1000);
+                log!("{name} does not run, next try in {seconds} s (short runs in a row: {failures}): {trouble}");
+            }
+            Again::Never | Again::Queued => log!("{name} does not run: {trouble}"),
         }
     }
 
@@ -109,7 +122,14 @@ impl Control<'_> {
                     self.appends.spare = Some(batch);
                     let mut changes = std::mem::take(&mut self.appends.under_way);
                     for change in changes.drain(..) {
+                        let gone = match change {
+                            Change::UnikernelGone(slot) => self.machine.unikernel(slot).map(|it| Unit(it.unit())),
+                            _ => None,
+                        };
                         self.handle(Input::Appended { change, outcome });
+                        if let Some(unit) = gone {
+                            self.forget(unit);
+                        }
                     }
                     self.appends.under_way = changes;
                 }
@@ -121,6 +141,7 @@ impl Control<'_> {
                 Outcome::BlockMade(slot, outcome) => self.handle(Input::BlockMade { slot, outcome }),
                 Outcome::BlockRemoved(slot) => self.handle(Input::BlockRemoved { slot }),
                 Outcome::Compressed(connection, serial, compressed) => self.compressed(connection, serial, compressed),
+                Outcome::Transferred(transferred) => self.transferred(transferred),
             }
         }
     }

@@ -23,6 +23,8 @@ pub(super) enum Asking {
     Signal(Unit, Signal),
     /// Which bridges there are.
     Bridges,
+    /// To keep nothing more of a unit that has ended.
+    Forget(Unit),
 }
 
 /// Our end of the channel.
@@ -66,6 +68,7 @@ impl Control<'_> {
                 Asking::Launch(slot) => self.launch(slot),
                 Asking::Signal(unit, signal) => self.host.send(&Request::Signal { unit, signal }),
                 Asking::Bridges => self.host.send(&Request::Bridges),
+                Asking::Forget(unit) => self.host.send(&Request::Forget { unit }),
             };
             if !went {
                 return;
@@ -97,21 +100,23 @@ impl Control<'_> {
 
     fn answer(&mut self, answer: Answer<'_>) {
         match answer {
-            Answer::Launched { unit, .. } => self.handle(Input::Launched { unit, outcome: Ok(()) }),
+            Answer::Launched { unit, .. } => {
+                if let Some((_, unikernel)) = self.machine.find_unit(unit).filter(|(_, it)| it.restarts() > 0) {
+                    log!("{} runs again, restart {}", unikernel.name(), unikernel.restarts());
+                }
+                self.handle(Input::Launched { unit, outcome: Ok(()) });
+            }
             Answer::LaunchFailed { unit, error } => {
                 self.log_unit(unit, format_args!("could not be launched: {error}"));
                 self.drop_fifo(unit);
                 self.handle(Input::Launched { unit, outcome: Err(error) });
             }
-            Answer::Exited { unit, status } => {
-                let exit = match status {
-                    Status::Code(code) => Exit::Code(code),
-                    Status::Signal(signal) => Exit::Signal(signal),
-                    Status::Unknown => Exit::Unknown,
-                };
+            Answer::Exited { unit, status, record } => {
+                let exit = exit_of(record.complete(status));
                 self.log_unit(unit, format_args!("ended: {exit}"));
                 self.drop_fifo(unit);
                 self.handle(Input::Exited { unit, exit });
+                self.forget(unit);
             }
             Answer::Signalled { unit, outcome: SignalOutcome::Failed(error) } => {
                 self.log_unit(unit, format_args!("{error}"));
@@ -126,7 +131,17 @@ impl Control<'_> {
                 }
             }
             Answer::SurveyFailed(error) => log!("{error}"),
-            Answer::Adopted { .. } | Answer::Host(_) => log!("the host half answered what was not asked"),
+            Answer::Adopted { .. } | Answer::Ended { .. } | Answer::Host(_) => {
+                log!("the host half answered what was not asked")
+            }
+        }
+    }
+
+    /// Lets the host half forget how this unit ended, once the machine knows nothing of it any more: what followed from its end
+    /// is durable then.
+    pub(super) fn forget(&mut self, unit: Unit) {
+        if self.machine.find_unit(unit).is_none() {
+            self.ask(Asking::Forget(unit));
         }
     }
 
@@ -134,6 +149,16 @@ impl Control<'_> {
         if let Some((_, unikernel)) = self.machine.find_unit(unit) {
             log!("{} {text}", unikernel.name());
         }
+    }
+}
+
+/// An end as the machine knows it.
+pub(super) fn exit_of(status: Status) -> Exit {
+    match status {
+        Status::Code(code) => Exit::Code(code),
+        Status::Signal(signal) => Exit::Signal(signal),
+        Status::OutOfMemory => Exit::OutOfMemory,
+        Status::Unknown => Exit::Unknown,
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, io};
 
-use fulmar_core::halves::{Answer, Host, MessageError, OsError, Request, Unit};
+use fulmar_core::halves::{Answer, Host, MessageError, OsError, Request, Status, Unit};
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, POLICY_BRIDGES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
 use fulmar_core::machine::{Input, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
 use fulmar_core::policy::Policy;
@@ -21,7 +21,7 @@ use fulmar_host::spool::{SpoolError, Spools};
 use mio::{Interest, Poll, Waker};
 
 use super::console::Console;
-use super::host::{HostLink, collect_bridges};
+use super::host::{HostLink, collect_bridges, exit_of};
 use super::slots::Slots;
 use super::turn::{HOST, LISTENER, WAKER};
 use super::worker::Worker;
@@ -101,8 +101,7 @@ pub(super) fn start<'m>(
     let waker = Waker::new(poll.registry(), WAKER).map_err(system)?;
     let spools = Spools::new(Arc::clone(&images), SPOOL_BYTES_MAX);
     spools.clear().map_err(StartError::Images)?;
-    let worker =
-        Worker::start(journal, spools.clone(), Blocks::new(Arc::clone(&block_folder)), waker).map_err(system)?;
+    let worker = Worker::start(journal, spools.clone(), &block_folder, waker).map_err(system)?;
     channel.set_nonblocking(true).map_err(StartError::Channel)?;
     let host = HostLink::new(channel);
     host.register(poll.registry(), HOST).map_err(system)?;
@@ -144,7 +143,7 @@ pub(super) fn start<'m>(
         stillborn: VecDeque::with_capacity(BATCH_RECORDS),
     };
     control.find_blocks().map_err(StartError::Blocks)?;
-    control.take_over(&survey.adopted);
+    control.take_over(&survey);
     let fifos = settings.run.join("fifo");
     control.clear_fifos(&settings.run).map_err(|error| StartError::Path(fifos, error))?;
     control.handle(Input::Start);
@@ -159,12 +158,33 @@ struct Adopted {
     started_ms: i64,
 }
 
+/// A unikernel that ran before and has ended while nobody watched, and how, if it did so by itself. One that was ended from
+/// outside is not done: it comes up again, as after a reboot.
+#[derive(Clone, Copy)]
+struct Ended {
+    unit: Unit,
+    status: Option<Status>,
+}
+
 impl Control<'_> {
     /// Tells the machine what there is.
-    fn take_over(&mut self, adopted: &[Adopted]) {
+    fn take_over(&mut self, survey: &Survey) {
         let (root, tenders) = (self.root.clone(), self.tenders);
         self.handle(Input::Host { root: &root, tenders });
-        for Adopted { unit, account, started_ms } in adopted.iter().copied() {
+        for Ended { unit, status } in survey.ended.iter().copied() {
+            let exit = status.map(exit_of);
+            if let Some((_, unikernel)) = self.machine.find_unit(unit) {
+                match exit {
+                    Some(exit) => log!("{} ended while vmmd was away: {exit}", unikernel.name()),
+                    None => log!("{} was ended while vmmd was away: it is brought up again", unikernel.name()),
+                }
+            }
+            if let Some(exit) = exit {
+                self.handle(Input::Ended { unit, exit });
+            }
+            self.forget(unit);
+        }
+        for Adopted { unit, account, started_ms } in survey.adopted.iter().copied() {
             match self.machine.find_unit(unit) {
                 Some((_, unikernel)) => log!("{} still runs", unikernel.name()),
                 None => log!("unit {} runs and nothing says that it should: ending it", unit.0),
@@ -213,6 +233,7 @@ struct Survey {
     root: Policy,
     tenders: Tenders,
     adopted: Vec<Adopted>,
+    ended: Vec<Ended>,
 }
 
 impl Survey {
@@ -220,7 +241,7 @@ impl Survey {
         let (mut buffer, mut fds) = (vec![0; CHANNEL_BYTES_MAX], ReceivedFds::default());
         let packet = Request::Survey.encode(&mut buffer).map_err(StartError::Message)?;
         channel.send(packet, &[]).map_err(StartError::Channel)?;
-        let mut adopted = Vec::new();
+        let (mut adopted, mut ended) = (Vec::new(), Vec::new());
         loop {
             let packet = match channel.receive(&mut buffer, &mut fds) {
                 Ok(Some(packet)) => packet,
@@ -232,19 +253,28 @@ impl Survey {
                 Answer::Adopted { unit, account, started_ms, .. } => {
                     adopted.push(Adopted { unit, account, started_ms })
                 }
-                Answer::Host(host) => return Ok(Self::of(&host, adopted)),
+                Answer::Ended { unit, record } => ended.push(Ended { unit, status: record.end() }),
+                Answer::Host(host) => return Ok(Self::of(&host, adopted, ended)),
                 Answer::SurveyFailed(error) => return Err(StartError::Survey(error)),
                 answer => log!("the host half answered what was not asked: {answer:?}"),
             }
         }
     }
 
-    fn of(host: &Host<'_>, adopted: Vec<Adopted>) -> Self {
+    fn of(host: &Host<'_>, adopted: Vec<Adopted>, ended: Vec<Ended>) -> Self {
         let abilities = host.abilities;
         for (has, what) in [
             (abilities.tender, "the tender program was not found: nothing can be launched"),
             (abilities.kvm, "/dev/kvm cannot be opened: hvt images cannot run, spt images can"),
             (abilities.taps, "taps cannot be made: unikernels with networks cannot run"),
+            (
+                abilities.memory_cgroup,
+                "no cgroup bounds the memory of tenders: a limit of their address space does, which is wider",
+            ),
+            (
+                abilities.pids_cgroup || abilities.accounts,
+                "nothing bounds the processes of a tender but its filter of system calls",
+            ),
             (
                 abilities.accounts,
                 "no privilege to change users, or those from --tender-uid-base on are not mapped here: \
@@ -267,7 +297,7 @@ impl Survey {
             bridges: collect_bridges(host.bridges.iter()),
         };
         let tenders = Tenders { hvt: abilities.kvm && abilities.tender, spt: abilities.tender };
-        Self { root, tenders, adopted }
+        Self { root, tenders, adopted, ended }
     }
 }
 

@@ -5,13 +5,15 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`records`] | a file for each running unit, by which a successor finds it |
+//! | [`outbox`] | answers that the control half has not taken yet |
+//! | [`records`] | two files for each unit, by which a successor finds it, or how it ended |
 //! | [`mod@serve`] | the loop that waits for requests, exits and signals |
 //! | `fuzzing` | the door that a fuzzer comes in by; in no default build |
 
 #[cfg(any(test, feature = "fake-shim"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod outbox;
 mod records;
 mod serve;
 #[cfg(test)]
@@ -25,15 +27,16 @@ use std::path::Path;
 
 use fulmar_core::halves::{
     Answer, Attempt, Host, LaunchError, LaunchPlan, MessageError, OsError, Request, Signal, SignalOutcome,
-    TAPS_BYTES_MAX, Tender, Texts, TextsWriter, Unit,
+    StatusRecord, TAPS_BYTES_MAX, Tender, Texts, TextsWriter, Unit,
 };
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, INTERFACE_BYTES_MAX, UNITS_MAX};
 use fulmar_core::policy::Bridge;
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_host::log;
-use fulmar_host::shim::{Capacity, Process, Shim, Start, Tap};
+use fulmar_host::shim::{Capacity, Found, Process, Shim, Start, Tap};
 
-use self::records::{Record, Records};
+use self::outbox::Outbox;
+use self::records::{Record, Records, STATUS_BYTES_MAX};
 pub use self::serve::{Ending, Signals, serve};
 
 /// One line in the log, from the host half.
@@ -81,13 +84,21 @@ impl From<OsError> for HostError {
 pub struct HostHalf<S> {
     shim: S,
     channel: Channel,
+    outbox: Outbox,
     records: Records,
     capacity: Capacity,
     /// The units whose end has not been told.
     units: BTreeSet<Unit>,
-    /// Survivors that have not been told of; `None` as soon as they have.
-    survivors: Option<Vec<Record>>,
+    /// What a predecessor launched and has not been told of; `None` as soon as it has.
+    inherited: Option<Inherited>,
     sending: Box<[u8]>,
+}
+
+/// The units of a predecessor.
+#[derive(Debug, Default)]
+struct Inherited {
+    survivors: Vec<Record>,
+    ended: Vec<Unit>,
 }
 
 impl<S: Shim> HostHalf<S> {
@@ -98,22 +109,26 @@ impl<S: Shim> HostHalf<S> {
     pub fn new(mut shim: S, channel: Channel, run: &Path) -> Result<Self, HostError> {
         let records = Records::open(&run.join("units")).map_err(HostError::Records)?;
         let capacity = shim.capacity()?;
-        let mut survivors = Vec::new();
+        channel.set_nonblocking(true).map_err(HostError::Channel)?;
+        let mut inherited = Inherited::default();
         for record in records.read().map_err(HostError::Records)? {
-            if shim.adopt(record.unit, record.process)? {
-                survivors.push(record);
-            } else {
-                records.remove(record.unit);
+            match shim.adopt(record.unit, record.process)? {
+                Found::Running => inherited.survivors.push(record),
+                Found::Gone(status) => {
+                    records.note(record.unit, status);
+                    inherited.ended.push(record.unit);
+                }
             }
         }
         match shim.sweep() {
             Ok(0) => {}
-            Ok(count) => say(format_args!("removed {count} taps that a predecessor left")),
-            Err(error) => say(format_args!("taps that a predecessor left may remain: {error}")),
+            Ok(count) => say(format_args!("removed {count} taps and cgroups that a predecessor left")),
+            Err(error) => say(format_args!("taps and cgroups that a predecessor left may remain: {error}")),
         }
-        let units = survivors.iter().map(|record| record.unit).collect();
+        let units = inherited.survivors.iter().map(|record| record.unit).collect();
         let sending = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
-        Ok(Self { shim, channel, records, capacity, units, survivors: Some(survivors), sending })
+        let inherited = Some(inherited);
+        Ok(Self { shim, channel, outbox: Outbox::default(), records, capacity, units, inherited, sending })
     }
 
     /// Receives one request and answers it; false when the control half is gone.
@@ -127,16 +142,25 @@ impl<S: Shim> HostHalf<S> {
             Request::Bridges => self.answer_bridges()?,
             Request::Launch(plan) => self.answer_launch(&plan, &mut fds)?,
             Request::Signal { unit, signal } => self.answer_signal(unit, signal)?,
+            // A unit that runs is not forgotten, whatever the control half says.
+            Request::Forget { unit } if !self.units.contains(&unit) => self.records.remove(unit),
+            Request::Forget { .. } => {}
         }
         Ok(true)
     }
 
     fn answer_survey(&mut self) -> Result<(), HostError> {
-        for survivor in self.survivors.take().unwrap_or_default() {
+        let Inherited { survivors, ended } = self.inherited.take().unwrap_or_default();
+        for survivor in survivors {
             let Record { unit, process, account, ref taps } = survivor;
             let taps = Texts::new(taps).unwrap_or_default();
             let started_ms = self.records.written_ms(unit);
             self.send(&Answer::Adopted { unit, pid: process.pid, account, started_ms, taps })?;
+        }
+        for unit in ended {
+            let mut buffer = [0; STATUS_BYTES_MAX];
+            let record = StatusRecord::new(self.records.read_status(unit, &mut buffer));
+            self.send(&Answer::Ended { unit, record })?;
         }
         let mut names = vec![0; HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1)];
         let Capacity { cpus, memory_mb, abilities } = self.capacity;
@@ -200,14 +224,23 @@ impl<S: Shim> HostHalf<S> {
             writer.push(tap.name.as_bytes()).map_err(|_| LaunchError::TooManyDevices)?;
         }
         let names = writer.finish();
-        let start = Start { plan, console: console.as_fd(), image: image.as_fd(), taps: &taps, blocks: &blocks };
         let Self { shim, records, .. } = self;
+        let failed = |error: io::Error| OsError {
+            attempt: Attempt::RecordProcess,
+            errno: error.raw_os_error().unwrap_or_default(),
+        };
+        let status = records.open_status(plan.unit).map_err(failed)?;
+        let start = Start {
+            plan,
+            console: console.as_fd(),
+            image: image.as_fd(),
+            taps: &taps,
+            blocks: &blocks,
+            status: status.as_fd(),
+        };
         let mut record = |process| {
             let record = Record { unit: plan.unit, process, account: plan.account, taps: names.as_bytes().to_vec() };
-            records.write(&record).map_err(|error| OsError {
-                attempt: Attempt::RecordProcess,
-                errno: error.raw_os_error().unwrap_or_default(),
-            })
+            records.write(&record).map_err(failed)
         };
         match shim.spawn(&start, &mut record) {
             Ok(process) => Ok((process, names)),
@@ -237,12 +270,17 @@ impl<S: Shim> HostHalf<S> {
         self.send(&Answer::Signalled { unit, outcome })
     }
 
-    /// Tells of every unit that has ended.
+    /// Tells of units that have ended, as many as the control half takes now. Their records stay until it says that they may
+    /// go: should it die over what it was told, the next one is told again.
     fn tell_exits(&mut self) -> Result<(), HostError> {
-        while let Some(exit) = self.shim.next_exit() {
-            self.records.remove(exit.unit);
+        while self.outbox.is_empty()
+            && let Some(exit) = self.shim.next_exit()
+        {
             if self.units.remove(&exit.unit) {
-                self.send(&Answer::Exited { unit: exit.unit, status: exit.status })?;
+                self.records.note(exit.unit, exit.status);
+                let mut buffer = [0; STATUS_BYTES_MAX];
+                let record = StatusRecord::new(self.records.read_status(exit.unit, &mut buffer));
+                self.send(&Answer::Exited { unit: exit.unit, status: exit.status, record })?;
             }
         }
         Ok(())
@@ -250,11 +288,7 @@ impl<S: Shim> HostHalf<S> {
 
     fn send(&mut self, answer: &Answer<'_>) -> Result<(), HostError> {
         let packet = answer.encode(&mut self.sending).map_err(HostError::Message)?;
-        match self.channel.send(packet, &[]) {
-            // It is gone; the next receive says so, and there is nobody to tell.
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
-            result => result.map_err(HostError::Channel),
-        }
+        self.outbox.send(&self.channel, packet).map_err(HostError::Channel)
     }
 }
 

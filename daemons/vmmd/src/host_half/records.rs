@@ -1,18 +1,29 @@
-//! A file for each running unit, `units/<unit>` in the run folder: by it a successor of this `vmmd` finds the process again.
-//!
-//! It is written while the process waits to become the tender, so no unikernel runs without one. It says nothing of
+//! Two files for each unit in the folder `units` of the run folder. By `<unit>` a successor of this `vmmd` finds the process
+//! again: it is written while the process waits to become the tender, so no unikernel runs without one. It says nothing of
 //! names or owners: the control half knows what a unit is. One line: process id, its start, the account, the taps.
+//!
+//! Into `<unit>.status` the tender records how its guest fares, for whoever was not there when it ended. The tender has it
+//! open to write and nothing else of this folder. What stands there may be a tenant's: it is handed on, never looked into.
 
-use std::fs;
-use std::io;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use fulmar_core::halves::Unit;
+use fulmar_core::halves::{Status, StatusRecord, Unit};
+use fulmar_core::limits::STATUS_RECORD_BYTES;
 use fulmar_host::shim::Process;
+use nix::fcntl::OFlag;
 
 use super::say;
+
+/// What follows a unit's number in the name of the file for its status.
+const STATUS_SUFFIX: &str = ".status";
+
+/// Bytes of a status file that are read: a record and one more, so that what is too long is seen to be none.
+pub(crate) const STATUS_BYTES_MAX: usize = STATUS_RECORD_BYTES + 1;
 
 /// What is known of a running unit.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,23 +51,73 @@ impl Records {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// All records. What is no record is removed: it was being written when its writer died, and then no tender began.
+    /// All records. One that is not whole is removed: it was being written when its writer died, and then no tender began.
+    /// Files of other names are somebody else's. One that cannot be read may be of a unikernel that runs.
     pub(crate) fn read(&self) -> io::Result<Vec<Record>> {
-        let mut records = Vec::new();
+        let (mut records, mut statuses) = (BTreeMap::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            let text = fs::read_to_string(entry.path());
-            let unit = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Unit);
-            match (unit, text) {
-                (Some(unit), Ok(text)) if let Some(record) = parse(unit, &text) => records.push(record),
-                _ => {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Some(unit) = name.strip_suffix(STATUS_SUFFIX).and_then(unit_of) {
+                statuses.push(unit);
+                continue;
+            }
+            let Some(unit) = unit_of(name) else { continue };
+            match parse(unit, &String::from_utf8_lossy(&fs::read(entry.path())?)) {
+                Some(record) => _ = records.insert(unit, record),
+                None => {
                     say(format_args!("removing {}, which is not the record of a unit", entry.path().display()));
-                    let _ = fs::remove_file(entry.path());
+                    self.remove(unit);
                 }
             }
         }
-        records.sort_by_key(|record| record.unit);
-        Ok(records)
+        for unit in statuses.into_iter().filter(|unit| !records.contains_key(unit)) {
+            self.remove(unit);
+        }
+        Ok(records.into_values().collect())
+    }
+
+    /// An empty file for the status of a unit, to write.
+    pub(crate) fn open_status(&self, unit: Unit) -> io::Result<File> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+        options.open(self.status_path(unit))
+    }
+
+    /// Writes down what the kernel says of the end of a unit and the tender could not: nobody else will know it at the next
+    /// start.
+    pub(crate) fn note(&self, unit: Unit, status: Status) {
+        if status != Status::OutOfMemory {
+            return;
+        }
+        let written = self
+            .open_status(unit)
+            .and_then(|mut file| io::Write::write_all(&mut file, StatusRecord::OUT_OF_MEMORY.as_bytes()));
+        if let Err(error) = written {
+            say(format_args!("could not write {}: {error}", self.status_path(unit).display()));
+        }
+    }
+
+    /// What stands in the status file of a unit, as far as it goes into `buffer`; nothing where there is none.
+    pub(crate) fn read_status<'b>(&self, unit: Unit, buffer: &'b mut [u8; STATUS_BYTES_MAX]) -> &'b [u8] {
+        let read = File::open(self.status_path(unit)).and_then(|mut file| {
+            let mut len = 0;
+            loop {
+                match file.read(&mut buffer[len..])? {
+                    0 => return Ok(len),
+                    read => len += read,
+                }
+            }
+        });
+        match read {
+            Ok(len) => &buffer[..len],
+            Err(error) if error.kind() == io::ErrorKind::NotFound => &[],
+            Err(error) => {
+                say(format_args!("could not read {}: {error}", self.status_path(unit).display()));
+                &[]
+            }
+        }
     }
 
     /// Writes one, for the next start.
@@ -79,19 +140,31 @@ impl Records {
         since.and_then(|since| since.as_millis().try_into().ok()).unwrap_or(0)
     }
 
-    /// Removes one; it may be gone already.
+    /// Removes what there is of a unit; it may be gone already.
     pub(crate) fn remove(&self, unit: Unit) {
-        match fs::remove_file(self.path(unit)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                say(format_args!("could not remove {}: {error}", self.path(unit).display()));
+        for path in [self.path(unit), self.status_path(unit)] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    say(format_args!("could not remove {}: {error}", path.display()));
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
 
     fn path(&self, unit: Unit) -> PathBuf {
         self.folder.join(unit.0.to_string())
     }
+
+    fn status_path(&self, unit: Unit) -> PathBuf {
+        self.folder.join(format!("{}{STATUS_SUFFIX}", unit.0))
+    }
+}
+
+/// The unit whose record has this file name.
+fn unit_of(name: &str) -> Option<Unit> {
+    let number: u64 = name.parse().ok()?;
+    (number.to_string() == name).then_some(Unit(number))
 }
 
 fn parse(unit: Unit, text: &str) -> Option<Record> {
@@ -112,7 +185,7 @@ mod tests {
     use crate::host_half::tests::Folder;
 
     #[test]
-    fn records_are_read_as_they_were_written_and_the_rest_is_removed() {
+    fn records_are_read_as_they_were_written_and_broken_ones_are_removed() {
         let folder = Folder::new();
         let records = Records::open(&folder.0.join("units")).unwrap();
         let process = Process { pid: 12, started: u64::MAX };
@@ -120,14 +193,46 @@ mod tests {
         let two = Record { unit: Unit(2), process, account: 4, taps: Vec::new() };
         records.write(&one).unwrap();
         records.write(&two).unwrap();
-        for (name, text) in [("3", "12 34"), ("4", "12 34 5 vmmtap0"), ("5", ""), ("six", "1 2 3\n"), ("7", "1 -2 3\n")]
-        {
+        let broken: [(&str, &[u8]); 6] = [
+            ("3", b"12 34"),
+            ("4", b"12 34 5 vmmtap0"),
+            ("5", b""),
+            ("6", b"\xff 1 2\n"),
+            ("7", b"1 -2 3\n"),
+            ("8.status", b"exited 0\n"),
+        ];
+        let foreign: [(&str, &[u8]); 4] = [("six", b"1 2 3\n"), ("08", b"1 2 3\n"), ("+9", b""), ("x.status", b"")];
+        for (name, text) in broken.into_iter().chain(foreign) {
             fs::write(folder.0.join("units").join(name), text).unwrap();
         }
+        records.open_status(two.unit).unwrap();
         assert_eq!(records.read().unwrap(), [two.clone(), one.clone()]);
-        assert_eq!(fs::read_dir(folder.0.join("units")).unwrap().count(), 2);
+        let left = 3 + foreign.len();
+        assert_eq!(fs::read_dir(folder.0.join("units")).unwrap().count(), left, "two records and a status");
         records.remove(one.unit);
         records.remove(one.unit);
         assert_eq!(records.read().unwrap(), [two]);
+        // What cannot be read is not taken for what is not there.
+        fs::create_dir(folder.0.join("units/10")).unwrap();
+        assert!(records.read().is_err());
+    }
+
+    #[test]
+    fn a_status_is_read_as_far_as_it_may_go() {
+        let folder = Folder::new();
+        let records = Records::open(&folder.0.join("units")).unwrap();
+        let mut buffer = [0; STATUS_BYTES_MAX];
+        assert_eq!(records.read_status(Unit(1), &mut buffer), b"");
+        for (len, read) in [(0, 0), (3, 3), (64, 64), (65, 65), (1 << 20, 65)] {
+            let mut file = records.open_status(Unit(1)).unwrap();
+            io::Write::write_all(&mut file, &vec![7; len]).unwrap();
+            assert_eq!(records.read_status(Unit(1), &mut buffer), vec![7; read], "and what was there before is gone");
+        }
+        // Nobody is led to another file, not even by who could write here.
+        fs::write(folder.0.join("precious"), "precious").unwrap();
+        records.remove(Unit(1));
+        std::os::unix::fs::symlink("../precious", folder.0.join("units/1.status")).unwrap();
+        assert!(records.open_status(Unit(1)).is_err());
+        assert_eq!(fs::read_to_string(folder.0.join("precious")).unwrap(), "precious");
     }
 }

@@ -70,10 +70,11 @@ pub fn serve<S: Shim>(
     let mut asked = false;
     loop {
         let timeout = if asked { PollTimeout::from(END_MS_MAX) } else { PollTimeout::NONE };
-        // Nobody hears of exits before having heard what runs.
-        let exits = if half.survivors.is_none() { PollFlags::POLLIN } else { PollFlags::empty() };
+        // Nobody hears of exits before having heard what runs, and nobody is told more who does not listen.
+        let waits = !half.outbox.is_empty();
+        let exits = if half.inherited.is_none() && !waits { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut fds = [
-            PollFd::new(half.channel.as_fd(), PollFlags::POLLIN),
+            PollFd::new(half.channel.as_fd(), if waits { PollFlags::POLLOUT } else { PollFlags::POLLIN }),
             PollFd::new(half.shim.exit_fd(), exits),
             PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
         ];
@@ -83,7 +84,7 @@ pub fn serve<S: Shim>(
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(HostError::Wait(error.into())),
         }
-        let [request, exit, signal] = fds.map(|fd| fd.any().unwrap_or(true));
+        let [channel, exit, signal] = fds.map(|fd| fd.any().unwrap_or(true));
         if signal {
             signals.drain();
             if !asked {
@@ -91,10 +92,15 @@ pub fn serve<S: Shim>(
                 ask_control_to_end();
             }
         }
-        if exit && half.survivors.is_none() {
+        if channel && waits {
+            half.outbox.flush(&half.channel).map_err(HostError::Channel)?;
+            // To be read from in the next round, also when it is gone.
+            continue;
+        }
+        if exit && half.inherited.is_none() {
             half.tell_exits()?;
         }
-        if request {
+        if channel {
             match half.serve_request(&mut buffer) {
                 Ok(true) => {}
                 Ok(false) if asked => return Ok(Ending::Asked),

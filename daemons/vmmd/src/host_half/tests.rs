@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fulmar_core::halves::Status;
@@ -105,14 +106,17 @@ fn a_unit_is_launched_and_ended() {
         let mut greeting = String::new();
         console.read_to_string(&mut greeting).unwrap();
         assert!(greeting.contains("greets"), "and nobody else holds the console: {greeting}");
-        assert_eq!(records_in(&folder), 1);
+        assert_eq!(records_in(&folder), 2);
         assert_eq!(control.launch(&plan(7)), Answer::LaunchFailed { unit: Unit(7), error: LaunchError::UnitInUse });
         control.ask(&Request::Signal { unit: Unit(7), signal: Signal::Kill }, &[]);
         assert_eq!(control.hear(), Answer::Signalled { unit: Unit(7), outcome: SignalOutcome::Sent });
-        assert_eq!(control.hear(), Answer::Exited { unit: Unit(7), status: Status::Signal(9) });
-        assert_eq!(records_in(&folder), 0);
+        let record = StatusRecord::default();
+        assert_eq!(control.hear(), Answer::Exited { unit: Unit(7), status: Status::Signal(9), record });
+        assert_eq!(records_in(&folder), 2, "until what follows is durable");
+        control.ask(&Request::Forget { unit: Unit(7) }, &[]);
         control.ask(&Request::Signal { unit: Unit(7), signal: Signal::Kill }, &[]);
         assert_eq!(control.hear(), Answer::Signalled { unit: Unit(7), outcome: SignalOutcome::Gone });
+        assert_eq!(records_in(&folder), 0);
     });
     assert!(matches!(ending, Ok(Ending::ControlGone)));
 }
@@ -171,7 +175,7 @@ fn every_call_of_a_launch_may_fail() {
 }
 
 #[test]
-fn survivors_are_told_first_and_the_dead_are_forgotten() {
+fn survivors_and_the_dead_are_told_first() {
     let folder = Folder::new();
     let mut shim = FakeShim::new().unwrap();
     let records = Records::open(&folder.0.join("units")).unwrap();
@@ -181,21 +185,32 @@ fn survivors_are_told_first_and_the_dead_are_forgotten() {
             _ => shim.survivor(Unit(unit)),
         };
         records.write(&Record { unit: Unit(unit), process, account: 40, taps: b"vmmtap2\0".to_vec() }).unwrap();
+        records.open_status(Unit(unit)).unwrap().write_all(b"exited 7").unwrap();
     }
+    let record = StatusRecord::new(b"exited 7");
+    let dead = Answer::Ended { unit: Unit(8), record };
+    // Whoever was told and does not live to say that it may be forgotten is told again.
+    against(FakeShim::new().unwrap(), &folder, |control| control.ask(&Request::Survey, &[])).unwrap();
     against(shim, &folder, |control| {
-        assert_eq!(records_in(&folder), 2);
+        assert_eq!(records_in(&folder), 6);
         control.ask(&Request::Survey, &[]);
         for expected in [Unit(3), Unit(5)] {
             let Answer::Adopted { unit, account: 40, taps, .. } = control.hear() else { panic!("not adopted") };
             assert_eq!((unit, taps), (expected, Texts::new(b"vmmtap2\0").unwrap()));
         }
+        assert_eq!(control.hear(), dead);
         assert!(matches!(control.hear(), Answer::Host(_)));
         control.ask(&Request::Signal { unit: Unit(3), signal: Signal::Terminate }, &[]);
         assert_eq!(control.hear(), Answer::Signalled { unit: Unit(3), outcome: SignalOutcome::Sent });
-        assert_eq!(control.hear(), Answer::Exited { unit: Unit(3), status: Status::Signal(15) });
+        assert_eq!(control.hear(), Answer::Exited { unit: Unit(3), status: Status::Signal(15), record });
+        // The one that runs on is not forgotten, whatever is said.
+        for unit in [3, 5, 8] {
+            control.ask(&Request::Forget { unit: Unit(unit) }, &[]);
+        }
     })
     .unwrap();
-    assert_eq!(records_in(&folder), 1, "the other one runs on");
+    assert_eq!(records_in(&folder), 2);
+    assert_eq!(records.read().unwrap()[0].unit, Unit(5));
 }
 
 #[test]
@@ -239,5 +254,36 @@ fn thousands_of_units_run_at_once() {
         );
     })
     .unwrap();
-    assert_eq!(records_in(&folder), UNITS_MAX);
+    assert_eq!(records_in(&folder), 2 * UNITS_MAX);
+}
+
+#[test]
+fn a_control_half_that_does_not_read_stops_nothing() {
+    let folder = Folder::new();
+    let (mine, theirs) = Channel::pair().unwrap();
+    let mut half = HostHalf::new(FakeShim::new().unwrap(), mine, &folder.0).unwrap();
+    let (mut signals, mut sender) = Signals::pretended();
+    theirs.set_nonblocking(true).unwrap();
+    let control = Mutex::new(Some(theirs));
+    let mut asked = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Questions without end, and no ear: until the host half takes no more of them.
+            let mut packet = vec![0; CHANNEL_BYTES_MAX];
+            let packet = Request::Bridges.encode(&mut packet).unwrap();
+            let mut refused = 0;
+            while refused < 1000 {
+                let sent = control.lock().unwrap().as_ref().unwrap().send(packet, &[]);
+                refused = if sent.is_ok() { 0 } else { refused + 1 };
+                std::thread::yield_now();
+            }
+            sender.write_all(&[1]).unwrap();
+        });
+        let ending = serve(&mut half, &mut signals, &mut || {
+            asked += 1;
+            control.lock().unwrap().take();
+        });
+        assert!(matches!(ending, Ok(Ending::Asked)), "{ending:?}");
+    });
+    assert_eq!(asked, 1);
 }

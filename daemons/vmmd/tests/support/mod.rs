@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use fulmar_core::halves::{Abilities, Answer, Host, Request, Status, TextsWriter, Unit};
+use fulmar_core::halves::{Abilities, Answer, Host, Request, Status, StatusRecord, TextsWriter, Unit};
 use fulmar_core::limits::CHANNEL_BYTES_MAX;
 use fulmar_core::machine::Product;
 use fulmar_core::name::Name;
@@ -71,6 +71,8 @@ pub struct Pretended {
     pub silent: bool,
     /// Exits that the host half is to report.
     pub exits: Vec<(u64, Status)>,
+    /// What stands in the status files of units that have ended, until they are forgotten.
+    pub ended: BTreeMap<u64, String>,
 }
 
 pub type World = Arc<Mutex<Pretended>>;
@@ -98,7 +100,8 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
             pretended.running.remove(&unit);
             pretended.blocks.remove(&unit);
             drop(pretended);
-            say(Answer::Exited { unit: Unit(unit), status });
+            let record = world.lock().unwrap().ended.get(&unit).cloned().unwrap_or_default();
+            say(Answer::Exited { unit: Unit(unit), status, record: StatusRecord::new(record.as_bytes()) });
         }
         let request = match channel.receive(&mut buffer, &mut fds) {
             Ok(Some(packet)) => Request::decode(packet).unwrap(),
@@ -113,6 +116,10 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                 for (unit, account) in world.lock().unwrap().running.clone() {
                     say(Answer::Adopted { unit: Unit(unit), pid: 1, account, started_ms: 0, taps: none() });
                 }
+                for (unit, record) in world.lock().unwrap().ended.clone() {
+                    let record = StatusRecord::new(record.as_bytes());
+                    say(Answer::Ended { unit: Unit(unit), record });
+                }
                 let mut bridges = [0; 32];
                 let mut bridges = TextsWriter::new(&mut bridges);
                 bridges.push(b"service").unwrap();
@@ -120,7 +127,14 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                     cpus: CpuSet::first(4),
                     memory_mb: 1 << 20,
                     bridges: bridges.finish(),
-                    abilities: Abilities { accounts: true, taps: true, kvm: true, tender: true },
+                    abilities: Abilities {
+                        accounts: true,
+                        taps: true,
+                        kvm: true,
+                        tender: true,
+                        memory_cgroup: false,
+                        pids_cgroup: false,
+                    },
                 }));
             }
             Request::Bridges => {
@@ -128,6 +142,9 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                 let mut bridges = TextsWriter::new(&mut bridges);
                 bridges.push(b"service").unwrap();
                 say(Answer::Bridges(bridges.finish()));
+            }
+            Request::Forget { unit } => {
+                world.lock().unwrap().ended.remove(&unit.0);
             }
             Request::Launch(plan) => {
                 plan.check().unwrap();
@@ -137,6 +154,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                 world.blocks.insert(plan.unit.0, blocks);
                 world.launches += 1;
                 world.running.insert(plan.unit.0, plan.account);
+                world.ended.remove(&plan.unit.0);
                 if !world.silent {
                     say(Answer::Launched { unit: plan.unit, pid: 1, taps: none() });
                 }
@@ -148,7 +166,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                 pretended.blocks.remove(&unit.0);
                 drop(pretended);
                 if was_there {
-                    say(Answer::Exited { unit, status: Status::Signal(15) });
+                    say(Answer::Exited { unit, status: Status::Signal(15), record: StatusRecord::default() });
                 }
             }
         }
