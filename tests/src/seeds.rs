@@ -6,8 +6,8 @@ use std::{fs, io};
 
 use der::Encode;
 use fulmar_core::halves::{
-    Abilities, Answer, Attempt, Host, LaunchError, LaunchPlan, OsError, Request, Signal, SignalOutcome, Status, Tender,
-    Texts, Unit,
+    Abilities, Answer, Attempt, Host, LaunchError, LaunchPlan, OsError, Request, Signal, SignalOutcome, Status,
+    StatusRecord, Tender, Texts, Unit,
 };
 use fulmar_core::journal::{Header, RECORD_BYTES_MAX, Record, Stamp, encode, encode_header};
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, CONSOLE_LINE_BYTES_MAX};
@@ -316,10 +316,12 @@ fn halves() -> Vec<Seed> {
         Request::Launch(plan(7, b"service\0br0\0", 1)),
         Request::Signal { unit, signal: Signal::Terminate },
         Request::Signal { unit: Unit(u64::MAX), signal: Signal::Kill },
+        Request::Forget { unit },
     ];
     let taps = Texts::new(b"vmmtap0\0vmmtap1\0").unwrap_or_default();
     let error = OsError { attempt: Attempt::CreateTap, errno: 13 };
-    let abilities = Abilities { accounts: true, taps: false, kvm: true, tender: true };
+    let abilities =
+        Abilities { accounts: true, taps: false, kvm: true, tender: true, memory_cgroup: true, pids_cgroup: false };
     let failed = |error| Answer::LaunchFailed { unit, error };
     let mut answers = vec![
         Answer::Adopted { unit, pid: 77, account: 9, started_ms: 1_700_000_000_000, taps },
@@ -331,8 +333,9 @@ fn halves() -> Vec<Seed> {
         failed(LaunchError::Os(error)),
         Answer::Signalled { unit, outcome: SignalOutcome::Sent },
         Answer::Signalled { unit, outcome: SignalOutcome::Failed(error) },
-        Answer::Exited { unit, status: Status::Code(64) },
-        Answer::Exited { unit, status: Status::Signal(9) },
+        Answer::Exited { unit, status: Status::Code(64), record: StatusRecord::new(b"exited 64") },
+        Answer::Exited { unit, status: Status::Signal(9), record: StatusRecord::default() },
+        Answer::Ended { unit, record: StatusRecord::OUT_OF_MEMORY },
     ];
     answers.extend(Bridge::new(b"service").map(|bridge| failed(LaunchError::NoSuchBridge(bridge))));
     let answers = answers
@@ -353,12 +356,20 @@ pub fn host_half() -> Vec<Seed> {
     let survey = send(&Request::Survey, 0);
     let launch = |unit, networks, blocks: u8| send(&Request::Launch(plan(unit, networks, blocks)), 2 + blocks);
     let signal = |unit, signal| send(&Request::Signal { unit: Unit(unit), signal }, 0);
-    let (end, successor) = (|number| vec![1, number], vec![3]);
+    // The third is killed for want of memory, all others exit with 1 and have recorded that.
+    let end = |number| {
+        [&[1, number, if number == 2 { 8 } else { 1 }, 64][..], format!("{:63}\n", "exited 1").as_bytes()].concat()
+    };
+    let forget = |unit| send(&Request::Forget { unit: Unit(unit) }, 0);
+    let successor = vec![3];
     let life = [&survey[..], &launch(7, b"service\0br0\0", 0), &signal(7, Signal::Terminate)].concat();
-    let twice = [&survey[..], &launch(7, b"", 1), &launch(7, b"", 1), &launch(8, b"", 0), &end(1)].concat();
+    let twice =
+        [&survey[..], &launch(7, b"", 1), &launch(7, b"", 1), &launch(8, b"", 0), &end(1), &forget(7), &forget(8)]
+            .concat();
     let unsurveyed = [&launch(1, b"", 0)[..], &end(0), &launch(1, b"", 0), &survey].concat();
+    let launches = [launch(1, b"br0\0", 2), launch(2, b"", 0), launch(3, b"", 0)].concat();
     let succeeded =
-        [&life[..], &launch(1, b"br0\0", 2), &launch(2, b"", 0), &successor, &end(0), &survey, &end(0)].concat();
+        [&life[..], &launches, &end(2), &successor, &end(0), &survey, &end(0), &forget(3), &forget(2)].concat();
     let wrong = [
         survey.clone(),
         launch(1, b"nowhere\0", 0),

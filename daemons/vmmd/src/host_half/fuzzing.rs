@@ -20,7 +20,7 @@ use super::*;
 
 /// What begins a step; any other byte is [`SEND`] too.
 pub const SEND: u8 = 0;
-/// The unit with this number among those that run ends by itself.
+/// The unit with this number among those that run ends, and has recorded something.
 pub const END: u8 = 1;
 /// The host refuses the call after the next so many.
 pub const REFUSE: u8 = 2;
@@ -28,7 +28,8 @@ pub const REFUSE: u8 = 2;
 pub const SUCCEED: u8 = 3;
 
 /// A script of steps. Each begins with its kind: [`SEND`] is followed by the number of fds, the packet's length in two bytes
-/// (low one first) and the packet; [`END`] and [`REFUSE`] by a number; [`SUCCEED`] by nothing.
+/// (low one first) and the packet; [`END`] by a number, how it ended, the length of its record and the record; [`REFUSE`] by a
+/// number; [`SUCCEED`] by nothing.
 ///
 /// # Panics
 /// When the host half does not keep its word.
@@ -37,7 +38,12 @@ pub fn requests(mut script: &[u8]) {
     loop {
         let Some(kind) = take(&mut script) else { break };
         match kind {
-            END => scene.end(take(&mut script).unwrap_or(0)),
+            END => {
+                let [number, how, len] = [(); 3].map(|()| take(&mut script).unwrap_or(0));
+                let (record, rest) = script.split_at(script.len().min(len.into()));
+                script = rest;
+                scene.end(number, how, record);
+            }
             REFUSE => scene.refuse(take(&mut script).unwrap_or(0)),
             SUCCEED => match scene.succeed() {
                 Some(next) => scene = next,
@@ -83,8 +89,10 @@ struct Scene {
     running: BTreeSet<Unit>,
     /// Units that have ended without having been told of.
     ended: BTreeSet<Unit>,
-    /// Units that a survey has to tell of.
-    survivors: BTreeSet<Unit>,
+    /// Units that have ended and may still matter: nobody has said that they may be forgotten.
+    kept: BTreeSet<Unit>,
+    /// Units that a survey has to tell of: those that run, or did, and those that have ended.
+    inherited: [BTreeSet<Unit>; 2],
     /// Whether a call to the host has still to fail, or has in this step.
     refusing: bool,
 }
@@ -94,11 +102,11 @@ impl Scene {
     fn new() -> Option<Self> {
         let folder = std::env::temp_dir().join(format!("fulmar-host-half-{}", std::process::id()));
         fs::create_dir_all(&folder).ok()?;
-        Self::with(FakeShim::new().ok()?, Folder(folder), BTreeSet::new(), false)
+        Self::with(FakeShim::new().ok()?, Folder(folder), [BTreeSet::new(), BTreeSet::new()], false)
     }
 
     /// Nothing where the host refuses to be looked at, as a script may want.
-    fn with(shim: FakeShim, folder: Folder, running: BTreeSet<Unit>, refusing: bool) -> Option<Self> {
+    fn with(shim: FakeShim, folder: Folder, inherited: [BTreeSet<Unit>; 2], refusing: bool) -> Option<Self> {
         let (ours, control) = Channel::pair().ok()?;
         control.set_nonblocking(true).ok()?;
         let half = match HostHalf::new(shim, ours, &folder.0) {
@@ -106,17 +114,35 @@ impl Scene {
             Err(HostError::Os(_)) => return None,
             Err(error) => panic!("{error}"),
         };
-        let (survivors, ended) = (running.clone(), BTreeSet::new());
+        let ([running, kept], ended) = (inherited.clone(), BTreeSet::new());
         let buffer = vec![0; CHANNEL_BYTES_MAX];
-        Some(Self { half, control, buffer, folder, running, ended, survivors, refusing })
+        Some(Self { half, control, buffer, folder, running, ended, kept, inherited, refusing })
     }
 
-    fn end(&mut self, number: u8) {
+    fn end(&mut self, number: u8, how: u8, record: &[u8]) {
         let Some(unit) = self.running.iter().nth(usize::from(number)).copied() else { return };
-        self.half.shim.end(unit, Status::Code(number));
+        let status = match how {
+            0..4 => Status::Code(how),
+            4..8 => Status::Signal(how),
+            8 => Status::OutOfMemory,
+            _ => Status::Unknown,
+        };
+        fs::write(self.status_path(unit), record).unwrap();
+        self.half.shim.end(unit, status);
         self.running.remove(&unit);
         self.ended.insert(unit);
         self.tell_exits();
+    }
+
+    fn status_path(&self, unit: Unit) -> PathBuf {
+        self.folder.0.join("units").join(format!("{}.status", unit.0))
+    }
+
+    /// What may be told of the status file of a unit.
+    fn status(&self, unit: Unit) -> Vec<u8> {
+        let mut record = fs::read(self.status_path(unit)).unwrap_or_default();
+        record.truncate(STATUS_BYTES_MAX);
+        record
     }
 
     fn refuse(&mut self, calls: u8) {
@@ -131,9 +157,10 @@ impl Scene {
 
     /// As when `vmmd` starts again: what ended meanwhile is nobody's child.
     fn succeed(self) -> Option<Self> {
-        let Self { half: HostHalf { mut shim, .. }, folder, running, refusing, .. } = self;
+        let Self { half: HostHalf { mut shim, .. }, folder, running, ended, mut kept, refusing, .. } = self;
         while shim.next_exit().is_some() {}
-        Self::with(shim, folder, running, refusing)
+        kept.extend(ended);
+        Self::with(shim, folder, [running, kept], refusing)
     }
 
     /// Sends a packet, lets it be served, and looks at what comes of it. False when the host half ends.
@@ -172,6 +199,8 @@ impl Scene {
                 other => panic!("{other:?}"),
             }),
             Request::Launch(plan) => self.launched(&plan, count),
+            // Nothing is answered; what runs is not forgotten.
+            Request::Forget { unit } => _ = self.kept.remove(&unit),
             Request::Signal { unit, .. } => self.answered(|scene, answer| {
                 let Answer::Signalled { unit: told, outcome } = answer else { panic!("{answer:?}") };
                 assert_eq!(told, unit);
@@ -190,8 +219,15 @@ impl Scene {
     }
 
     fn surveyed(&mut self) {
-        for unit in std::mem::take(&mut self.survivors) {
+        let [running, ended] = std::mem::take(&mut self.inherited);
+        for unit in running {
             self.answered(|_, answer| assert!(matches!(answer, Answer::Adopted { unit: told, .. } if told == unit)));
+        }
+        for unit in ended {
+            self.answered(|scene, answer| {
+                let Answer::Ended { unit: told, record } = answer else { panic!("{answer:?}") };
+                assert_eq!((told, record.as_bytes()), (unit, &scene.status(unit)[..]));
+            });
         }
         self.answered(|scene, answer| match answer {
             Answer::Host(_) => {}
@@ -213,9 +249,14 @@ impl Scene {
                 assert!(may && unit == plan.unit);
                 assert_eq!(taps.iter().count(), plan.networks.iter().count());
                 scene.running.insert(unit);
+                scene.kept.remove(&unit);
             }
             Answer::LaunchFailed { unit, error } => {
                 assert_eq!(unit, plan.unit);
+                // What is left of a launch goes, and with it what was kept of a unit whose number is used twice.
+                if !scene.folder.0.join("units").join(unit.0.to_string()).exists() {
+                    scene.kept.remove(&unit);
+                }
                 assert!(!may || (scene.has_refused() && matches!(error, LaunchError::Os(_))), "{error}");
             }
             other => panic!("{other:?}"),
@@ -224,12 +265,14 @@ impl Scene {
 
     /// Each end is told, once and of nothing else; before a survey of none, as the loop has it.
     fn tell_exits(&mut self) {
-        if self.half.survivors.is_none() {
+        if self.half.inherited.is_none() {
             self.half.tell_exits().unwrap();
             for _ in 0..self.ended.len() {
                 self.answered(|scene, answer| {
-                    let Answer::Exited { unit, .. } = answer else { panic!("{answer:?}") };
-                    assert!(scene.ended.remove(&unit));
+                    let Answer::Exited { unit, status, record } = answer else { panic!("{answer:?}") };
+                    assert!(scene.ended.remove(&unit) && scene.kept.insert(unit));
+                    assert_eq!(record.as_bytes(), scene.status(unit));
+                    assert!(status != Status::OutOfMemory || record == StatusRecord::OUT_OF_MEMORY);
                 });
             }
         }
@@ -256,10 +299,11 @@ impl Scene {
         assert!(self.hear().is_none(), "one request has two answers");
         self.refusing &= !self.half.shim.has_failed();
         assert_eq!(self.half.shim.running(), self.running.len());
-        let recorded = fs::read_dir(self.folder.0.join("units")).unwrap();
-        let recorded: BTreeSet<Unit> =
-            recorded.map(|entry| Unit(entry.unwrap().file_name().to_str().unwrap().parse().unwrap())).collect();
-        assert!(recorded.iter().eq(self.running.union(&self.ended)), "{recorded:?}");
+        let units: BTreeSet<Unit> = [&self.running, &self.ended, &self.kept].into_iter().flatten().copied().collect();
+        let files = units.iter().flat_map(|unit| [format!("{}", unit.0), format!("{}.status", unit.0)]).collect();
+        let found = fs::read_dir(self.folder.0.join("units")).unwrap();
+        let found: BTreeSet<String> = found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(found, files);
     }
 }
 
