@@ -21,7 +21,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         match again {
             Again::Queued => self.queued = self.queued.saturating_add(1),
             Again::Launch(at) | Again::Drop(at) => self.set_alarm(at),
-            Again::Never => {}
+            Again::Never | Again::Undecided => {}
         }
     }
 
