@@ -324,7 +324,7 @@ fn halves() -> Vec<Seed> {
         Abilities { accounts: true, taps: false, kvm: true, tender: true, memory_cgroup: true, pids_cgroup: false };
     let failed = |error| Answer::LaunchFailed { unit, error };
     let mut answers = vec![
-        Answer::Adopted { unit, pid: 77, account: 9, started_ms: 1_700_000_000_000, taps },
+        Answer::Adopted { unit, pid: 77, account: 9, started_ms: 1_700_000_000_000, taps, told: true },
         Answer::Host(Host { cpus: CpuSet::first(128), memory_mb: 1 << 40, bridges: taps, abilities }),
         Answer::Bridges(taps),
         Answer::SurveyFailed(error),
