@@ -414,7 +414,7 @@ fn create_on(bytes: Option<u64>) -> Option<String> {
     machine.handle(now, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true } });
     let (slot, _) = machine.find_block(&name("p:storage")).unwrap();
     machine.handle(now, Input::BlockFile { slot, bytes });
-    machine.handle(now, Input::Survivor { unit: Unit(7), account: 1, started_wall_ms: 1 });
+    machine.handle(now, Input::Survivor { unit: Unit(7), account: 1, started_wall_ms: 1, told: false });
     machine.handle(now, Input::Start);
     let ask = Ask { name: name("p:a"), wish: Wish::Create(ON_DISK) };
     let bytes = ask.encode(1);
