@@ -85,6 +85,8 @@ pub(super) fn compare(door: &dyn Door, file: &BlockFile) -> Result<Content, Fail
         same &= ours == theirs;
         zeros &= theirs.iter().all(|byte| *byte == 0);
         if theirs.is_empty() {
+            // The mark at the end is taken too: when it is here, the daemon has let go of the block device.
+            there.into_inner().finish()?;
             break;
         }
     }
@@ -121,6 +123,14 @@ struct Chunks {
 }
 
 impl Chunks {
+    /// Nothing but the mark may be left.
+    fn finish(mut self) -> Result<(), Failure> {
+        while self.taken == self.chunk.len() && !self.ended {
+            self.next()?;
+        }
+        if self.ended { Ok(()) } else { Err(Failure::Unexpected { daemon: Daemon::Vmmd }) }
+    }
+
     fn next(&mut self) -> Result<(), Failure> {
         let daemon = self.connection.daemon();
         match self.connection.next_payload()? {

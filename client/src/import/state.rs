@@ -114,8 +114,15 @@ fn classify(text: &str, path: PathBuf) -> What {
         Ok(name) if name.as_str() == text => name,
         Ok(_) | Err(_) => return What::Foreign("its name is not that of a block device"),
     };
-    let metadata = match fs::metadata(&path) {
+    // A link is not followed: whoever may write to the folder would choose what is read.
+    let metadata = match fs::symlink_metadata(&path) {
         Ok(metadata) if metadata.is_file() => metadata,
+        Ok(metadata) if metadata.is_symlink() => {
+            return What::Unusable(
+                "its file is a link, which is not followed".to_owned(),
+                format!("put the file itself in the place of {}", path.display()),
+            );
+        }
         Ok(_) => return What::Foreign("it is not a file"),
         Err(error) => {
             return What::Unusable(format!("its file cannot be read ({error})"), format!("see to {}", path.display()));

@@ -8,12 +8,16 @@
 //! | [`outbox`] | answers that the control half has not taken yet |
 //! | [`records`] | two files for each unit, by which a successor finds it, or how it ended |
 //! | [`mod@serve`] | the loop that waits for requests, exits and signals |
+//! | `fuzzing` | the door that a fuzzer comes in by; in no default build |
 
+#[cfg(any(test, feature = "fake-shim"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod outbox;
 mod records;
 mod serve;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -28,16 +32,21 @@ use fulmar_core::halves::{
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, INTERFACE_BYTES_MAX, UNITS_MAX};
 use fulmar_core::policy::Bridge;
 use fulmar_host::channel::{Channel, ReceivedFds};
+use fulmar_host::log;
 use fulmar_host::shim::{Capacity, Found, Process, Shim, Start, Tap};
 
 use self::outbox::Outbox;
 use self::records::{Record, Records, STATUS_BYTES_MAX};
-pub(crate) use self::serve::{Ending, Signals, serve};
-use crate::say;
+pub use self::serve::{Ending, Signals, serve};
+
+/// One line in the log, from the host half.
+pub fn say(text: fmt::Arguments<'_>) {
+    log::line("vmmd[host]", text);
+}
 
 /// Why the host half cannot go on. Unikernels are not touched by its end.
 #[derive(Debug)]
-pub(crate) enum HostError {
+pub enum HostError {
     /// The host could not be looked at.
     Os(OsError),
     /// The folder of the records.
@@ -72,7 +81,7 @@ impl From<OsError> for HostError {
 
 /// The host half, ready to serve.
 #[derive(Debug)]
-pub(crate) struct HostHalf<S> {
+pub struct HostHalf<S> {
     shim: S,
     channel: Channel,
     outbox: Outbox,
@@ -98,7 +107,7 @@ impl<S: Shim> HostHalf<S> {
     ///
     /// # Errors
     /// [`HostError::Os`] and [`HostError::Records`].
-    pub(crate) fn new(mut shim: S, channel: Channel, run: &Path) -> Result<Self, HostError> {
+    pub fn new(mut shim: S, channel: Channel, run: &Path) -> Result<Self, HostError> {
         let records = Records::open(&run.join("units")).map_err(HostError::Records)?;
         let capacity = shim.capacity()?;
         channel.set_nonblocking(true).map_err(HostError::Channel)?;

@@ -20,7 +20,7 @@ use fulmar_core::limits::STATUS_RECORD_BYTES;
 use fulmar_host::shim::Process;
 use nix::fcntl::OFlag;
 
-use crate::say;
+use super::say;
 
 /// What follows a unit's number in the name of the file for its status.
 const STATUS_SUFFIX: &str = ".status";
