@@ -23,11 +23,14 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Memory for a step, to be lent to any.
 pub struct Workspace {
     buffer: Box<[u8]>,
+    /// What is read to be put into it.
+    piece: Box<[u8]>,
 }
 
 impl Default for Workspace {
     fn default() -> Self {
-        Self { buffer: vec![0; BUFFER_BYTES].into_boxed_slice() }
+        let buffer = || vec![0; BUFFER_BYTES].into_boxed_slice();
+        Self { buffer: buffer(), piece: buffer() }
     }
 }
 

@@ -25,8 +25,8 @@ pub type Value = Option<String>;
 #[derive(Clone, Debug)]
 struct Fact {
     may_be: BTreeSet<Value>,
-    /// What it has been asked to become, as long as nobody has answered.
-    asked: Option<Value>,
+    /// What it is when it has become what it was asked to, as long as nobody has answered.
+    asked: Option<BTreeSet<Value>>,
     /// Grows with all that could have disturbed it.
     disturbed: u64,
 }
@@ -46,16 +46,25 @@ pub struct Acknowledged {
 impl Acknowledged {
     /// Somebody asks for this. One thing is asked for by one client at a time.
     pub fn ask(&mut self, subject: &Subject, wish: Value) {
+        self.ask_any(subject, |_| BTreeSet::from([wish]));
+    }
+
+    /// Somebody asks for something after which it is what it was.
+    pub fn ask_the_same(&mut self, subject: &Subject) {
+        self.ask_any(subject, BTreeSet::clone);
+    }
+
+    fn ask_any(&mut self, subject: &Subject, wish: impl FnOnce(&BTreeSet<Value>) -> BTreeSet<Value>) {
         let fact = self.fact(subject);
         assert!(fact.asked.is_none(), "{subject:?} is asked for twice");
-        fact.asked = Some(wish);
+        fact.asked = Some(wish(&fact.may_be));
     }
 
     /// It was done.
     pub fn done(&mut self, subject: &Subject) {
         let fact = self.fact(subject);
         let Some(wish) = fact.asked.take() else { panic!("{subject:?} was not asked for") };
-        fact.may_be = BTreeSet::from([wish]);
+        fact.may_be = wish;
     }
 
     /// It was refused.
@@ -67,16 +76,12 @@ impl Acknowledged {
     pub fn unanswered(&mut self, subject: &Subject) {
         let fact = self.fact(subject);
         let Some(wish) = fact.asked.take() else { panic!("{subject:?} was not asked for") };
-        fact.may_be.insert(wish);
+        fact.may_be.extend(wish);
     }
 
-    /// It may end by itself from now on, or have been started again.
-    pub fn disturb(&mut self, subject: &Subject, may_end: bool) {
-        let fact = self.fact(subject);
-        fact.disturbed += 1;
-        if may_end {
-            fact.may_be.insert(None);
-        }
+    /// Its process was ended: it is gone, or started again.
+    pub fn may_end(&mut self, subject: &Subject) {
+        self.fact(subject).may_be.insert(None);
     }
 
     /// Each unikernel that certainly runs and that nobody asks anything of, with a number that stays the same as long as it
@@ -92,11 +97,11 @@ impl Acknowledged {
         self.facts.iter().filter_map(quiet).collect()
     }
 
-    /// What there certainly is.
+    /// What something certainly is.
     #[must_use]
-    pub fn certain(&self) -> BTreeSet<Subject> {
-        let there = self.facts.iter().filter(|(_, fact)| fact.asked.is_none() && !fact.may_be.contains(&None));
-        there.map(|(subject, _)| subject.clone()).collect()
+    pub fn certain(&self, subject: &Subject) -> Option<&str> {
+        let mut may_be = self.facts.get(subject)?.may_be.iter();
+        may_be.next().filter(|_| may_be.next().is_none())?.as_deref()
     }
 
     /// Compares with what was found, and from here on knows that.
@@ -168,10 +173,12 @@ mod tests {
         known.ask(&subject(), Some("one".into()));
         known.refused(&subject());
         assert_ne!(before, known.in_peace());
-        known.disturb(&subject(), false);
-        assert_eq!(known.in_peace().len(), 1);
-        known.disturb(&subject(), true);
-        assert!(known.in_peace().is_empty() && known.certain().is_empty());
+        known.ask_the_same(&subject());
+        assert!(known.in_peace().is_empty());
+        known.unanswered(&subject());
+        assert_eq!((known.in_peace().len(), known.certain(&subject())), (1, Some("one")));
+        known.may_end(&subject());
+        assert_eq!((known.in_peace().len(), known.certain(&subject())), (0, None));
         known.settle(&found(None)).unwrap();
     }
 }

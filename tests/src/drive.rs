@@ -39,11 +39,11 @@ pub struct Log {
 /// One run of usual length with a machine of middle size. For fuzzers: it panics when something is wrong.
 ///
 /// # Panics
-/// When something is wrong.
+/// When something is wrong; what is left of the run after shrinking is told.
 pub fn run(choices: &mut dyn Choose) {
     let mut log = Log::default();
     if let Err(violation) = run_once::<8, 12, 6, 4, 4096>(choices, Plan::USUAL, &mut log) {
-        panic!("{violation}\nafter {:#?}", log.actions);
+        panic!("{violation}\n{}", shrunk::<8, 12, 6, 4, 4096>(log.actions, Plan::USUAL.budget));
     }
 }
 
@@ -281,12 +281,20 @@ pub fn run_seed<const U: usize, const P: usize, const B: usize, const C: usize, 
     let mut log = Log::default();
     let outcome = guarded(|| run_once::<U, P, B, C, A>(&mut Seeded::new(seed), plan, &mut log));
     if let Err(violation) = outcome {
-        let actions = shrink::<U, P, B, C, A>(log.actions, plan.budget);
-        let last = guarded(|| replay::<U, P, B, C, A>(&actions, plan.budget)).err().unwrap_or_default();
-        let lines: Vec<String> = actions.iter().map(|action| format!("    {action:?}")).collect();
-        panic!("SEED={seed}: {violation}\nshrunk to {}:\n{}\n{last}", actions.len(), lines.join("\n"));
+        panic!("SEED={seed}: {violation}\n{}", shrunk::<U, P, B, C, A>(log.actions, plan.budget));
     }
     log.marks
+}
+
+/// What is left of a failing run after shrinking, in words.
+fn shrunk<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    actions: Vec<Action>,
+    budget: Budget,
+) -> String {
+    let actions = shrink::<U, P, B, C, A>(actions, budget);
+    let last = guarded(|| replay::<U, P, B, C, A>(&actions, budget)).err().unwrap_or_default();
+    let lines: Vec<String> = actions.iter().map(|action| format!("    {action:?}")).collect();
+    format!("shrunk to {}:\n{}\n{last}", actions.len(), lines.join("\n"))
 }
 
 fn guarded(run: impl FnOnce() -> Result<(), Violation>) -> Result<(), Violation> {

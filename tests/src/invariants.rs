@@ -134,7 +134,7 @@ fn check_deadline<const U: usize, const P: usize, const B: usize, const C: usize
 ) -> Result<(), Violation> {
     let rests = world.machine.unikernels().filter_map(|(_, unikernel)| match unikernel.again() {
         Again::Launch(at) | Again::Drop(at) => Some(at),
-        Again::Never | Again::Queued => None,
+        Again::Never | Again::Queued | Again::Undecided => None,
     });
     let stops = world.processes.values().filter(|process| !process.killed);
     let stops = stops.filter_map(|process| process.terminated_ms).map(|at| at + STOP_MS_MAX);

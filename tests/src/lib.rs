@@ -10,6 +10,7 @@
 //! | [`oracle`] | what the machine must answer, worked out the slow way |
 //! | [`drive`] | runs of the world: by seed, shrunk when they fail |
 //! | [`checks`] | what holds for any bytes given to a decoder: shared with the fuzzers |
+//! | [`seeds`] | where the fuzzers begin |
 //! | [`generate`], [`render`] | messages at random, and messages as the recorded vectors write them |
 //! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
@@ -34,6 +35,7 @@ pub mod namespace;
 pub mod oracle;
 pub mod raw;
 pub mod render;
+pub mod seeds;
 pub mod siege;
 pub mod skips;
 pub mod system;

@@ -120,30 +120,58 @@ impl Mixture {
     fn ask_one(&self, client: Raw, domain: &str, choices: &mut dyn Choose) {
         let unikernel = format!("{domain}{}", choices.pick(&UNIKERNELS));
         let block = format!("{domain}{}", choices.pick(&BLOCKS));
-        match choices.below(16) {
-            0..6 => self.create(client, &unikernel, choices),
-            6..9 => {
-                let command = Command::Unikernel(UnikernelCommand::Destroy);
-                self.change(client, Subject::Unikernel(unikernel), None, command);
+        match choices.below(20) {
+            0..5 => self.create(client, &unikernel, choices, false),
+            5..8 => self.create(client, &unikernel, choices, true),
+            8 | 9 => {
+                let command = Command::Unikernel(UnikernelCommand::Restart(None));
+                let subject = Subject::Unikernel(unikernel);
+                self.known().ask_the_same(&subject);
+                self.answered(client, &subject, command);
             }
-            9 => self.send_broken(client, &unikernel),
-            10 | 11 => {
+            10 => self.restart_with(client, &unikernel, choices),
+            11..14 => {
+                let command = Command::Unikernel(UnikernelCommand::Destroy);
+                self.change(client, &Subject::Unikernel(unikernel), None, command);
+            }
+            14 => self.send_broken(client, &unikernel, choices),
+            15 | 16 => {
                 let size = 1 + i64::from(choices.below(3));
                 let command = Command::Block(BlockCommand::Add { size });
-                self.change(client, Subject::Block(block), Some(format!("{size} MB")), command);
+                self.change(client, &Subject::Block(block), Some(format!("{size} MB")), command);
             }
-            12 => self.change(client, Subject::Block(block), None, Command::Block(BlockCommand::Remove)),
-            13 | 14 => self.add_policy(client, domain, choices),
+            17 => self.change(client, &Subject::Block(block), None, Command::Block(BlockCommand::Remove)),
+            18 => self.add_policy(client, domain, choices),
             _ => {
                 let command = Command::Policy(PolicyCommand::Remove);
-                self.change(client, Subject::Policy(domain.to_owned()), None, command);
+                self.change(client, &Subject::Policy(domain.to_owned()), None, command);
             }
         }
     }
 
-    fn create(&self, client: Raw, name: &str, choices: &mut dyn Choose) {
+    fn create(&self, client: Raw, name: &str, choices: &mut dyn Choose, by_force: bool) {
         let guest = choices.pick(&[0, 0, 1, 2]);
         let guest = &self.guests[if guest == 2 && !self.has_bridge { 0 } else { guest }];
+        self.with_arguments(guest.name, choices, |arguments, value| {
+            let image = Image::Inline(&guest.bytes);
+            let config = Config { kind: Kind::Solo5, compressed: false, image, arguments };
+            self.change(client, &Subject::Unikernel(name.to_owned()), Some(value), create(config, by_force));
+        });
+    }
+
+    /// Its image stays, and has to be known: only then do its devices fit.
+    fn restart_with(&self, client: Raw, name: &str, choices: &mut dyn Choose) {
+        let subject = Subject::Unikernel(name.to_owned());
+        let Some(value) = self.known().certain(&subject).map(str::to_owned) else { return };
+        let guest = value.split(' ').next().unwrap_or_default();
+        self.with_arguments(guest, choices, |arguments, value| {
+            let command = Command::Unikernel(UnikernelCommand::Restart(Some(arguments)));
+            self.change(client, &subject, Some(value), command);
+        });
+    }
+
+    /// Arguments for this guest, and what a unikernel is that has them.
+    fn with_arguments(&self, guest: &str, choices: &mut dyn Choose, run: impl FnOnce(Arguments<'_>, String)) {
         let memory = choices.pick(&[16, 24]);
         let restarts = choices.once_in(2);
         let argument = format!("--number={}", choices.below(1 << 30));
@@ -151,33 +179,31 @@ impl Mixture {
         let blocks = [BlockDevice { name: "storage", host_device: Some(block), sector_size: None }];
         let bridges = [Bridge { name: "service", bridge: Some("br0"), mac: None }];
         let argv = [Text::from(argument.as_str())];
+        let block = Some(block).filter(|_| guest == "counting");
+        let value = unikernel(guest, memory, restarts, &argument, block);
         let arguments = Arguments {
             fail_behaviour: if restarts { FailBehaviour::Restart(List::EMPTY) } else { FailBehaviour::Quit },
             startup: None,
             add_name: true,
             cpuids: List::Items(&[0]),
             memory,
-            block_devices: if guest.name == "counting" { List::Items(&blocks) } else { List::EMPTY },
-            bridges: if guest.name == "network" { List::Items(&bridges) } else { List::EMPTY },
+            block_devices: if block.is_some() { List::Items(&blocks) } else { List::EMPTY },
+            bridges: if guest == "network" { List::Items(&bridges) } else { List::EMPTY },
             argv: Some(List::Items(&argv)),
             numcpus: 1,
             linux_boot: None,
         };
-        let block = Some(block).filter(|_| guest.name == "counting");
-        let value = unikernel(guest.name, memory, restarts, &argument, block);
-        let image = Image::Inline(&guest.bytes);
-        let config = Config { kind: Kind::Solo5, compressed: false, image, arguments };
-        let command = Command::Unikernel(UnikernelCommand::Create(config));
-        self.change(client, Subject::Unikernel(name.to_owned()), Some(value), command);
+        run(arguments, value);
     }
 
     /// An image that is none: it arrives, and is refused.
-    fn send_broken(&self, client: Raw, name: &str) {
+    fn send_broken(&self, client: Raw, name: &str, choices: &mut dyn Choose) {
         let bytes = &self.guests[0].bytes;
         let image = bytes.get(..bytes.len() / 2).unwrap();
         let subject = Subject::Unikernel(name.to_owned());
         let value = "what is not an image".to_owned();
-        self.change(client, subject, Some(value), Wish::of(image).command());
+        let Command::Unikernel(UnikernelCommand::Create(config)) = Wish::of(image).command() else { return };
+        self.change(client, &subject, Some(value), create(config, choices.once_in(2)));
     }
 
     fn add_policy(&self, client: Raw, domain: &str, choices: &mut dyn Choose) {
@@ -190,22 +216,26 @@ impl Mixture {
         };
         let value = policy_value(policy.unikernels, policy.memory, policy.block);
         let subject = Subject::Policy(domain.to_owned());
-        self.change(client, subject, Some(value), Command::Policy(PolicyCommand::Add(policy)));
+        self.change(client, &subject, Some(value), Command::Policy(PolicyCommand::Add(policy)));
+    }
+
+    fn change(&self, client: Raw, subject: &Subject, wish: Value, command: Command<'_>) {
+        self.known().ask(subject, wish);
+        self.answered(client, subject, command);
     }
 
     /// Asks, and remembers what was answered.
-    fn change(&self, mut client: Raw, subject: Subject, wish: Value, command: Command<'_>) {
-        let (Subject::Unikernel(name) | Subject::Policy(name) | Subject::Block(name)) = &subject;
-        self.known().ask(&subject, wish);
+    fn answered(&self, mut client: Raw, subject: &Subject, command: Command<'_>) {
+        let (Subject::Unikernel(name) | Subject::Policy(name) | Subject::Block(name)) = subject;
         let answer = client.ask(name, command);
         let mut known = self.known();
         match answer {
             Answer::Done(_) => {
-                known.done(&subject);
+                known.done(subject);
                 self.changes.fetch_add(1, Ordering::Relaxed);
             }
-            Answer::Refused(_) => known.refused(&subject),
-            Answer::Closed => return known.unanswered(&subject),
+            Answer::Refused(_) => known.refused(subject),
+            Answer::Closed => return known.unanswered(subject),
             other => panic!("{subject:?}: {other:?}"),
         }
         self.answers.fetch_add(1, Ordering::Relaxed);
@@ -264,6 +294,10 @@ impl Mixture {
             assert!(matches!(answer, Answer::Done(_)), "{subject:?}: {answer:?}");
         }
     }
+}
+
+fn create(config: Config<'_>, by_force: bool) -> Command<'_> {
+    Command::Unikernel(if by_force { UnikernelCommand::ForceCreate(config) } else { UnikernelCommand::Create(config) })
 }
 
 fn unikernel(guest: &str, memory: i64, restarts: bool, argument: &str, block: Option<&str>) -> String {

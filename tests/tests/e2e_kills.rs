@@ -205,7 +205,7 @@ fn kill_a_tender(siege: &Siege, mixture: &Mixture, choices: &mut Seeded) {
     }
     let (name, (pid, _)) = choose(choices, &in_peace);
     kill_9(*pid);
-    mixture.known().disturb(&Subject::Unikernel(name.clone()), true);
+    mixture.known().may_end(&Subject::Unikernel(name.clone()));
     expect_gone(&[*pid]);
 }
 

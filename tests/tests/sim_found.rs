@@ -84,3 +84,29 @@ fn nothing_is_admitted_against_a_policy_that_can_come_back() {
     }
     assert_eq!(world.processes.len(), 1);
 }
+
+/// What was to follow from its end was decided twice: when it ended, and when the one that was to take its place failed.
+/// The second time it no longer had a label to lose, and went.
+#[test]
+fn what_follows_from_an_end_is_decided_once() {
+    let replace = |fail| {
+        let spec = Spec { fail, memory_mb: 48, ..Spec::PLAIN };
+        Action::Ask(0, Ask { name: name("p:a"), wish: Wish::ForceCreate(spec) })
+    };
+    let word = Crash { dying: 1, word: Some(Exit::Code(64)), ..Crash::PLAIN };
+    let run = [
+        Action::Store(true),
+        replace(Some(&[2])),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Durable),
+        Action::Crash(word),
+        replace(Some(&[])),
+        Action::Append(1, Fate::Durable),
+        Action::Store(true),
+        Action::Store(false),
+        Action::Append(1, Fate::Durable),
+        Action::Crash(Crash { written: 1, ..Crash::PLAIN }),
+    ];
+    replay::<2, 4, 2, 2, 512>(&run, BUDGET).unwrap();
+}

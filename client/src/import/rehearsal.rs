@@ -73,7 +73,7 @@ impl Rehearsal {
         }
         self.handle(Input::Host { root: &present.root, tenders }, None);
         for (unit, account) in (1..).zip(0..u16::try_from(present.unikernels.len()).ok()?) {
-            self.handle(Input::Survivor { unit: Unit(unit), account, started_wall_ms: 0 }, None);
+            self.handle(Input::Survivor { unit: Unit(unit), account, started_wall_ms: 0, told: false }, None);
         }
         self.handle(Input::Start, None);
         Some(())

@@ -85,6 +85,8 @@ pub enum Input<'a> {
         account: u16,
         /// When it started, unix milliseconds.
         started_wall_ms: i64,
+        /// Whether it was told to end, and has not yet.
+        told: bool,
     },
     /// A process of a predecessor has ended while nobody watched, and how is known. Between
     /// [`super::Machine::restore`] and [`Input::Start`].

@@ -173,7 +173,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 self.retry_refused(now);
             }
             Input::BlockFile { slot, bytes } => self.block_file(slot, bytes),
-            Input::Survivor { unit, account, started_wall_ms } => self.survivor(now, unit, account, started_wall_ms),
+            Input::Survivor { unit, account, started_wall_ms, told } => {
+                self.survivor(now, unit, account, started_wall_ms, told);
+            }
             Input::Ended { unit, exit } => self.ended_unwatched(now, unit, exit),
             Input::Start => self.start(now),
             Input::Command { connection, header, command, image } => {

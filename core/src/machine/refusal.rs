@@ -13,8 +13,6 @@ use crate::halves::{LaunchError, Tender};
 pub enum Refusal {
     /// Not a command, or not one for this daemon.
     UnknownCommand,
-    /// A command of the protocol that this version does not carry out.
-    NotOffered,
     /// A path was given where a unikernel is needed.
     Path,
     /// There is one of this name.
@@ -66,7 +64,6 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownCommand => f.write_str("unknown command"),
-            Self::NotOffered => f.write_str("this version of vmmd does not offer this command yet"),
             Self::Path => f.write_str("the name of a unikernel is needed, a path was given (it ends with ':')"),
             Self::Exists => f.write_str("Unikernel with same name is already running"),
             Self::DestroyNotFound => f.write_str("destroy: not found"),

@@ -61,8 +61,10 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             return Err(Refusal::Busy);
         }
         let slot = self.admit(name, wanted, Some(old))?;
-        // If it does not run now, it does not begin to any more: what is queued would only have to be stopped.
-        self.set_again(old, Again::Never);
+        // If it does not run now, it does not begin to any more: what is queued would only have to be stopped. But one that
+        // has ended for good must not run again either.
+        let over = self.unikernels.get(old).is_some_and(|unikernel| matches!(unikernel.again, Again::Drop(_)));
+        self.set_again(old, if over { Again::Undecided } else { Again::Never });
         Ok(slot)
     }
 
@@ -131,8 +133,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     pub(super) fn make_way(&mut self, now: Now, slot: u16) -> bool {
         let successor = self.unikernels.get(slot).and_then(|unikernel| self.find_successor(&unikernel.name));
         let Some((successor, stage)) = successor.map(|(slot, unikernel)| (slot, unikernel.stage)) else { return false };
-        if stage == Stage::Waiting {
-            self.launch_in_place(now, successor);
+        match stage {
+            Stage::Waiting => self.launch_in_place(now, successor),
+            _ => self.set_again(slot, Again::Undecided),
         }
         true
     }
@@ -155,10 +158,13 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     /// A successor has failed and is gone: the one whose place it was to take goes on as it would have.
     pub(super) fn resume(&mut self, now: Now, name: &Name) {
         let Some((slot, unikernel)) = self.find(name) else { return };
-        match (unikernel.life, unikernel.trouble) {
-            (Life::Launching | Life::Alive, _) => {}
-            (Life::None, Trouble::Ended(exit)) => self.ended(now, slot, exit),
-            (Life::None, _) => self.run_again(now, slot),
+        match (unikernel.life, unikernel.again, unikernel.trouble) {
+            (Life::Launching | Life::Alive, ..) => {}
+            (Life::None, Again::Undecided, Trouble::Ended(exit)) => {
+                self.set_again(slot, Again::Never);
+                self.ended(now, slot, exit);
+            }
+            (Life::None, ..) => self.run_again(now, slot),
         }
     }
 }

@@ -80,21 +80,24 @@ impl<F: Folder> Incoming<F> {
         }
     }
 
-    /// Takes all that is in a spool.
+    /// Takes some of what is in a spool, from `offset` on, which is moved.
     ///
     /// # Errors
     /// [`ContentError`]: it is of no more use.
-    pub fn take_spool(&mut self, spool: &Spool<F>, workspace: &mut Workspace) -> Result<(), ContentError> {
-        let mut piece = vec![0; workspace.buffer.len()];
-        let mut offset = 0;
-        loop {
-            let read = spool.read_at(&mut piece, offset)?;
-            if read == 0 {
-                return Ok(());
-            }
-            offset += read as u64;
-            self.put(&piece[..read], workspace)?;
-        }
+    pub fn take_spool(
+        &mut self,
+        spool: &Spool<F>,
+        offset: &mut u64,
+        workspace: &mut Workspace,
+    ) -> Result<Progress, ContentError> {
+        let mut piece = std::mem::take(&mut workspace.piece);
+        let read = spool.read_at(&mut piece, *offset);
+        let taken = read.map_err(ContentError::Spool).and_then(|read| {
+            *offset += read as u64;
+            self.put(&piece[..read], workspace).map(|()| if read == 0 { Progress::Whole } else { Progress::More })
+        });
+        workspace.piece = piece;
+        taken
     }
 
     /// It is whole: puts it, durably, in the place of the old one.

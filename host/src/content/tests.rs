@@ -148,7 +148,9 @@ fn a_spool_is_a_content_too() {
         let mut spool = Spools::new(folder, 1 << 20).create(1 << 20).unwrap();
         spool.append(&bytes).unwrap();
         let mut incoming = Incoming::begin(&blocks, &name(), BYTES as u64, is_compressed).unwrap();
-        incoming.take_spool(&spool, &mut Workspace::default()).unwrap();
+        let (mut offset, mut workspace) = (0, Workspace::default());
+        while incoming.take_spool(&spool, &mut offset, &mut workspace).unwrap() == Progress::More {}
+        assert_eq!(offset, bytes.len() as u64);
         incoming.finish(&blocks).unwrap();
         assert!(content(&blocks) == padded(&sample(9000)));
     }

@@ -405,7 +405,6 @@ fn content_mark(refused: &BlockRefused) -> Option<&'static str> {
 
 fn refusal_mark(refusal: &Refusal) -> &'static str {
     match refusal {
-        Refusal::NotOffered => "refused: not offered",
         Refusal::UnknownCommand => "refused: unknown command",
         Refusal::Path => "refused: path",
         Refusal::Exists => "refused: exists",

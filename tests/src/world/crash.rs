@@ -129,6 +129,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             0 => Vec::new(),
             every => self.processes.keys().copied().step_by(usize::from(every)).collect(),
         };
+        let told = self.processes.iter().filter(|(_, process)| process.terminated_ms.is_some());
+        let told: BTreeSet<u64> = told.map(|(unit, _)| *unit).collect();
         if !crash.late {
             self.processes.retain(|unit, _| !dying.contains(unit));
         }
@@ -142,15 +144,18 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             // Where the loss of the label was lost, it is not known that the process runs without.
             let named = kept.is_some_and(|kept| oracle::unnamed(&kept.arguments) != kept.arguments);
             if let Some(found) = self.processes.get_mut(&unit) {
-                (found.terminated_ms, found.killed, found.named) = (None, false, named);
+                // One that was told to end still is, and has its time for that once more.
+                found.terminated_ms = found.terminated_ms.map(|_| self.now.ms);
+                (found.killed, found.named) = (false, named);
             }
-            let unit = Unit(unit);
-            self.handle(Input::Survivor { unit, account: process.account, started_wall_ms: 0 })?;
+            let (unit, told) = (Unit(unit), process.terminated_ms.is_some());
+            self.handle(Input::Survivor { unit, account: process.account, started_wall_ms: 0, told })?;
         }
         if let Some(exit) = crash.word
             && !crash.late
         {
-            for unit in dying.iter().copied() {
+            // Of those that were told to end nobody asks how they did.
+            for unit in dying.iter().copied().filter(|unit| !told.contains(unit)) {
                 self.note_end(unit, exit);
                 self.handle(Input::Ended { unit: Unit(unit), exit })?;
             }
@@ -160,7 +165,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             self.now.ms += u64::from(crash.away_ms);
             for unit in dying {
                 self.processes.remove(&unit);
-                self.note_end(unit, Exit::Unknown);
+                if !told.contains(&unit) {
+                    self.note_end(unit, Exit::Unknown);
+                }
                 self.handle(Input::Exited { unit: Unit(unit), exit: Exit::Unknown })?;
             }
         }

@@ -10,19 +10,50 @@ use fulmar_host::content::Form;
 use super::clients::Reading;
 use super::replies::Written;
 use super::slots::Stage;
-use super::transfers::{Client, Dumping, NotOpened, Setting, Target, Transfer, Transferred};
+use super::transfers::{Client, Dumping, NotOpened, Setting, Target, Transfer, Transferred, Whole};
 use super::{Control, ImageSpool, log};
 
 /// Bytes of a refusal that we word ourselves.
 const REFUSAL_BYTES_MAX: usize = 512;
 
-/// The piece that a client is to send or to take.
-#[derive(Clone, Copy, Default)]
+/// The piece that a client is to send or to take, and how long it may take for that. Our own time does not count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Turn {
     /// When it began, milliseconds.
     begun_ms: u64,
-    /// Bytes of it that have come.
+    /// Bytes of it that have come or gone.
     bytes: usize,
+    /// When it became a thread's turn.
+    handed_ms: u64,
+}
+
+impl Turn {
+    fn begin(now_ms: u64) -> Self {
+        Self { begun_ms: now_ms, bytes: 0, handed_ms: now_ms }
+    }
+
+    /// So many bytes have come or gone; the next piece may begin.
+    fn progress(&mut self, now_ms: u64, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= CONTENT_PIECE_BYTES {
+            *self = Self::begin(now_ms);
+        }
+    }
+
+    /// It is a thread's turn.
+    fn hand_over(&mut self, now_ms: u64) {
+        self.handed_ms = now_ms;
+    }
+
+    /// It is the client's turn again.
+    fn take_back(&mut self, now_ms: u64) {
+        self.begun_ms += now_ms.saturating_sub(self.handed_ms);
+    }
+
+    /// When the client is given up: it must do something soon, and its piece in time.
+    fn deadline_ms(&self, now_ms: u64) -> u64 {
+        (self.begun_ms + CONTENT_PIECE_MS_MAX).min(now_ms + PROGRESS_MS_MAX)
+    }
 }
 
 impl Control<'_> {
@@ -30,10 +61,7 @@ impl Control<'_> {
     pub(super) fn make_block_of(&mut self, slot: u16, content: Spooled) {
         let Some(target) = self.machine.block(slot).map(|block| target_of(slot, block)) else { return };
         let (spool, compressed) = self.take_spool(content);
-        // The machine was given it in the input that it now answers.
-        if let Some(spool) = spool {
-            self.worker.transfer(Transfer::MakeWhole { target, spool, compressed });
-        }
+        self.worker.transfer(Transfer::Whole(Box::new(Whole::new(target, true, spool, compressed))));
     }
 
     /// Gives a block device another content.
@@ -42,7 +70,7 @@ impl Control<'_> {
         match source {
             Source::Message(content) => {
                 let (spool, compressed) = content.map_or((None, false), |content| self.take_spool(content));
-                self.worker.transfer(Transfer::SetWhole { target, spool, compressed });
+                self.worker.transfer(Transfer::Whole(Box::new(Whole::new(target, false, spool, compressed))));
             }
             Source::Chunks { connection } => {
                 let client = self.client(connection);
@@ -50,8 +78,8 @@ impl Control<'_> {
                 let slot = self.slots.get(connection);
                 slot.stage = Stage::Receiving;
                 slot.setting = Some(Box::new(Setting::new(client, target, slot.compressed)));
-                slot.turn = Turn { begun_ms: now_ms, bytes: 0 };
-                self.slots.set_deadline(connection, now_ms + PROGRESS_MS_MAX);
+                slot.turn = Turn::begin(now_ms);
+                self.expect_progress(connection);
             }
         }
     }
@@ -95,10 +123,7 @@ impl Control<'_> {
             Ok(read) => {
                 setting.filled(read);
                 let full = setting.room().is_empty();
-                slot.turn.bytes += read;
-                if slot.turn.bytes >= CONTENT_PIECE_BYTES {
-                    slot.turn = Turn { begun_ms: now_ms, bytes: 0 };
-                }
+                slot.turn.progress(now_ms, read);
                 self.expect_progress(index);
                 if full {
                     self.hand_over_setting(index);
@@ -116,16 +141,18 @@ impl Control<'_> {
         }
     }
 
-    /// It is the client's turn: it must do something soon, and its piece in time.
+    /// It is the client's turn.
     fn expect_progress(&mut self, index: u16) {
-        let turn_ms = self.slots.get(index).turn.begun_ms + CONTENT_PIECE_MS_MAX;
-        self.slots.set_deadline(index, turn_ms.min(self.now.ms + PROGRESS_MS_MAX));
+        let deadline_ms = self.slots.get(index).turn.deadline_ms(self.now.ms);
+        self.slots.set_deadline(index, deadline_ms);
     }
 
     fn hand_over_setting(&mut self, index: u16) {
+        let now_ms = self.now.ms;
         let slot = self.slots.get(index);
         if let Some(setting) = slot.setting.take() {
             slot.deadline_ms = u64::MAX;
+            slot.turn.hand_over(now_ms);
             self.worker.transfer(Transfer::Take(setting));
         }
     }
@@ -207,10 +234,10 @@ impl Control<'_> {
                 if !self.is_here(client) {
                     return self.worker.transfer(Transfer::Drop(setting, BlockFileError::Cut));
                 }
-                self.slots.get(client.connection).setting = Some(setting);
-                // The time that we took does not count.
                 let now_ms = self.now.ms;
-                self.slots.get(client.connection).turn.begun_ms = now_ms;
+                let slot = self.slots.get(client.connection);
+                slot.setting = Some(setting);
+                slot.turn.take_back(now_ms);
                 self.expect_progress(client.connection);
                 self.slots.wake(client.connection);
             }
@@ -224,7 +251,7 @@ impl Control<'_> {
                 slot.dumping = Some(dumping);
                 slot.stage = Stage::Writing;
                 slot.keep = false;
-                slot.turn = Turn { begun_ms: now_ms, bytes: 0 };
+                slot.turn = Turn::begin(now_ms);
                 self.expect_progress(client.connection);
                 self.slots.wake(client.connection);
             }
@@ -259,4 +286,39 @@ impl Control<'_> {
 
 fn target_of(slot: u16, block: &Block) -> Target {
     Target { slot, name: *block.name(), bytes: block.bytes() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_goes_on_steadily_but_too_slowly_is_given_up() {
+        let mut turn = Turn::begin(1_000);
+        let mut now_ms = 1_000;
+        // One byte just in time, each of which a thread takes five seconds to look at.
+        for _ in 0..100 {
+            let deadline_ms = turn.deadline_ms(now_ms);
+            if now_ms + 9_999 >= deadline_ms {
+                break;
+            }
+            now_ms += 9_999;
+            turn.progress(now_ms, 1);
+            turn.hand_over(now_ms);
+            now_ms += 5_000;
+            turn.take_back(now_ms);
+        }
+        assert!(turn.deadline_ms(now_ms) - now_ms < 9_999);
+        assert!((80_000..110_000).contains(&now_ms), "{now_ms}");
+    }
+
+    #[test]
+    fn who_sends_a_piece_in_time_goes_on_for_ever() {
+        let (mut turn, mut now_ms) = (Turn::begin(0), 0);
+        for _ in 0..10_000 {
+            now_ms += 5_000;
+            assert!(now_ms < turn.deadline_ms(now_ms - 5_000));
+            turn.progress(now_ms, CONTENT_PIECE_BYTES / 8);
+        }
+    }
 }

@@ -77,7 +77,7 @@ impl Control<'_> {
                 let seconds = at.saturating_sub(self.now.ms).div_ceil(1000);
                 log!("{name} does not run, next try in {seconds} s (short runs in a row: {failures}): {trouble}");
             }
-            Again::Never | Again::Queued => log!("{name} does not run: {trouble}"),
+            Again::Never | Again::Queued | Again::Undecided => log!("{name} does not run: {trouble}"),
         }
     }
 

@@ -74,6 +74,25 @@ impl Setting {
     }
 }
 
+/// A block device that is set to, or made with, what came in one message, between two steps.
+pub(super) struct Whole {
+    target: Target,
+    /// Whether there is no such block device yet.
+    makes: bool,
+    /// Nothing where the content is empty.
+    spool: Option<Spool<Images>>,
+    compressed: bool,
+    /// Nothing before the first step.
+    incoming: Option<Incoming<Folder>>,
+    offset: u64,
+}
+
+impl Whole {
+    pub(super) fn new(target: Target, makes: bool, spool: Option<Spool<Images>>, compressed: bool) -> Self {
+        Self { target, makes, spool, compressed, incoming: None, offset: 0 }
+    }
+}
+
 /// A block device that is being dumped, between two steps.
 pub(super) struct Dumping {
     pub(super) client: Client,
@@ -88,10 +107,8 @@ pub(super) enum Transfer {
     Take(Box<Setting>),
     /// Forget it, for this reason.
     Drop(Box<Setting>, BlockFileError),
-    /// Set it to what is in this spool.
-    SetWhole { target: Target, spool: Option<Spool<Images>>, compressed: bool },
-    /// Make it with what is in this spool.
-    MakeWhole { target: Target, spool: Spool<Images>, compressed: bool },
+    /// Take what came in one message.
+    Whole(Box<Whole>),
     /// Open it to be dumped.
     Open { client: Client, target: Target, header: Header, form: Form },
     /// Make more of what is sent.
@@ -175,13 +192,22 @@ impl Mover {
             let done = match inbox.pop() {
                 Transfer::Take(setting) => self.take(setting, &mut workspace),
                 Transfer::Drop(setting, error) => self.end_setting(*setting, Err(error)),
-                Transfer::SetWhole { target, spool, compressed } => {
-                    let set = self.place(&target, spool.as_ref(), compressed, &mut workspace);
-                    Transferred::Set(None, target.slot, set)
-                }
-                Transfer::MakeWhole { target, spool, compressed } => {
-                    Transferred::Made(target.slot, self.place(&target, Some(&spool), compressed, &mut workspace))
-                }
+                Transfer::Whole(mut whole) => match self.take_whole(&mut whole, &mut workspace) {
+                    Ok(Progress::More) => {
+                        // Others have their turn first.
+                        inbox.push(Transfer::Whole(whole));
+                        continue;
+                    }
+                    ended => {
+                        let (target, outcome) = (whole.target, ended.map(|_| ()));
+                        let outcome = outcome.map_err(|error| file_error(&target.name, &error));
+                        if whole.makes {
+                            Transferred::Made(target.slot, outcome)
+                        } else {
+                            Transferred::Set(None, target.slot, outcome)
+                        }
+                    }
+                },
                 Transfer::Open { client, target, header, form } => match self.open(&target, header, form) {
                     Ok(outgoing) => {
                         let mut dumping = Box::new(Dumping { client, slot: target.slot, outgoing });
@@ -222,33 +248,40 @@ impl Mover {
 
     /// The set is over; nothing of it is left aside.
     fn end_setting(&self, setting: Setting, outcome: Result<(), BlockFileError>) -> Transferred {
-        if setting.incoming.is_some()
-            && let Err(error) = self.blocks.drop_aside(&setting.target.name)
-        {
-            log!("{}: {error}, which the next start tries again", setting.target.name);
+        if setting.incoming.is_some() {
+            self.drop_aside(&setting.target.name);
         }
         Transferred::Set(Some(setting.client), setting.target.slot, outcome)
     }
 
-    /// Gives it, as a whole, what is in the spool.
-    fn place(
-        &self,
-        target: &Target,
-        spool: Option<&Spool<Images>>,
-        compressed: bool,
-        workspace: &mut Workspace,
-    ) -> Result<(), BlockFileError> {
-        let placed = Incoming::begin(&self.blocks, &target.name, target.bytes, compressed).and_then(|mut incoming| {
-            if let Some(spool) = spool
-                && let Err(error) = incoming.take_spool(spool, workspace)
-            {
-                // What cannot be removed now is removed at the next start.
-                let _ = self.blocks.drop_aside(&target.name);
-                return Err(error);
+    /// Takes some of what is in its spool. When it has ended, in whatever way, nothing of it is left aside.
+    fn take_whole(&self, whole: &mut Whole, workspace: &mut Workspace) -> Result<Progress, ContentError> {
+        let Target { name, bytes, .. } = whole.target;
+        let mut incoming = match whole.incoming.take() {
+            Some(incoming) => incoming,
+            None => Incoming::begin(&self.blocks, &name, bytes, whole.compressed)?,
+        };
+        let progress = match &whole.spool {
+            Some(spool) => incoming.take_spool(spool, &mut whole.offset, workspace),
+            None => Ok(Progress::Whole),
+        };
+        match progress {
+            Ok(Progress::More) => {
+                whole.incoming = Some(incoming);
+                Ok(Progress::More)
             }
-            incoming.finish(&self.blocks)
-        });
-        placed.map_err(|error| file_error(&target.name, &error))
+            Ok(Progress::Whole) => incoming.finish(&self.blocks).map(|()| Progress::Whole),
+            Err(error) => {
+                self.drop_aside(&name);
+                Err(error)
+            }
+        }
+    }
+
+    fn drop_aside(&self, name: &Name) {
+        if let Err(error) = self.blocks.drop_aside(name) {
+            log!("{name}: {error}, which the next start tries again");
+        }
     }
 
     fn open(&self, target: &Target, header: Header, form: Form) -> Result<Outgoing<Folder>, NotOpened> {
