@@ -72,7 +72,7 @@ impl Verdict {
             (Self::Create { refusal: Some(expected), .. }, Reply::Refused(refusal)) if expected == refusal => true,
             (Self::Create { .. }, Reply::Refused(Refusal::Store(StoreError::DiskFull))) => faulted,
             (Self::Restart, Reply::Done(Done::CreatedUnikernel)) => true,
-            (Self::Restart, Reply::Refused(Refusal::Launch(_))) => faulted,
+            (Self::Restart, Reply::Refused(Refusal::Launch(_) | Refusal::Journal(_))) => faulted,
             (Self::Restart, Reply::Refused(Refusal::Admission(_) | Refusal::Destroyed)) => true,
             (Self::Later(Done::AddedBlock | Done::SetBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => {
                 true
