@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use common::machine::MachineDaemon;
 use common::{FakeDaemon, Folder, Ran, client, image, read_frame};
-use fulmar_client::connection::TIME_OUT;
+use fulmar_client::commands::Context;
+use fulmar_client::connection::{LocalDoor, TIME_OUT};
+use fulmar_client::import::{self, Request};
 use fulmar_tests::albatross::{Policy, Unikernel, state};
 use serde_json::{Value, json};
 
@@ -378,4 +380,24 @@ fn a_daemon_that_goes_away_ends_it_and_says_where() {
     assert_eq!((value["items"].as_array().unwrap().len(), &value["complete"]), (2, &json!(false)));
     assert_eq!(ran.code, 121);
     assert!(ran.errors.starts_with("stopped at policy two: import again, what came over stays\n"), "{}", ran.errors);
+}
+
+#[test]
+fn an_albatross_that_still_runs_is_warned_of() {
+    let daemon = MachineDaemon::new();
+    let file = put(&daemon.folder, &state(6, &[], &[]));
+    let warned = |albatross: &Folder| {
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let door = LocalDoor::new(&daemon.folder.0, TIME_OUT);
+        let mut context = Context { door: &door, json: false, now_unix_ms: 0, out: &mut out, notes: &mut notes };
+        let request = Request { state: file.as_ref(), blocks: None, dry_run: false, albatross_run: &albatross.0 };
+        import::run(&mut context, &request).unwrap();
+        String::from_utf8(notes).unwrap()
+    };
+    let albatross = FakeDaemon::new("vmmd.sock", |mut stream| read_frame(&mut stream));
+    let notes = warned(&albatross.folder);
+    assert!(notes.contains("warning: albatross still runs (") && notes.contains("stop it first"), "{notes}");
+    // Nobody there, and a vmmd there, are no albatross.
+    assert_eq!(warned(&Folder::new()), "");
+    assert_eq!(warned(&daemon.folder), "");
 }

@@ -223,7 +223,8 @@ const _: () = assert!(ARGUMENTS_BYTES_MAX + DEVICES_MAX * (DEVICE_NAME_BYTES_MAX
 const _: () = assert!(ARGV_BYTES_MAX + DEVICES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);
-const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && SLOTS_MAX <= u16::MAX as usize);
+const _: () = assert!(POLICIES_MAX <= u16::MAX as usize);
+const _: () = assert!(SLOTS_MAX <= u16::MAX as usize);
 const _: () = assert!(BLOCKS_MAX <= u16::MAX as usize);
 const _: () = assert!(CHUNK_BYTES + NAME_BYTES_MAX + 64 < CONTENT_PIECE_BYTES);
 const _: () = assert!((TRANSFERS_MAX as usize) < CONNECTIONS_PER_USER_MAX);

@@ -353,7 +353,7 @@ impl Ask {
             Wish::BlockAdd(size) => send(Command::Block(BlockCommand::Add { size })),
             Wish::BlockRemove => send(Command::Block(BlockCommand::Remove)),
             Wish::BlockInfo => send(Command::Block(BlockCommand::Info)),
-            Wish::BlockSet => send(Command::Block(BlockCommand::Set { compressed: sequence % 2 == 0 })),
+            Wish::BlockSet => send(Command::Block(BlockCommand::Set { compressed: sequence.is_multiple_of(2) })),
             Wish::BlockOldSet(octets) => send(Command::Block(BlockCommand::OldSet {
                 compressed: octets.compressed(),
                 data: octets.image().unwrap_or(Image::Inline(&[])),

@@ -11,9 +11,9 @@
 //! The two share the charge of the old one and its block devices: at no time do they take more than the larger of them.
 
 use super::create::Wanted;
-use super::outcome::Trouble;
+use super::outcome::{JournalError, Trouble};
 use super::refusal::Refusal;
-use super::unikernel::{Again, Life, Stage, Stop};
+use super::unikernel::{Again, Life, Stage, Stop, Unikernel};
 use super::{Effect, Machine, Now, Reply, Spooled, Waiting};
 use crate::name::Name;
 use crate::wire::{Arguments, Config, Kind};
@@ -93,6 +93,19 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let Some(unikernel) = self.unikernels.get_mut(slot) else { return };
         if core::mem::replace(&mut unikernel.restarting, false) {
             self.answer_all(Waiting::Unikernel(slot), reply);
+        }
+    }
+
+    /// The record of a desired unikernel was written once more, perhaps because the journal was not sure: a client that waits
+    /// for it to be started anew is not made to wait for an alarm as well.
+    pub(super) fn recorded_again(&mut self, now: Now, slot: u16, outcome: Result<(), JournalError>) {
+        let waits = |it: &&Unikernel| it.stage == Stage::Kept && it.restarting && it.life == Life::None && !it.charged;
+        if self.unikernels.get(slot).filter(waits).is_none() {
+            return;
+        }
+        match outcome {
+            Ok(()) => self.admit_restored(now, slot),
+            Err(error) => self.end_restart(slot, Reply::Refused(Refusal::Journal(error))),
         }
     }
 

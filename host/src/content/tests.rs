@@ -116,7 +116,8 @@ fn what_is_not_right_changes_nothing() {
     let not_zlib = |error: &ContentError| matches!(error, ContentError::Compression);
     let is_cut = |error: &ContentError| matches!(error, ContentError::Cut);
     let negative = [&chunked(&short, 4096)[..4100], &[0x80, 0, 0, 0]].concat();
-    let cases: [(&str, Vec<u8>, bool, &dyn Fn(&ContentError) -> bool); 12] = [
+    type Case<'a> = (&'a str, Vec<u8>, bool, &'a dyn Fn(&ContentError) -> bool);
+    let cases: [Case<'_>; 12] = [
         ("too long", chunked(&long, 4096), false, &too_large),
         ("too long, compressed", chunked(&compressed(&long), 4096), true, &too_large),
         ("announced", vec![0x7f, 0xff, 0xff, 0xff], false, &too_large),

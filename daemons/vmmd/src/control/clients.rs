@@ -317,14 +317,14 @@ impl Control<'_> {
         };
         // Chunks follow at once, whatever is said to it.
         slot.linger = matches!(command, Command::Block(BlockCommand::Set { .. }));
-        slot.compressed = is_compressed(&command);
-        if let Some(octets) = payload.image() {
-            if let Err(error) = spool_inline(octets, &self.spools, &mut slot.spool) {
-                log!("{}: image refused: {error}", header.name);
-                let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
-                let _ = std::fmt::write(&mut words, format_args!("{error}"));
-                return self.refuse(index, &header, &words);
-            }
+        slot.compressed = is_compressed(command);
+        if let Some(octets) = payload.image()
+            && let Err(error) = spool_inline(octets, &self.spools, &mut slot.spool)
+        {
+            log!("{}: image refused: {error}", header.name);
+            let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
+            let _ = std::fmt::write(&mut words, format_args!("{error}"));
+            return self.refuse(index, &header, &words);
         }
         slot.stage = Stage::Waiting;
         slot.deadline_ms = u64::MAX;

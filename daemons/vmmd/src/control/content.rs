@@ -10,7 +10,7 @@ use fulmar_host::content::Form;
 use super::clients::Reading;
 use super::replies::Written;
 use super::slots::Stage;
-use super::transfers::{Client, Dumping, NotOpened, Setting, Target, Transfer, Transferred, Whole};
+use super::transfers::{Client, Dumping, NotOpened, Opening, Setting, Target, Transfer, Transferred, Whole};
 use super::{Control, ImageSpool, log};
 
 /// Bytes of a refusal that we word ourselves.
@@ -184,7 +184,7 @@ impl Control<'_> {
         let (Some(header), Some(block)) = (self.machine.reply_header(index), self.machine.block(slot)) else { return };
         log!("{}: content handed out", block.name());
         let target = target_of(slot, block);
-        self.worker.transfer(Transfer::Open { client, target, header, form });
+        self.worker.transfer(Transfer::Open(Box::new(Opening { client, target, header, form })));
     }
 
     /// Sends what is ready of a content.

@@ -101,6 +101,15 @@ pub(super) struct Dumping {
     pub(super) outgoing: Outgoing<Folder>,
 }
 
+/// A block device that is to be opened to be dumped.
+pub(super) struct Opening {
+    pub(super) client: Client,
+    pub(super) target: Target,
+    /// What each message begins with.
+    pub(super) header: Header,
+    pub(super) form: Form,
+}
+
 /// What the threads are asked for.
 pub(super) enum Transfer {
     /// Take what has come.
@@ -110,7 +119,7 @@ pub(super) enum Transfer {
     /// Take what came in one message.
     Whole(Box<Whole>),
     /// Open it to be dumped.
-    Open { client: Client, target: Target, header: Header, form: Form },
+    Open(Box<Opening>),
     /// Make more of what is sent.
     Step(Box<Dumping>),
     /// End.
@@ -208,13 +217,14 @@ impl Mover {
                         }
                     }
                 },
-                Transfer::Open { client, target, header, form } => match self.open(&target, header, form) {
+                Transfer::Open(opening) => match self.open(&opening) {
                     Ok(outgoing) => {
+                        let Opening { client, target, .. } = *opening;
                         let mut dumping = Box::new(Dumping { client, slot: target.slot, outgoing });
                         dumping.outgoing.step(&mut workspace);
                         Transferred::Ready(dumping)
                     }
-                    Err(error) => Transferred::NotOpened(client, target.slot, error),
+                    Err(error) => Transferred::NotOpened(opening.client, opening.target.slot, error),
                 },
                 Transfer::Step(mut dumping) => {
                     dumping.outgoing.step(&mut workspace);
@@ -284,7 +294,8 @@ impl Mover {
         }
     }
 
-    fn open(&self, target: &Target, header: Header, form: Form) -> Result<Outgoing<Folder>, NotOpened> {
+    fn open(&self, opening: &Opening) -> Result<Outgoing<Folder>, NotOpened> {
+        let Opening { target, header, form, .. } = opening;
         let failed = |error| NotOpened::File(ContentError::File(error));
         let file = self.blocks.open_read_only(&target.name).map_err(failed)?;
         // As for a tender: nobody may write it meanwhile, also a process that nobody recorded and that is on its way out.
@@ -304,7 +315,7 @@ impl Mover {
                 return Err(failed(BlockError { attempt, error }));
             }
         }
-        Outgoing::new(header, file, target.bytes, form, &self.spools).map_err(NotOpened::File)
+        Outgoing::new(*header, file, target.bytes, *form, &self.spools).map_err(NotOpened::File)
     }
 }
 
