@@ -6,6 +6,7 @@
 //! | [`blocks`] | the files of block devices |
 //! | [`channel`] | the socket between the two halves of `vmmd` |
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
+//! | [`files`] | how many may be open |
 //! | [`journal`] | the file of the desired state: append, compact, recover |
 //! | [`log`] | lines for people |
 //! | [`privilege`] | becoming another user for good |
@@ -17,6 +18,7 @@
 pub mod blocks;
 pub mod channel;
 pub mod disk;
+pub mod files;
 pub mod journal;
 pub mod log;
 pub mod privilege;

@@ -7,6 +7,7 @@ pub mod console;
 pub mod create;
 pub mod destroy;
 pub mod get;
+pub mod host;
 pub mod inactive_consoles;
 pub mod info;
 pub mod inspect;
@@ -96,6 +97,8 @@ pub enum Subcommands {
     /// Remove a block device and what is on it
     #[command(alias = "destroy-block")]
     RemoveBlock(remove_block::RemoveBlock),
+    /// Show what this machine has, what of it is used, and what bounds unikernels
+    Host(host::Host),
     /// Show what an image says about itself; needs no daemon
     Inspect(inspect::Inspect),
 }
@@ -120,6 +123,7 @@ impl Subcommands {
             Self::Block(command) => command.run(context),
             Self::AddBlock(command) => command.run(context),
             Self::RemoveBlock(command) => command.run(context),
+            Self::Host(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
         }
     }

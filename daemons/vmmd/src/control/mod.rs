@@ -12,6 +12,7 @@
 //! | `slots` | the memory of connections |
 //! | `blocks` | the files of block devices |
 //! | `host` | the channel to the host half |
+//! | `inventory` | what there is of the host and what of it is used |
 //! | `console` | the link to the console daemon, and fifos |
 //! | `worker` | the threads that wait for the disk and for the compressor |
 
@@ -20,6 +21,7 @@ mod clients;
 mod console;
 mod effects;
 mod host;
+mod inventory;
 mod replies;
 mod slots;
 mod start;
@@ -32,7 +34,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use fulmar_core::halves::{LaunchError, Unit};
+use fulmar_core::halves::{Abilities, LaunchError, Unit};
+use fulmar_core::limits::CONNECTIONS_MAX;
 use fulmar_core::machine::{Change, Now, POLICY_BYTES_MAX, PlanBuffers, Product, Tenders};
 use fulmar_core::policy::Policy;
 use fulmar_host::blocks::Blocks;
@@ -118,6 +121,9 @@ pub struct Control<'m> {
     /// The root policy, with the bridges that were there when last asked.
     root: Policy,
     tenders: Tenders,
+    abilities: Abilities,
+    /// Connections, with their serials, that have asked about the host.
+    askers: heapless::Vec<(u16, u32), CONNECTIONS_MAX>,
     bridges_at_ms: u64,
     appends: Appends,
     /// Launches that failed before the host half was asked.
