@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use fulmar_core::limits::FRAME_HEAD_BYTES_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{self, Command, Frame, Header, Message, Payload, Success, Text};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Failure;
 
@@ -62,12 +64,21 @@ pub trait Transport: Read + Write {
     /// # Errors
     /// What the operating system says.
     fn set_time_out(&self, time_out: Option<Duration>) -> io::Result<()>;
+
+    /// Whether something has come that can be read at once, or the other end is gone.
+    fn is_readable(&self) -> bool;
 }
 
 impl Transport for UnixStream {
     fn set_time_out(&self, time_out: Option<Duration>) -> io::Result<()> {
         self.set_read_timeout(time_out)?;
         self.set_write_timeout(time_out)
+    }
+
+    fn is_readable(&self) -> bool {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        // What cannot be known is seen when it is read or written.
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 }
 
@@ -161,7 +172,7 @@ impl Connection {
         let Frame { head, cut } = wire::encode_head(&message, &mut buffer).map_err(|_| Failure::TooLarge)?;
         let at = cut.map_or(head.len(), |cut| cut.at);
         let (before, after) = head.split_at_checked(at).unwrap_or((head, &[]));
-        let mut stream = Sink { stream: self.stream.as_mut(), error: None };
+        let mut stream = self.sink();
         let sent = stream.write_all(before).map_err(Failure::print).and_then(|()| {
             if cut.is_some() {
                 image(&mut stream)?;
@@ -175,8 +186,13 @@ impl Connection {
         }
     }
 
+    /// The way out.
+    pub(crate) fn sink(&mut self) -> Sink<'_> {
+        Sink { stream: self.stream.as_mut(), error: None }
+    }
+
     /// A daemon that refuses a command answers before it has all of it and hangs up: its reason is worth more than ours.
-    fn sending_failed(&mut self, error: io::Error, name: Name) -> Result<(), Failure> {
+    pub(crate) fn sending_failed(&mut self, error: io::Error, name: Name) -> Result<(), Failure> {
         let hung_up = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
         if hung_up && let Err(refused @ Failure::Refused { .. }) = self.receive(name) {
             return Err(refused);
@@ -298,12 +314,17 @@ pub(crate) fn refused(name: Name, text: Text<'_>) -> Failure {
 }
 
 /// Remembers the stream's own error, so that it is not taken for one of the file that is copied into it.
-struct Sink<'a> {
+pub(crate) struct Sink<'a> {
     stream: &'a mut dyn Transport,
-    error: Option<io::Error>,
+    pub(crate) error: Option<io::Error>,
 }
 
 impl Sink<'_> {
+    /// Whether the daemon has said something, or is gone.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.stream.is_readable()
+    }
+
     fn keep<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         result.map_err(|error| {
             let kind = error.kind();

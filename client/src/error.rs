@@ -71,7 +71,7 @@ pub enum Failure {
         /// Which daemon.
         daemon: Daemon,
     },
-    /// An image in a reply that cannot be uncompressed.
+    /// An image or a content from a daemon that cannot be uncompressed.
     Inflate {
         /// What the decompressor says.
         error: io::Error,
@@ -125,6 +125,27 @@ pub enum Failure {
     },
     /// The request does not fit a message.
     TooLarge,
+    /// A state file of albatross that is none.
+    State {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        error: Malformed,
+    },
+    /// Who answers is albatross.
+    NotOurs {
+        /// Who should answer.
+        daemon: Daemon,
+    },
+    /// Not all of an import came over; what did not has been said.
+    Incomplete {
+        /// What did not.
+        lost: usize,
+        /// Of how many.
+        items: usize,
+        /// Nothing was to come over yet.
+        dry_run: bool,
+    },
 }
 
 impl Failure {
@@ -134,13 +155,14 @@ impl Failure {
         match self {
             // Whoever read our output has read enough.
             Self::Print { error } if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Refused { .. } => 117,
+            Self::Refused { .. } | Self::Incomplete { .. } => 117,
             Self::Lost { .. }
             | Self::Closed { .. }
             | Self::Silent { .. }
             | Self::Oversize { .. }
             | Self::Garbled { .. }
             | Self::Unexpected { .. }
+            | Self::NotOurs { .. }
             | Self::Inflate { .. } => 121,
             Self::Connect { .. } => 122,
             Self::Usage { .. }
@@ -148,6 +170,7 @@ impl Failure {
             | Self::Devices { .. }
             | Self::Memory { .. }
             | Self::Input { .. }
+            | Self::State { .. }
             | Self::TooLarge => 124,
             Self::Output { .. } | Self::Print { .. } => 125,
         }
@@ -186,7 +209,7 @@ impl fmt::Display for Failure {
                 write!(f, "{daemon} did not answer what was asked: use a client of the daemon's version")
             }
             Self::Inflate { error } => {
-                write!(f, "the image in the reply cannot be uncompressed ({error}): try --compression-level 0")
+                write!(f, "what the daemon sent cannot be uncompressed ({error}): try --compression-level 0")
             }
             Self::Usage { text } => f.write_str(text),
             Self::Image { file, error } => write!(f, "{}: {error}", file.display()),
@@ -204,12 +227,30 @@ impl fmt::Display for Failure {
             ),
             Self::Input { file, error } => write!(f, "{}: cannot be read ({error}): check the file", file.display()),
             Self::Output { file, error } if error.kind() == io::ErrorKind::AlreadyExists => {
-                write!(f, "{}: is there already and is not overwritten: give another --output", file.display())
+                write!(f, "{}: is there already and is not overwritten: give another file", file.display())
             }
             Self::Output { file, error } => {
-                write!(f, "{}: cannot be written ({error}): give another --output", file.display())
+                write!(f, "{}: cannot be written ({error}): give another file", file.display())
             }
             Self::Print { error } => write!(f, "standard output cannot be written ({error})"),
+            Self::State { file, error } => write!(
+                f,
+                "{}: is no state file of albatross, or is damaged (at byte {}: {}): try state.bak beside it",
+                file.display(),
+                error.at,
+                error.reason
+            ),
+            Self::NotOurs { daemon } => {
+                write!(
+                    f,
+                    "what answers in the place of {daemon} is albatross: stop it and start {daemon}, or give --run DIR"
+                )
+            }
+            Self::Incomplete { lost, items, dry_run } => write!(
+                f,
+                "{lost} of {items} {} not come over: mend what is said above and import again, what is there already stays",
+                if *dry_run { "would" } else { "did" }
+            ),
             Self::TooLarge => f.write_str("the command does not fit a message: give fewer or shorter arguments"),
         }
     }

@@ -7,7 +7,7 @@ use fulmar_core::wire::{Cut, Frame, Image, Success};
 
 use crate::connection::{Connection, Daemon};
 use crate::error::Failure;
-use crate::image::NewFile;
+use crate::new_file::NewFile;
 
 /// Bytes that are read at a time.
 const PIECE_BYTES: usize = 64 * 1024;

@@ -1,14 +1,14 @@
-//! Images in files: what an image says about itself, the way into a message, the way out of a reply.
+//! Images in files: what an image says about itself, the way into a message.
 //!
 //! An image goes through in pieces; only a compressed one on its way out is ever held as a whole.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use flate2::{Compression, Decompress, FlushDecompress, Status};
 use fulmar_core::limits::IMAGE_BYTES_MAX;
 use fulmar_core::solo5::{self, ImageFacts, ReadAt, ReadFailed};
 
@@ -141,113 +141,4 @@ impl Parcel<'_> {
             Self::Compressed(stream) => out.write_all(stream).map_err(Failure::print),
         }
     }
-}
-
-/// A file that an image is written to. It was not there before, and is not there after a failure.
-#[derive(Debug)]
-pub struct NewFile {
-    path: PathBuf,
-    file: File,
-    bytes: u64,
-    bytes_max: u64,
-    inflater: Option<Inflater>,
-    complete: bool,
-}
-
-struct Inflater {
-    stream: Decompress,
-    buffer: Vec<u8>,
-    ended: bool,
-}
-
-impl std::fmt::Debug for Inflater {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inflater").field("ended", &self.ended).finish_non_exhaustive()
-    }
-}
-
-impl NewFile {
-    /// Makes the file for an image of up to `bytes_max` bytes, readable by its owner alone: images hold secrets.
-    ///
-    /// # Errors
-    /// [`Failure::Output`], also when it is there already.
-    pub fn create(path: &Path, bytes_max: u64) -> Result<Self, Failure> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file = file.map_err(|error| Failure::Output { file: path.to_owned(), error })?;
-        Ok(Self { path: path.to_owned(), file, bytes: 0, bytes_max, inflater: None, complete: false })
-    }
-
-    /// What comes from now on is a zlib stream.
-    pub fn inflate(&mut self) {
-        let buffer = vec![0; PIECE_BYTES];
-        self.inflater = Some(Inflater { stream: Decompress::new(true), buffer, ended: false });
-    }
-
-    /// Takes the next piece.
-    ///
-    /// # Errors
-    /// [`Failure::Output`], [`Failure::Inflate`].
-    pub fn take(&mut self, piece: &[u8]) -> Result<(), Failure> {
-        let Some(mut inflater) = self.inflater.take() else { return self.put(piece) };
-        let mut rest = piece;
-        while !rest.is_empty() {
-            if inflater.ended {
-                return Err(corrupt("bytes after its end"));
-            }
-            let (before_in, before_out) = (inflater.stream.total_in(), inflater.stream.total_out());
-            let status = inflater.stream.decompress(rest, &mut inflater.buffer, FlushDecompress::None);
-            inflater.ended = status.map_err(|error| corrupt(&error.to_string()))? == Status::StreamEnd;
-            let taken = usize::try_from(inflater.stream.total_in() - before_in).unwrap_or(0);
-            let made = usize::try_from(inflater.stream.total_out() - before_out).unwrap_or(0);
-            if taken == 0 && made == 0 && !inflater.ended {
-                return Err(corrupt("it does not go on"));
-            }
-            rest = rest.get(taken..).unwrap_or_default();
-            self.put(inflater.buffer.get(..made).unwrap_or_default())?;
-        }
-        self.inflater = Some(inflater);
-        Ok(())
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.bytes += bytes.len() as u64;
-        if self.bytes > self.bytes_max {
-            return Err(corrupt("it is larger than an image can be"));
-        }
-        self.file.write_all(bytes).map_err(|error| Failure::Output { file: self.path.clone(), error })
-    }
-
-    /// The image is complete: its file stays. Says how long it is.
-    ///
-    /// # Errors
-    /// [`Failure::Inflate`] when a zlib stream has not come to its end.
-    pub fn finish(mut self) -> Result<u64, Failure> {
-        while let Some(mut inflater) = self.inflater.take().filter(|inflater| !inflater.ended) {
-            // What fits no buffer before is still inside.
-            let before = inflater.stream.total_out();
-            let status = inflater.stream.decompress(&[], &mut inflater.buffer, FlushDecompress::Finish);
-            inflater.ended = status.map_err(|error| corrupt(&error.to_string()))? == Status::StreamEnd;
-            let made = usize::try_from(inflater.stream.total_out() - before).unwrap_or(0);
-            if made == 0 && !inflater.ended {
-                return Err(corrupt("it ends too early"));
-            }
-            self.put(inflater.buffer.get(..made).unwrap_or_default())?;
-            self.inflater = Some(inflater);
-        }
-        self.complete = true;
-        Ok(self.bytes)
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if !self.complete {
-            // Half an image is of no use; that it cannot be removed changes nothing.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn corrupt(reason: &str) -> Failure {
-    Failure::Inflate { error: io::Error::new(io::ErrorKind::InvalidData, reason.to_owned()) }
 }

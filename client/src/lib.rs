@@ -8,6 +8,9 @@
 //! | [`connection`] | frames, time-outs, the ways to a daemon |
 //! | [`image`], [`devices`] | a unikernel's image in a file, and whether it fits what it is given |
 //! | `fetch` | the reply that is an image |
+//! | [`content`] | the content of a block device, on its way to a daemon |
+//! | [`new_file`] | files that are written with what a daemon sends |
+//! | [`import`] | bringing a host of albatross over |
 //! | [`options`] | values on the command line |
 //! | [`output`] | tables, JSON, text |
 //! | [`error`] | what can go wrong, and the exit codes |
@@ -15,10 +18,13 @@
 pub mod arguments;
 pub mod commands;
 pub mod connection;
+pub mod content;
 pub mod devices;
 pub mod error;
 mod fetch;
 pub mod image;
+pub mod import;
 pub mod local;
+pub mod new_file;
 pub mod options;
 pub mod output;

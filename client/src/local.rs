@@ -18,10 +18,10 @@ use crate::error::Failure;
 
 /// The folder of the daemons' sockets where none is given.
 #[cfg(not(target_os = "freebsd"))]
-const RUN: &str = "/run/albatross";
+pub(crate) const RUN: &str = "/run/albatross";
 /// The folder of the daemons' sockets where none is given.
 #[cfg(target_os = "freebsd")]
-const RUN: &str = "/var/run/albatross";
+pub(crate) const RUN: &str = "/var/run/albatross";
 
 /// The exit code for a command line that cannot be understood.
 const USAGE: u8 = 124;
@@ -29,7 +29,7 @@ const USAGE: u8 = 124;
 /// The exit codes, for people.
 const EXIT_CODES: &str = "Exit codes:
   0    done
-  117  the daemon refused it; its reason is on standard error
+  117  the daemon refused it; its reason is on standard error. Of an import: not all came over
   121  the connection broke, or the reply was none
   122  no connection to the daemon
   124  the command line or the image is wrong; nothing was sent

@@ -10,7 +10,7 @@ use common::{FakeDaemon, Folder, capture, client, frame, image};
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use fulmar_client::connection::TIME_OUT;
-use fulmar_client::image::NewFile;
+use fulmar_client::new_file::NewFile;
 use fulmar_core::wire::{self, Command, FailBehaviour, Frame, Image, Payload, Success, Text, UnikernelCommand};
 
 const VMMD: &str = "vmmd.sock";
@@ -279,7 +279,7 @@ fn a_zlib_bomb_ends_at_the_bound() {
     let mut file = NewFile::create(&path, 1 << 20).unwrap();
     file.inflate();
     let refused = file.take(&deflated(&vec![0; 2 << 20])).unwrap_err();
-    assert!(refused.to_string().contains("larger than an image can be"), "{refused}");
+    assert!(refused.to_string().contains("larger than it can be"), "{refused}");
     assert_eq!(refused.exit_code(), 121);
     drop(file);
     assert!(!path.exists());

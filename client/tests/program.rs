@@ -4,6 +4,8 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,23 @@ fn help_into_a_closed_pipe_is_no_crash() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+}
+
+#[test]
+fn a_state_file_that_may_not_be_read_is_said() {
+    let folder = Folder::new();
+    let file = folder.file("state", b"secret");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let mut import = program();
+    import.args(["import-albatross", file.to_str().unwrap()]);
+    if nix::unistd::geteuid().is_root() {
+        // Nobody: root may read everything.
+        import.uid(65534).gid(65534);
+    }
+    let output = import.output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("state: cannot be read (Permission denied"), "{errors}");
+    assert_eq!(output.status.code(), Some(124));
 }
 
 #[test]

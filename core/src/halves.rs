@@ -77,6 +77,8 @@ pub enum Answer<'a> {
         account: u16,
         /// When it was launched, unix milliseconds; for people.
         started_ms: i64,
+        /// Whether it was told to end, by a predecessor that died over it.
+        told: bool,
         /// Its taps, in the order of its networks.
         #[serde(borrow)]
         taps: Texts<'a>,

@@ -4,6 +4,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`certificate`] | what a certificate's extension says |
+//! | [`chunks`] | a stream of chunks, of which nothing is kept |
 //! | [`console`] | what unikernels write: lines, rings, the store they share |
 //! | [`der`], [`time`] | the encoding that the wire uses |
 //! | [`halves`] | the messages between the two halves of `vmmd` |
@@ -22,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod certificate;
+pub mod chunks;
 pub mod console;
 pub mod der;
 pub mod halves;

@@ -16,6 +16,10 @@ pub const DIVERT_BYTES_MIN: usize = 1024;
 /// Bytes of an image, uncompressed. A MirageOS unikernel is a few MB; the largest seen with debug symbols are below 100.
 pub const IMAGE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Bytes of a state file of albatross that is imported. It has all images in it and is held in memory, there as here; the images
+/// of a busy host are some hundred MB.
+pub const STATE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
 /// Bytes of a unikernel's arguments record (devices, CPUs, argument vector) in its DER form.
 /// Solo5 takes 8,191 bytes of command line; devices and CPUs add a few KiB.
 pub const ARGUMENTS_BYTES_MAX: usize = 16 * 1024;
@@ -67,8 +71,9 @@ pub const HOST_FILES_BASE: u64 = CHANNEL_FDS_MAX as u64 + DEVICES_MAX as u64 + 6
 pub const HOST_FILES_MAX: u64 = HOST_FILES_BASE + UNITS_MAX as u64;
 
 /// Files that the control half of `vmmd` has open at most: for each connection itself, what arrives there and what is sent there; the
-/// fifos that it holds; what goes with a launch; a few of its own.
-pub const CONTROL_FILES_MAX: u64 = (3 * CONNECTIONS_MAX + FIFOS_HELD_MAX + CHANNEL_FDS_MAX + 64) as u64;
+/// fifos that it holds; what goes with a launch; what block devices are read from and written to; a few of its own.
+pub const CONTROL_FILES_MAX: u64 =
+    (3 * CONNECTIONS_MAX + FIFOS_HELD_MAX + CHANNEL_FDS_MAX + 4 * TRANSFERS_MAX as usize + 64) as u64;
 
 /// Files that the console daemon has open at most: the fifo of each unikernel that runs, its connections, a few of its own.
 pub const CONSOLE_FILES_MAX: u64 = (UNITS_MAX + CONSOLE_CONNECTIONS_MAX + 64) as u64;
@@ -160,9 +165,25 @@ pub const SECTOR_BYTES_DEFAULT: i64 = 512;
 /// Largest sector, bytes: the next power of two does not fit the manifest's field (Solo5 ABI).
 pub const SECTOR_BYTES_MAX: i64 = 32768;
 
+/// Block devices that are being set and dumped at once. Each has one piece in memory and the state of a compressor.
+pub const TRANSFERS_MAX: u16 = 8;
+
+/// Bytes of such a piece, and of a chunk of a compressed dump: the peer cannot take longer ones.
+pub const CONTENT_PIECE_BYTES: usize = 64 * 1024;
+
+/// Bytes of a chunk of a dump that is not compressed, as the peer has it.
+pub const CHUNK_BYTES: usize = 4096;
+
+/// Time in which a client must send or take [`CONTENT_PIECE_BYTES`], milliseconds, however steadily it does so: others wait
+/// for its place.
+pub const CONTENT_PIECE_MS_MAX: u64 = 60_000;
+
 /// What follows a block device's name in the name of its file. No name of anything contains `_`, so what another program
 /// keeps in the same folder is never taken for one of ours.
 pub const BLOCK_FILE_SUFFIX: &str = "_disk";
+
+/// The same of the file in which a new content arrives, until it takes the place of the old one.
+pub const BLOCK_ASIDE_SUFFIX: &str = "_new";
 
 /// Connections that `vmmd` serves at once.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -233,14 +254,19 @@ pub const REST_MS_MAX: u64 = 300_000;
 pub const STARTUP_DEFAULT: i64 = 50;
 
 const _: () = assert!(NAME_BYTES_MAX + BLOCK_FILE_SUFFIX.len() <= 255);
+const _: () = assert!(BLOCK_ASIDE_SUFFIX.len() <= BLOCK_FILE_SUFFIX.len());
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DIVERT_BYTES_MIN + NAME_BYTES_MAX < FRAME_HEAD_BYTES_MAX);
 const _: () = assert!(COMMAND_LINE_BYTES_MAX < ARGUMENTS_BYTES_MAX);
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DEVICES_MAX * (DEVICE_NAME_BYTES_MAX + 512) < ARGV_BYTES_MAX);
 const _: () = assert!(ARGV_BYTES_MAX + DEVICES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);
-const _: () = assert!(POLICIES_MAX <= u16::MAX as usize && SLOTS_MAX <= u16::MAX as usize);
+const _: () = assert!(POLICIES_MAX <= u16::MAX as usize);
+const _: () = assert!(SLOTS_MAX <= u16::MAX as usize);
 const _: () = assert!(BLOCKS_MAX <= u16::MAX as usize);
+const _: () = assert!(CHUNK_BYTES + NAME_BYTES_MAX + 64 < CONTENT_PIECE_BYTES);
+const _: () = assert!((TRANSFERS_MAX as usize) < CONNECTIONS_PER_USER_MAX);
+const _: () = assert!(PROGRESS_MS_MAX <= CONTENT_PIECE_MS_MAX);
 const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
 const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);
 const _: () =

@@ -99,6 +99,45 @@ pub struct PolicySpec {
     pub block_mb: Option<i64>,
 }
 
+/// A content that comes within a message, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Octets {
+    /// No field for it.
+    None,
+    /// Nothing in it.
+    Empty,
+    /// Some bytes.
+    Plain,
+    /// Some that are said to be a zlib stream.
+    Compressed,
+    /// Nothing, which is said to be a zlib stream.
+    EmptyCompressed,
+}
+
+/// All of them.
+pub const OCTETS: [Octets; 5] =
+    [Octets::None, Octets::Empty, Octets::Plain, Octets::Compressed, Octets::EmptyCompressed];
+
+impl Octets {
+    /// Whether there is something in a spool.
+    #[must_use]
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Plain | Self::Compressed)
+    }
+
+    fn compressed(self) -> bool {
+        matches!(self, Self::Compressed | Self::EmptyCompressed)
+    }
+
+    fn image(self) -> Option<Image<'static>> {
+        match self {
+            Self::None => None,
+            Self::Empty | Self::EmptyCompressed => Some(Image::Inline(&[])),
+            Self::Plain | Self::Compressed => Some(Image::Inline(b"octets")),
+        }
+    }
+}
+
 /// One request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wish {
@@ -130,6 +169,14 @@ pub enum Wish {
     BlockRemove,
     /// List block devices.
     BlockInfo,
+    /// Set the content of a block device by chunks.
+    BlockSet,
+    /// Set it to this, nothing where there is none.
+    BlockOldSet(Octets),
+    /// Make a block device of this size, MiB, with this content.
+    BlockOldAdd(i64, Octets),
+    /// Hand out the content, at this level, in one reply or in chunks.
+    BlockDump(i64, bool),
     /// Something for another daemon.
     Unknown,
 }
@@ -306,6 +353,18 @@ impl Ask {
             Wish::BlockAdd(size) => send(Command::Block(BlockCommand::Add { size })),
             Wish::BlockRemove => send(Command::Block(BlockCommand::Remove)),
             Wish::BlockInfo => send(Command::Block(BlockCommand::Info)),
+            Wish::BlockSet => send(Command::Block(BlockCommand::Set { compressed: sequence.is_multiple_of(2) })),
+            Wish::BlockOldSet(octets) => send(Command::Block(BlockCommand::OldSet {
+                compressed: octets.compressed(),
+                data: octets.image().unwrap_or(Image::Inline(&[])),
+            })),
+            Wish::BlockOldAdd(size, octets) => send(Command::Block(BlockCommand::OldAdd {
+                size,
+                compressed: octets.compressed(),
+                data: octets.image(),
+            })),
+            Wish::BlockDump(level, true) => send(Command::Block(BlockCommand::OldDump { level })),
+            Wish::BlockDump(level, false) => send(Command::Block(BlockCommand::Dump { level })),
             Wish::Unknown => send(Command::Log(Window::Count(1))),
         }
     }
@@ -336,7 +395,7 @@ impl Ask {
         }
         let on_disk = Spec { image: 6, blocks: &["storage"], ..Spec::PLAIN };
         pool.push(Self { name: name(NAMES[1]), wish: Wish::Create(on_disk) });
-        for wish in [Wish::BlockAdd(5), Wish::BlockRemove] {
+        for wish in [Wish::BlockAdd(5), Wish::BlockRemove, Wish::BlockSet, Wish::BlockDump(0, false)] {
             pool.push(Self { name: name(BLOCKS[0]), wish });
         }
         pool.push(Self { name: Name::ROOT, wish: Wish::Info });

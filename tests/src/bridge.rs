@@ -26,7 +26,7 @@ pub fn ip(words: &[&str]) -> bool {
 
 /// Runs `body` with a siege and a view of its namespace's interfaces (a `sysfs`); the bridge has this address, if any. Skipped,
 /// aloud, where bridges or taps cannot be made.
-pub fn with_bridge(test: &str, address: Option<&str>, body: impl FnOnce(&Siege, &Path) + Send) {
+pub fn with_bridge(test: &str, address: Option<&str>, body: impl FnOnce(&mut Siege, &Path) + Send) {
     inside(test, || {
         let Some(programs) = siege::programs(test) else { return };
         let system = System::new(system::make_folder("siege").unwrap(), programs).unwrap();
@@ -41,10 +41,10 @@ pub fn with_bridge(test: &str, address: Option<&str>, body: impl FnOnce(&Siege, 
         if mount(Some("sysfs"), &net, Some("sysfs"), MsFlags::empty(), None::<&str>).is_err() {
             return skip(test, "sysfs cannot be mounted here");
         }
-        let siege = Siege::begin_in(system);
+        let mut siege = Siege::begin_in(system);
         match siege.system.log("vmmd").contains("taps cannot be made") {
             true => skip(test, "taps cannot be made here"),
-            false => body(&siege, &net),
+            false => body(&mut siege, &net),
         }
         umount2(&net, MntFlags::MNT_DETACH).unwrap();
         siege.system.stop().unwrap();

@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fulmar_core::machine::{BlockStage, Machine, Trouble};
 
-use crate::ask::{Ask, BLOCKS, FAILS, HOSTS_OF_ONE, NAMES, PATHS, PolicySpec, Spec, Wish, name};
+use crate::ask::{Ask, BLOCKS, FAILS, HOSTS_OF_ONE, NAMES, OCTETS, PATHS, PolicySpec, Spec, Wish, name};
 use crate::choose::{Choose, Seeded};
 use crate::images::IMAGES;
-use crate::world::{Action, ActionKind, Budget, Crash, CrashPoint, Fate, KINDS, Violation, World};
+use crate::world::{Action, ActionKind, Budget, Crash, CrashPoint, Fate, KINDS, SetFate, Violation, World};
 
 /// A machine of a size at which everything is full now and then.
 pub type Middle = Machine<8, 12, 6, 4, 4096>;
@@ -39,11 +39,11 @@ pub struct Log {
 /// One run of usual length with a machine of middle size. For fuzzers: it panics when something is wrong.
 ///
 /// # Panics
-/// When something is wrong.
+/// When something is wrong; what is left of the run after shrinking is told.
 pub fn run(choices: &mut dyn Choose) {
     let mut log = Log::default();
     if let Err(violation) = run_once::<8, 12, 6, 4, 4096>(choices, Plan::USUAL, &mut log) {
-        panic!("{violation}\nafter {:#?}", log.actions);
+        panic!("{violation}\n{}", shrunk::<8, 12, 6, 4, 4096>(log.actions, Plan::USUAL.budget));
     }
 }
 
@@ -51,6 +51,7 @@ pub fn run(choices: &mut dyn Choose) {
 fn weights(choices: &mut dyn Choose) -> Vec<(ActionKind, u32)> {
     let weight = |kind: ActionKind, choices: &mut dyn Choose| match kind {
         ActionKind::Store | ActionKind::Append | ActionKind::Launch => choices.pick(&[4, 8, 16]),
+        ActionKind::Content => choices.pick(&[1, 4, 8]),
         ActionKind::Create => choices.pick(&[4, 8, 16]),
         ActionKind::Replace => choices.pick(&[0, 2, 8]),
         ActionKind::Crash | ActionKind::Fault => choices.pick(&[0, 1, 2]),
@@ -90,7 +91,18 @@ fn choose_action<const U: usize, const P: usize, const B: usize, const C: usize,
             Wish::PolicyAdd(_) | Wish::PolicyRemove | Wish::PolicyInfo => choices.pick(&PATHS),
             Wish::BlockInfo if choices.once_in(2) => choices.pick(&PATHS),
             Wish::BlockAdd(_) if choices.once_in(20) => choices.pick(&PATHS),
-            Wish::BlockAdd(_) | Wish::BlockRemove | Wish::BlockInfo => choices.pick(&BLOCKS),
+            Wish::BlockSet | Wish::BlockOldSet(_) | Wish::BlockDump(..) if !choices.once_in(6) => {
+                let present: Vec<_> = world.machine.blocks().map(|(_, block)| *block.name()).collect();
+                let chosen = present.get(choices.index(present.len())).copied();
+                return Action::Ask(connection, Ask { name: chosen.unwrap_or(name(BLOCKS[0])), wish });
+            }
+            Wish::BlockAdd(_)
+            | Wish::BlockRemove
+            | Wish::BlockInfo
+            | Wish::BlockSet
+            | Wish::BlockOldSet(_)
+            | Wish::BlockOldAdd(..)
+            | Wish::BlockDump(..) => choices.pick(&BLOCKS),
             Wish::Info | Wish::Condition if choices.once_in(2) => choices.pick(&PATHS),
             Wish::Create(_) if choices.once_in(20) => choices.pick(&PATHS),
             Wish::Destroy | Wish::Get(_) | Wish::Restart | Wish::ForceCreate(_) | Wish::RestartWith(_)
@@ -161,6 +173,12 @@ fn choose_wish(kind: ActionKind, choices: &mut dyn Choose) -> Option<Wish> {
         ActionKind::Block if choices.once_in(3) => {
             choices.pick(&[Wish::BlockRemove, Wish::BlockRemove, Wish::BlockInfo])
         }
+        ActionKind::Block if choices.once_in(2) => match choices.below(5) {
+            0 => Wish::BlockOldAdd(choices.pick(&[1, 2, 5, 0]), choices.pick(&OCTETS)),
+            1 => Wish::BlockOldSet(choices.pick(&OCTETS)),
+            2 => Wish::BlockDump(choices.pick(&[0, 9, -1, 99]), choices.once_in(3)),
+            _ => Wish::BlockSet,
+        },
         ActionKind::Block => Wish::BlockAdd(choices.pick(&[1, 2, 2, 5, 10, 0, -1, i64::MAX >> 2])),
         ActionKind::Policy if choices.once_in(4) => Wish::PolicyRemove,
         ActionKind::Policy => Wish::PolicyAdd(PolicySpec::choose(choices)),
@@ -233,6 +251,12 @@ fn next_to_settle<const U: usize, const P: usize, const B: usize, const C: usize
     if !world.launches.is_empty() {
         return Some(Action::Launch(0, true));
     }
+    if !world.settings.is_empty() {
+        return Some(Action::Set(0, SetFate::Done));
+    }
+    if !world.dumps.is_empty() {
+        return Some(Action::Dumped(0));
+    }
     let dying = world.processes.iter().find(|(_, process)| process.killed);
     if let Some((unit, _)) = dying {
         return Some(Action::Exit(*unit, fulmar_core::machine::Exit::Signal(9)));
@@ -257,12 +281,20 @@ pub fn run_seed<const U: usize, const P: usize, const B: usize, const C: usize, 
     let mut log = Log::default();
     let outcome = guarded(|| run_once::<U, P, B, C, A>(&mut Seeded::new(seed), plan, &mut log));
     if let Err(violation) = outcome {
-        let actions = shrink::<U, P, B, C, A>(log.actions, plan.budget);
-        let last = guarded(|| replay::<U, P, B, C, A>(&actions, plan.budget)).err().unwrap_or_default();
-        let lines: Vec<String> = actions.iter().map(|action| format!("    {action:?}")).collect();
-        panic!("SEED={seed}: {violation}\nshrunk to {}:\n{}\n{last}", actions.len(), lines.join("\n"));
+        panic!("SEED={seed}: {violation}\n{}", shrunk::<U, P, B, C, A>(log.actions, plan.budget));
     }
     log.marks
+}
+
+/// What is left of a failing run after shrinking, in words.
+fn shrunk<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    actions: Vec<Action>,
+    budget: Budget,
+) -> String {
+    let actions = shrink::<U, P, B, C, A>(actions, budget);
+    let last = guarded(|| replay::<U, P, B, C, A>(&actions, budget)).err().unwrap_or_default();
+    let lines: Vec<String> = actions.iter().map(|action| format!("    {action:?}")).collect();
+    format!("shrunk to {}:\n{}\n{last}", actions.len(), lines.join("\n"))
 }
 
 fn guarded(run: impl FnOnce() -> Result<(), Violation>) -> Result<(), Violation> {

@@ -149,17 +149,28 @@ pub fn counting() -> Vec<u8> {
         &[0xfe, 0x84, 0x24, 0, 0xfc, 0xff, 0xff],       // inc byte [rsp-1024]
         &[0xb8, 18, 0, 0, 0],                           // mov eax, 18: pwrite64, all else as before
         &[0x0f, 0x05],                                  // syscall
-        &[0x8b, 0x3c, 0x25, 0x20, 0x10, 1, 0],          // mov edi, [0x11020]: the epoll of the boot information
-        &[0xba, 1, 0, 0, 0],                            // mov edx, 1: one event
-        &[0x41, 0xba, 0xff, 0xff, 0xff, 0xff],          // mov r10d, -1: for ever
-        &[0x45, 0x31, 0xc0],                            // xor r8d, r8d
-        &[0x41, 0xb9, 8, 0, 0, 0],                      // mov r9d, 8
-        &[0xb8, 0x19, 1, 0, 0],                         // mov eax, 281: epoll_pwait
-        &[0x0f, 0x05],                                  // syscall
-        &[0xeb, 0xdc],                                  // jmp to where the epoll is loaded
     ];
-    with_code(&[Device::Block("storage")], &code.concat())
+    with_code(&[Device::Block("storage")], &[code.concat(), WAITING.concat()].concat())
 }
+
+/// An spt image without devices that says nothing and waits for ever. What it needs is next to nothing, so that there can be many.
+#[must_use]
+pub fn waiting() -> Vec<u8> {
+    let code = [&[0x48, 0x8d, 0xb4, 0x24, 0, 0xfc, 0xff, 0xff][..]]; // lea rsi, [rsp-1024]: where events would go
+    with_code(&[], &[code.concat(), WAITING.concat()].concat())
+}
+
+/// Waits for ever. In `rsi` it expects room for an event that does not come.
+const WAITING: [&[u8]; 8] = [
+    &[0x8b, 0x3c, 0x25, 0x20, 0x10, 1, 0], // mov edi, [0x11020]: the epoll of the boot information
+    &[0xba, 1, 0, 0, 0],                   // mov edx, 1: one event
+    &[0x41, 0xba, 0xff, 0xff, 0xff, 0xff], // mov r10d, -1: for ever
+    &[0x45, 0x31, 0xc0],                   // xor r8d, r8d
+    &[0x41, 0xb9, 8, 0, 0, 0],             // mov r9d, 8
+    &[0xb8, 0x19, 1, 0, 0],                // mov eax, 281: epoll_pwait
+    &[0x0f, 0x05],                         // syscall
+    &[0xeb, 0xdc],                         // jmp to where the epoll is loaded
+];
 
 /// An spt image with these devices whose segment begins with this code.
 fn with_code(devices: &[Device<'_>], code: &[u8]) -> Vec<u8> {

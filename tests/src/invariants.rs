@@ -7,7 +7,7 @@ use fulmar_core::machine::{Again, BlockStage, Life, Stage, Trouble};
 use fulmar_core::name::Name;
 
 use crate::oracle::{block_names, count, memory_mb, policy_of};
-use crate::world::{Violation, World};
+use crate::world::{Violation, World, content};
 
 /// Checks all of them.
 ///
@@ -20,6 +20,7 @@ pub fn check<const U: usize, const P: usize, const B: usize, const C: usize, con
     check_containment(world)?;
     check_processes(world)?;
     check_blocks(world)?;
+    content::check(world)?;
     check_deadline(world)?;
     check_durable(world)?;
     if world.is_quiet() { check_quiet(world) } else { Ok(()) }
@@ -133,7 +134,7 @@ fn check_deadline<const U: usize, const P: usize, const B: usize, const C: usize
 ) -> Result<(), Violation> {
     let rests = world.machine.unikernels().filter_map(|(_, unikernel)| match unikernel.again() {
         Again::Launch(at) | Again::Drop(at) => Some(at),
-        Again::Never | Again::Queued => None,
+        Again::Never | Again::Queued | Again::Undecided => None,
     });
     let stops = world.processes.values().filter(|process| !process.killed);
     let stops = stops.filter_map(|process| process.terminated_ms).map(|at| at + STOP_MS_MAX);

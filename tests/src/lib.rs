@@ -4,31 +4,40 @@
 //! |---|---|
 //! | [`choose`] | one source of choices: a seed, a fuzzer's bytes, an odometer |
 //! | [`ask`], [`images`] | what clients ask for, and the images that they send |
+//! | [`albatross`] | state files of albatross |
 //! | [`world`] | a simulated host around the machine of `vmmd`: disk, processes, clients, faults, crashes |
 //! | [`invariants`] | what must be true after every step |
 //! | [`oracle`] | what the machine must answer, worked out the slow way |
 //! | [`drive`] | runs of the world: by seed, shrunk when they fail |
 //! | [`checks`] | what holds for any bytes given to a decoder: shared with the fuzzers |
+//! | [`seeds`] | where the fuzzers begin |
 //! | [`generate`], [`render`] | messages at random, and messages as the recorded vectors write them |
+//! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
+//! | [`contents`] | setting and dumping block devices of such a system |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
+pub mod acknowledged;
+pub mod albatross;
 pub mod ask;
 #[cfg(target_os = "linux")]
 pub mod bridge;
 pub mod built;
 pub mod checks;
 pub mod choose;
+pub mod contents;
 pub mod drive;
 pub mod generate;
 pub mod images;
 pub mod invariants;
+pub mod mixture;
 #[cfg(target_os = "linux")]
 pub mod namespace;
 pub mod oracle;
 pub mod raw;
 pub mod render;
+pub mod seeds;
 pub mod siege;
 pub mod skips;
 pub mod system;

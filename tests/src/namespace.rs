@@ -7,6 +7,8 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -71,12 +73,10 @@ impl Disk {
 
     /// Leaves about so many bytes free.
     pub fn fill_up_to(&self, bytes: usize) {
-        let ballast = self.0.join("ballast");
-        let mut size = 1 << 23;
-        while std::fs::write(&ballast, vec![0; size]).is_err() {
-            size -= 4096;
-        }
-        std::fs::write(&ballast, vec![0; size.saturating_sub(bytes)]).unwrap();
+        let mut ballast = File::create(self.0.join("ballast")).unwrap();
+        while ballast.write_all(&[0; 4096]).is_ok() {}
+        let all = ballast.metadata().unwrap().len();
+        ballast.set_len(all.saturating_sub(bytes.try_into().unwrap())).unwrap();
     }
 
     /// Frees what [`Disk::fill_up_to`] took.
@@ -89,4 +89,68 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
+}
+
+/// A file system in a file on a small disk: once that one is full, this one cannot write what it promised to write.
+#[derive(Debug)]
+pub struct ThinDisk {
+    path: PathBuf,
+    file: PathBuf,
+    kind: &'static str,
+    below: Disk,
+}
+
+impl ThinDisk {
+    /// Mounts one of this kind (`ext2`, `ext4`) on `path`; to be called [`inside`]. Nothing, said aloud, where that cannot be.
+    #[must_use]
+    pub fn mount(test: &str, path: &Path, kind: &'static str) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let below = Disk::mount(&path.with_extension("below"), 3 << 20, MsFlags::empty());
+        let file = below.0.join("disk");
+        File::create(&file).unwrap().set_len(16 << 20).unwrap();
+        let made = run(Command::new(format!("mkfs.{kind}")).args(["-q", "-F"]).arg(&file));
+        let disk = Self { path: path.to_path_buf(), file, kind, below };
+        if let Err(error) = made.and_then(|()| disk.mount_again()) {
+            skip(test, &format!("no file system can be mounted from a file here: {error}"));
+            return None;
+        }
+        Some(disk)
+    }
+
+    /// Mounts it again after [`ThinDisk::unmount`].
+    ///
+    /// # Errors
+    /// What `mount` says.
+    pub fn mount_again(&self) -> Result<(), String> {
+        // An ext4 that cannot trust itself any more takes no more changes: so most systems have it.
+        let options = if self.kind == "ext4" { "loop,errors=remount-ro" } else { "loop" };
+        run(Command::new("mount").args(["-t", self.kind, "-o", options]).arg(&self.file).arg(&self.path))
+    }
+
+    /// Unmounts it.
+    pub fn unmount(&self) {
+        umount2(&self.path, MntFlags::empty()).unwrap();
+    }
+
+    /// From now on it fails where it needs a place that it has not written to before.
+    pub fn break_off(&self) {
+        self.below.fill_up_to(0);
+    }
+
+    /// The opposite.
+    pub fn mend(&self) {
+        self.below.make_room();
+    }
+}
+
+impl Drop for ThinDisk {
+    fn drop(&mut self) {
+        let _ = umount2(&self.path, MntFlags::MNT_DETACH);
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+    let said = || format!("{}: {}", command.get_program().display(), String::from_utf8_lossy(&output.stderr).trim());
+    if output.status.success() { Ok(()) } else { Err(said()) }
 }

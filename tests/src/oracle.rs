@@ -4,6 +4,7 @@
 mod blocks;
 mod charge;
 mod conditions;
+mod policies;
 
 use fulmar_core::halves::Tender;
 use fulmar_core::mac;
@@ -14,13 +15,14 @@ use fulmar_core::machine::{
 use fulmar_core::name::Name;
 use fulmar_core::policy::{Bridge, Policy};
 use fulmar_core::solo5::{DeviceKind, Target};
-use fulmar_core::wire::{self, Arguments, FailBehaviour, InfoForm, List, NamedInfo, NamedPolicy};
+use fulmar_core::wire::{self, Arguments, FailBehaviour, InfoForm, List, NamedInfo};
 
 pub use self::blocks::{block_names, check_blocks};
 use self::charge::networks;
 pub use self::charge::{Counted, count, memory_mb};
 pub use self::conditions::check_conditions;
-use crate::ask::{Ask, BLOCK_DEVICES, Flaw, PolicySpec, Spec, Wish};
+pub use self::policies::check_policies;
+use crate::ask::{Ask, BLOCK_DEVICES, Flaw, Spec, Wish};
 use crate::images::IMAGES;
 use crate::world::{Question, Violation, World};
 
@@ -68,9 +70,12 @@ impl Verdict {
             (Self::Create { refusal: Some(expected), .. }, Reply::Refused(refusal)) if expected == refusal => true,
             (Self::Create { .. }, Reply::Refused(Refusal::Store(StoreError::DiskFull))) => faulted,
             (Self::Restart, Reply::Done(Done::CreatedUnikernel)) => true,
-            (Self::Restart, Reply::Refused(Refusal::Launch(_))) => faulted,
+            (Self::Restart, Reply::Refused(Refusal::Launch(_) | Refusal::Journal(_))) => faulted,
             (Self::Restart, Reply::Refused(Refusal::Admission(_) | Refusal::Destroyed)) => true,
-            (Self::Later(Done::AddedBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => true,
+            (Self::Later(Done::AddedBlock | Done::SetBlock), Reply::Refused(Refusal::Block(BlockRefused::File(_)))) => {
+                true
+            }
+            (Self::Later(Done::SetBlock), Reply::Refused(_)) => false,
             (Self::Later(expected), Reply::Done(done)) => expected == done,
             // Which append has failed is not followed here.
             (Self::Later(_), Reply::Refused(Refusal::Journal(_))) => true,
@@ -174,7 +179,7 @@ pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, con
             None => refused(Refusal::GetNotFound),
         },
         Wish::PolicyInfo => Verdict::Exactly(Reply::Policies),
-        Wish::PolicyAdd(spec) => judge_policy(world, &ask.name.path(), &spec),
+        Wish::PolicyAdd(spec) => policies::judge_add(world, &ask.name.path(), &spec),
         Wish::PolicyRemove => {
             let path = ask.name.path();
             let account = world.machine.ledger().account_at(&path);
@@ -188,6 +193,10 @@ pub fn judge<const U: usize, const P: usize, const B: usize, const C: usize, con
         Wish::BlockAdd(size) => blocks::judge_add(world, &ask.name, size),
         Wish::BlockRemove => blocks::judge_remove(world, &ask.name),
         Wish::BlockInfo => blocks::judge_info(world, &ask.name),
+        Wish::BlockSet => blocks::judge_set(world, &ask.name),
+        Wish::BlockOldSet(octets) => blocks::judge_old_set(world, &ask.name, octets),
+        Wish::BlockOldAdd(size, octets) => blocks::judge_old_add(world, &ask.name, size, octets),
+        Wish::BlockDump(level, whole) => blocks::judge_dump(world, &ask.name, level, whole),
         Wish::Unknown => refused(Refusal::UnknownCommand),
     }
 }
@@ -268,6 +277,9 @@ fn admission<const U: usize, const P: usize, const B: usize, const C: usize, con
         if blocks::is_used(world, &block, old.map(|(old, _)| old)) || spec.blocks[..index].contains(host) {
             return Err(Refusal::Block(BlockRefused::InUse(label)));
         }
+        if blocks::is_in_transfer(world, &block) {
+            return Err(Refusal::Block(BlockRefused::InTransfer(label)));
+        }
     }
     if spec.flaw == Flaw::NoImage {
         return Err(Refusal::NoImage);
@@ -302,67 +314,6 @@ fn judge_image(spec: &Spec) -> Verdict {
         }
     };
     Verdict::Create { refusal, tender: (tender == Tender::Hvt).then_some(tender) }
-}
-
-fn judge_policy<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
-    world: &World<U, P, B, C, A>,
-    path: &Name,
-    spec: &PolicySpec,
-) -> Verdict {
-    let refused = |refused| Verdict::Exactly(Reply::Refused(Refusal::Policy(refused)));
-    if path.is_root() {
-        return refused(PolicyRefused::Root);
-    }
-    let ledger = world.machine.ledger();
-    let policy = match spec.policy() {
-        Ok(policy) => policy,
-        Err(fault) => return Verdict::Exactly(Reply::Refused(Refusal::Arguments(fault))),
-    };
-    let account = ledger.account_at(path);
-    if account.is_some_and(|account| account.policy() == Some(&policy) && !is_changing(account)) {
-        return Verdict::Exactly(Reply::Done(Done::PolicyUnchanged));
-    }
-    for above in path.ancestors().skip(1).filter_map(|above| ledger.account_at(&above)) {
-        for above in above.in_force() {
-            if let Err(exceeds) = above.contains(&policy) {
-                return refused(PolicyRefused::Above(exceeds));
-            }
-        }
-    }
-    let below = ledger.slots().map(|(_, below)| below).filter(|below| below.path() != path);
-    let mut below = below.filter(|below| path.contains(below.path()));
-    if below.any(|below| below.in_force().any(|below| policy.contains(below).is_err())) {
-        return Verdict::PolicyBelow;
-    }
-    let counted = count(world, path);
-    if counted.used.unikernels > policy.unikernels {
-        let (running, allowed) = (counted.used.unikernels, policy.unikernels);
-        return refused(PolicyRefused::RunningUnikernels { running, allowed });
-    }
-    if counted.used.memory_mb > policy.memory_mb {
-        let (used_mb, allowed_mb) = (counted.used.memory_mb, policy.memory_mb);
-        return refused(PolicyRefused::RunningMemory { used_mb, allowed_mb });
-    }
-    if let Some(cpu) = counted.cpus.iter().find(|cpu| !policy.cpus.iter().any(|allowed| allowed == *cpu)) {
-        return refused(PolicyRefused::RunningCpu(cpu));
-    }
-    // With two bridges at most one can be foreign and the other not, or both; then it is the one met first.
-    let mut foreign = counted.bridges.iter().filter(|bridge| !policy.bridges.as_slice().contains(bridge));
-    if let Some(bridge) = foreign.next() {
-        return match foreign.next() {
-            None => refused(PolicyRefused::RunningBridge(*bridge)),
-            Some(_) => Verdict::PolicyRunningBridge,
-        };
-    }
-    if counted.used.block_mb > policy.block_mb.unwrap_or(0) {
-        let (used_mb, allowed_mb) = (counted.used.block_mb, policy.block_mb);
-        return refused(PolicyRefused::RunningBlocks { used_mb, allowed_mb });
-    }
-    match account {
-        None if ledger.slots().count() == P => refused(PolicyRefused::Full),
-        Some(account) if is_changing(account) => refused(PolicyRefused::Busy),
-        _ => Verdict::Later(Done::AddedPolicy),
-    }
 }
 
 fn absolute(path: &Name, relative: &Name) -> Option<Name> {
@@ -423,38 +374,4 @@ pub fn check_infos<const U: usize, const P: usize, const B: usize, const C: usiz
         }
     }
     Ok(())
-}
-
-/// Whether the list of policies is the one that clients must see.
-///
-/// # Errors
-/// What is missing, wrong or too much.
-pub fn check_policies<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
-    world: &World<U, P, B, C, A>,
-    question: &Question,
-    list: List<'_, NamedPolicy<'_>>,
-) -> Result<(), Violation> {
-    let asked = question.ask.name.path();
-    let named = list.iter().map(|entry| Some((absolute(&asked, &entry.name)?, Policy::try_from(&entry.policy).ok()?)));
-    let listed: Vec<_> = named.collect::<Option<_>>().ok_or("a name or policy that is none")?;
-    if !listed.is_sorted_by(|(one, _), (other, _)| one < other) {
-        return Err("the list is not in order".into());
-    }
-    let changing = |path: &Name| {
-        let change = |question: &Question| {
-            question.ask.name.path() == *path && matches!(question.ask.wish, Wish::PolicyAdd(_) | Wish::PolicyRemove)
-        };
-        world.clients.iter().flatten().chain(&world.orphans).any(change)
-    };
-    for (path, known) in world.known.policies.iter().filter(|(path, _)| asked.contains(path)) {
-        let found = listed.iter().find(|(listed, _)| listed == path).map(|(_, policy)| policy);
-        if !changing(path) && found != policy_of(known).as_ref() {
-            return Err(format!("the policy of {path} is listed as {found:?}"));
-        }
-    }
-    let unknown = |path: &Name| !path.is_root() && !world.known.policies.contains_key(path) && !changing(path);
-    match listed.iter().find(|(path, _)| unknown(path)) {
-        Some((path, _)) => Err(format!("a policy of {path} is listed, and nobody has it")),
-        None => Ok(()),
-    }
 }

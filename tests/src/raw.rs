@@ -73,16 +73,18 @@ impl Raw {
         self.receive()
     }
 
+    /// The bytes of the next message, without their length; nothing where the connection was closed.
+    pub fn receive_bytes(&mut self) -> Option<Vec<u8>> {
+        let mut length = [0; 4];
+        self.fill(&mut length)?;
+        let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
+        self.fill(&mut bytes)?;
+        Some(bytes)
+    }
+
     /// The next message.
     pub fn receive(&mut self) -> Answer {
-        let mut length = [0; 4];
-        if self.fill(&mut length).is_none() {
-            return Answer::Closed;
-        }
-        let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
-        if self.fill(&mut bytes).is_none() {
-            return Answer::Closed;
-        }
+        let Some(bytes) = self.receive_bytes() else { return Answer::Closed };
         let message = wire::decode(Frame::whole(&bytes)).unwrap_or_else(|error| panic!("{error}: {bytes:02x?}"));
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         match message.payload {
@@ -123,13 +125,12 @@ impl Answer {
 #[must_use]
 pub fn frame(name: &str, command: Command<'_>) -> Vec<u8> {
     let mut buffer = vec![0; 1 << 16];
-    if let Command::Unikernel(UnikernelCommand::Create(config) | UnikernelCommand::ForceCreate(config)) = command
-        && let Image::Inline(image) = config.image
-    {
-        buffer.resize(image.len() + (1 << 16), 0);
-    }
     let header = Header::new(7, Name::parse(name).unwrap());
-    wire::encode_frame(&Message { header, payload: Payload::Command(command) }, &mut buffer).unwrap().to_vec()
+    let message = Message { header, payload: Payload::Command(command) };
+    if let Some(Image::Inline(octets)) = message.payload.image() {
+        buffer.resize(octets.len() + (1 << 16), 0);
+    }
+    wire::encode_frame(&message, &mut buffer).unwrap().to_vec()
 }
 
 /// What a creation asks for, unless a test says otherwise.

@@ -10,7 +10,7 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,11 +18,13 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use fulmar_core::wire::{self, ConsoleCommand, Window};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::built::Kind;
 use crate::raw::{Answer, Raw};
 use crate::skips::skip;
-use crate::system::{self, System, wait_until};
+use crate::system::{self, System, is_gone, wait_until};
 
 /// Where attacks happen: a path with room for one unikernel of [`MEMORY_MB`] on CPU 0 and no bridge.
 pub const PATH: &str = "siege:";
@@ -244,6 +246,77 @@ impl Siege {
         last
     }
 
+    /// Starts `vmmd` again, whatever has become of the one before.
+    pub fn start_vmmd_again(&mut self) {
+        self.system.end("vmmd", Signal::SIGTERM).unwrap();
+        self.vmmd = self.system.start_vmmd(&[]).unwrap();
+    }
+
+    /// The processes of each unikernel, by its full name: its output goes into a fifo that is called after it.
+    #[must_use]
+    pub fn running(&self) -> BTreeMap<String, Vec<u32>> {
+        let mut running: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for pid in tenders(self.system.folder()) {
+            // One that has ended since has none.
+            let Ok(fifo) = fs::read_link(format!("/proc/{pid}/fd/1")) else { continue };
+            let name = fifo.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            running.entry(name.trim_end_matches(" (deleted)").to_owned()).or_default().push(pid);
+        }
+        running
+    }
+
+    /// Waits until exactly what is listed runs, each once, and gives their processes.
+    #[must_use]
+    pub fn expect_listed_runs_once(&self) -> BTreeMap<String, u32> {
+        let once = |running: &BTreeMap<String, Vec<u32>>| {
+            let one = |(name, pids): (&String, &Vec<u32>)| match pids.as_slice() {
+                [pid] => Some((name.clone(), *pid)),
+                _ => None,
+            };
+            running.iter().map(one).collect::<Option<BTreeMap<_, _>>>()
+        };
+        let mut found = None;
+        wait_until(|| {
+            let listed: BTreeSet<String> = self.names().into_iter().collect();
+            found = once(&self.running()).filter(|running| running.keys().eq(listed.iter()));
+            found.is_some()
+        });
+        found.unwrap_or_else(|| {
+            panic!("running {:?}\nlisted {:?}\n{}", self.running(), self.names(), self.system.log("vmmd"))
+        })
+    }
+
+    /// Nothing is left but the daemons and what they have when nothing was ever asked of them.
+    pub fn expect_clean(&self) {
+        let (run, state) = (self.system.run(), self.system.state());
+        let leftovers = || {
+            let mut images = files(&state.join("images"));
+            take_spare(&mut images, &state.join("images"));
+            let folders = [state.join("block"), run.join("fifo"), run.join("units")];
+            let others = folders.iter().flat_map(|folder| files(folder));
+            let processes = self.processes().into_iter().map(|pid| format!("{pid} {:?}", arguments(pid)));
+            images.into_iter().chain(others).chain(processes).collect::<Vec<_>>()
+        };
+        let clean = wait_until(|| leftovers().is_empty());
+        assert!(clean, "left: {:?}\n{}", leftovers(), self.system.log("vmmd"));
+        for (folder, known) in [
+            (&state, &["block", "images", "journal", "lock"][..]),
+            (&run, &["fifo", "units", "util", "vmmd.lock"]),
+            (&run.join("util"), &["console.lock", "console.sock", "vmmd.sock"]),
+        ] {
+            assert!(files(folder).iter().eq(known.iter()), "{}: {:?}", folder.display(), files(folder));
+        }
+    }
+
+    /// The processes of this system, dying ones included, besides the daemons.
+    fn processes(&self) -> Vec<u32> {
+        let folder = self.system.folder().to_string_lossy().into_owned();
+        let daemons = [self.vmmd, control_half(self.vmmd), self.console];
+        let names_it = |pid: &u32| arguments(*pid).iter().any(|word| word.contains(&folder));
+        let ours = processes().filter(names_it).chain(tenders(self.system.folder())).chain(children(self.vmmd));
+        ours.filter(|pid| !daemons.contains(pid)).collect()
+    }
+
     /// Begins counting anew: after a daemon was started again.
     pub fn count_again(&mut self) {
         self.before = Some(self.settled_census());
@@ -266,6 +339,23 @@ impl Siege {
         self.expect_nothing_left();
         self.system.stop().unwrap();
     }
+}
+
+/// Kills a process, which is not waited for.
+pub fn kill_9(pid: u32) {
+    let _ = kill(pid_of(pid), Signal::SIGKILL);
+}
+
+/// Waits until these processes are gone.
+pub fn expect_gone(pids: &[u32]) {
+    let gone = |pid: &u32| is_gone(pid_of(*pid));
+    assert!(wait_until(|| pids.iter().all(gone)), "{:?}", pids.iter().map(|pid| arguments(*pid)).collect::<Vec<_>>());
+}
+
+/// As the system's functions want it.
+#[must_use]
+pub fn pid_of(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).unwrap())
 }
 
 /// What a finished program said.

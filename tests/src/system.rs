@@ -140,26 +140,44 @@ impl System {
     }
 
     fn start(&mut self, name: &str, options: &[&OsStr], socket: &str) -> Result<u32, String> {
+        let pid = self.launch(name, options)?;
+        let socket = self.socket(socket);
+        let lock = self.run().join("vmmd.lock");
+        let Some((_, daemon)) = self.daemons.last_mut() else { return Err(format!("{name} does not run")) };
+        // The socket of a predecessor that was killed is there until its last thread has ended, and so is its lock.
+        let holds_lock = || name != "vmmd" || fs::read_to_string(&lock).is_ok_and(|holder| holder == pid.to_string());
+        let up = wait_until(|| {
+            let ended = !matches!(daemon.try_wait(), Ok(None));
+            ended || (holds_lock() && std::os::unix::net::UnixStream::connect(&socket).is_ok())
+        });
+        let ended = !matches!(daemon.try_wait(), Ok(None));
+        if up && !ended { Ok(pid) } else { Err(format!("{name} did not come up; its log:\n{}", self.log(name))) }
+    }
+
+    /// Starts `vmmd` and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be executed.
+    pub fn launch_vmmd(&mut self) -> Result<u32, String> {
+        let state = self.state();
+        self.launch("vmmd", &[OsStr::new("--state"), state.as_os_str()])
+    }
+
+    fn launch(&mut self, name: &str, options: &[&OsStr]) -> Result<u32, String> {
         let log = File::options().create(true).append(true).open(self.folder.join(format!("{name}.log")));
         let log = log.map_err(|error| format!("cannot write the log of {name}: {error}"))?;
         let mut command = self.command(name);
         // A process group of its own: an interrupt from the keyboard is not for the daemons.
         command.arg("--run").arg(self.run()).args(options).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut daemon = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
+        let daemon = command.spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
         let pid = daemon.id();
+        self.daemons.push((name.to_owned(), daemon));
         let noted = File::options().create(true).append(true).open(self.folder.join("pids"));
         noted
             .and_then(|mut pids| writeln!(pids, "{pid}"))
             .map_err(|error| format!("cannot note a process: {error}"))?;
-        let socket = self.socket(socket);
-        let up = wait_until(|| {
-            let ended = !matches!(daemon.try_wait(), Ok(None));
-            ended || std::os::unix::net::UnixStream::connect(&socket).is_ok()
-        });
-        let ended = !matches!(daemon.try_wait(), Ok(None));
-        self.daemons.push((name.to_owned(), daemon));
-        if up && !ended { Ok(pid) } else { Err(format!("{name} did not come up; its log:\n{}", self.log(name))) }
+        Ok(pid)
     }
 
     /// The process id of a daemon.
@@ -307,9 +325,11 @@ fn end_process(pid: Pid, signal: Signal) {
     }
 }
 
-/// Whether a process is gone, or has ended and only its parent has not looked yet.
+/// Whether a process is gone, or has ended and only its parent has not looked yet. Its first thread may have ended while
+/// another one still waits for the disk: until that has ended too, its files and sockets are open.
 #[must_use]
 pub fn is_gone(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().count();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z') && threads() <= 1)
 }

@@ -14,13 +14,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use fulmar_tests::albatross::{Policy, Unikernel, state};
 use fulmar_tests::namespace::inside;
 use fulmar_tests::siege;
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, System};
 
 /// The pages with lines to type, and the test that types them.
-const PAGES: [&str; 3] = ["README.md", "docs/tender.md", "docs/vmmc_local.md"];
+const PAGES: [&str; 4] = ["README.md", "docs/import.md", "docs/tender.md", "docs/vmmc_local.md"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -62,16 +63,27 @@ fn shell(programs: &Path, folder: &Path, script: &str) -> Output {
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let mut bash = Command::new("bash");
     bash.args(["-e", "-o", "pipefail", "-c", script]).current_dir(folder).stdin(Stdio::null());
-    bash.env("PATH", path).env("FULMAR_RUN", folder.join("run")).output().unwrap()
+    bash.env("PATH", path).env("FULMAR_RUN", folder.join("run")).env("ALBATROSS", folder.join("albatross"));
+    bash.output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// A host with one unikernel and its disk.
+fn put_albatross(folder: &Path) {
+    fs::create_dir_all(folder.join("block")).unwrap();
+    File::create(folder.join("block/shop:data")).unwrap().set_len(1 << 20).unwrap();
+    let image = fs::read(folder.with_file_name("hello.hvt")).unwrap();
+    let web = Unikernel { name: "shop:web", image: &image, ..Unikernel::PLAIN };
+    let policy = Policy { path: "shop:", unikernels: 2, cpus: &[0], memory_mb: 64, block_mb: Some(9), bridges: &[] };
+    fs::write(folder.join("state"), state(6, &[web], &[policy])).unwrap();
+}
+
 #[test]
-fn the_page_of_the_client_runs_from_top_to_bottom() {
-    const TEST: &str = "the_page_of_the_client_runs_from_top_to_bottom";
+fn the_pages_of_the_client_run_from_top_to_bottom() {
+    const TEST: &str = "the_pages_of_the_client_run_from_top_to_bottom";
     let Some(programs) = siege::programs(TEST) else { return };
     let mut system = System::new(system::make_folder("docs").unwrap(), programs.clone()).unwrap();
     let kvm = File::options().read(true).write(true).open("/dev/kvm").is_ok();
@@ -80,11 +92,13 @@ fn the_page_of_the_client_runs_from_top_to_bottom() {
     }
     let image = programs.join("guests").join(if kvm { "hello.hvt" } else { "hello.spt" });
     fs::copy(image, system.folder().join("hello.hvt")).unwrap();
+    put_albatross(&system.folder().join("albatross"));
     // vmmd makes the folder of the sockets.
     system.start_vmmd(&[]).unwrap();
     system.start_console().unwrap();
     let mut said = String::new();
-    for line in blocks("docs/vmmc_local.md").iter().flat_map(|block| block.lines()) {
+    let pages = [blocks("docs/vmmc_local.md"), blocks("docs/import.md")].concat();
+    for line in pages.iter().flat_map(|block| block.lines()) {
         let output = shell(&programs, system.folder(), line);
         let (out, error) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success(), "{line}\n{out}{error}\n{}", system.log("vmmd"));
@@ -99,6 +113,8 @@ fn the_page_of_the_client_runs_from_top_to_bottom() {
         ":hello: destroyed unikernel",
         "shop:web",
         "shop:data: removed block",
+        "would come over",
+        "\"result\": \"there\"",
     ] {
         assert!(said.contains(part), "nothing said {part}:\n{said}");
     }

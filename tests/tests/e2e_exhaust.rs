@@ -11,14 +11,26 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command as Program;
 
 use fulmar_core::wire::{Bridge, Command, UnikernelCommand};
 use fulmar_tests::namespace::{Disk, inside};
 use fulmar_tests::raw::{Raw, Wish, frame};
 use fulmar_tests::siege::{self, Siege};
+use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, System, wait_until};
 use nix::mount::MsFlags;
+use nix::unistd::geteuid;
 use serde_json::Value;
+
+/// Where a greedy user finds the socket.
+const GREEDY: &str = "FULMAR_GREEDY";
+
+/// Nobody's user id.
+const NOBODY: u32 = 65534;
 
 /// What the host says of its scarce things: used and limit, by name.
 fn uses(siege: &Siege) -> BTreeMap<String, (u64, u64)> {
@@ -109,9 +121,44 @@ fn who_sends_a_little_again_and_again_is_not_waited_for() {
 }
 
 #[test]
+#[ignore = "not a test: what another one runs as another user"]
+fn sends_images_without_end() {
+    let Some(socket) = std::env::var_os(GREEDY) else { return };
+    let image = vec![0; 200 << 20];
+    let create = frame("siege:greedy", Wish::of(&image).command());
+    let mut clients: Vec<Raw> = (0..3).map(|_| Raw::connect(Path::new(&socket))).collect();
+    for client in &mut clients {
+        // All but the last byte: nobody is done.
+        assert!(client.send(&create[..create.len() - 1]));
+    }
+    println!("ANSWER {:?}", clients.pop().unwrap().receive());
+}
+
+#[test]
+fn one_user_does_not_take_all_room_for_images_that_arrive() {
+    const TEST: &str = "one_user_does_not_take_all_room_for_images_that_arrive";
+    let Some(siege) = Siege::begin(TEST) else { return };
+    if !geteuid().is_root() {
+        skip(TEST, "only root can ask as two users");
+        return siege.end();
+    }
+    let socket = siege.system.socket("vmmd.sock");
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    // This program again, as somebody else, from where somebody else can get at it.
+    let program = siege.system.folder().join("greedy");
+    siege::copy_program(&std::env::current_exe().unwrap(), &program);
+    let mut greedy = Program::new(program);
+    greedy.args(["--exact", "sends_images_without_end", "--ignored", "--nocapture"]).env(GREEDY, &socket);
+    let output = greedy.uid(NOBODY).gid(NOBODY).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("ANSWER Refused(\"too many images of this user are arriving at once"), "{said}");
+    assert!(wait_until(|| uses(&siege)["spool-bytes"].0 == 0), "what it sent is gone with it");
+    siege.end();
+}
+
+#[test]
 fn the_journal_is_bounded_whatever_is_done_all_day() {
     let Some(siege) = Siege::begin("the_journal_is_bounded_whatever_is_done_all_day") else { return };
-    let hello = fs::read(siege.image("hello")).unwrap();
     let socket = siege.system.socket("vmmd.sock");
     let word = "x".repeat(8000);
     let file = siege.system.state().join("journal");
@@ -132,7 +179,6 @@ fn the_journal_is_bounded_whatever_is_done_all_day() {
     assert!(shrunk, "it was never written anew: {largest} bytes");
     let (used, limit) = uses(&siege)["journal-bytes"];
     assert!(used <= limit && largest <= limit + 64 * 1024, "{used}, {largest} of {limit}");
-    drop(hello);
     siege.end();
 }
 

@@ -4,11 +4,12 @@
 
 use fulmar_core::halves::Unit;
 use fulmar_core::journal::Record;
-use fulmar_core::machine::{Effect, Input, Machine, Now, PlanBuffers, Reply, Spooled, Tenders};
+use fulmar_core::limits::TRANSFERS_MAX;
+use fulmar_core::machine::{BlockFileError, Effect, Input, Machine, Now, PlanBuffers, Reply, Source, Spooled, Tenders};
 use fulmar_core::policy::{Bridges, CpuSet, Policy};
-use fulmar_core::wire::{Frame, Payload, decode};
-use fulmar_tests::ask::{Ask, PolicySpec, Spec, Wish, name};
-use fulmar_tests::world::{Action, Budget, Crash, Fate, World};
+use fulmar_core::wire::{BlockCommand, Command, Frame, Header, Image, Payload, decode};
+use fulmar_tests::ask::{Ask, Octets, PolicySpec, Spec, Wish, name};
+use fulmar_tests::world::{Action, Budget, Crash, Fate, OnDisk, SetFate, World};
 
 type Host = World<8, 12, 6, 4, 4096>;
 
@@ -260,6 +261,149 @@ fn the_tender_is_given_open_files_in_the_order_of_its_options() {
     assert_eq!(named, ["p:disk", "p:storage"]);
 }
 
+#[test]
+fn while_a_content_is_set_or_dumped_nobody_else_has_the_block_device() {
+    let mut host = host();
+    add(&mut host, "p:storage", 2);
+    add(&mut host, "p:disk", 2);
+    for (text, wish, expected) in [
+        ("p:none", Wish::BlockSet, "set block: not found"),
+        ("p:", Wish::BlockSet, "set block: not found"),
+        ("p:none", Wish::BlockOldSet(Octets::Plain), "set block: not found"),
+        ("p:none", Wish::BlockDump(0, false), "dump block: not found"),
+        ("p:", Wish::BlockDump(9, true), "dump block: not found"),
+        (
+            "p:disk",
+            Wish::BlockOldSet(Octets::EmptyCompressed),
+            "the compressed content is damaged: it is no complete zlib stream, nothing was changed",
+        ),
+    ] {
+        assert_eq!(say(&mut host, text, wish), expected, "{text}");
+    }
+    let busy = "this block device is being set or dumped, try again";
+    let others = |host: &mut Host, dump: &str| {
+        assert_eq!(say(host, "p:storage", Wish::BlockSet), busy);
+        assert_eq!(say(host, "p:storage", Wish::BlockOldSet(Octets::Plain)), busy);
+        assert_eq!(say(host, "p:storage", Wish::BlockRemove), busy);
+        assert_eq!(say(host, "p:storage", Wish::BlockInfo), "Blocks");
+        assert!(!is_active(host, "p:storage"));
+        let in_transfer = "block device storage is being set or dumped, try again";
+        assert_eq!(say(host, "p:a", Wish::Create(ON_DISK)), in_transfer);
+        assert_eq!(say(host, "p:storage", Wish::BlockDump(0, false)), dump);
+    };
+    // By chunks; the client goes, and what it had sent still comes to its end.
+    assert_eq!(say(&mut host, "p:storage", Wish::BlockSet), "None");
+    act(&mut host, &[Action::HangUp(0)]);
+    others(&mut host, busy);
+    act(&mut host, &[Action::Set(0, SetFate::Refused)]);
+    assert_eq!(host.contents[&name("p:storage")], OnDisk::durable(0));
+    for octets in [Octets::Plain, Octets::Compressed, Octets::Empty] {
+        assert_eq!(say(&mut host, "p:storage", Wish::BlockOldSet(octets)), "None");
+        act(&mut host, &[Action::Set(0, SetFate::Done)]);
+        assert_eq!(said(&host.last_reply), "set block device");
+    }
+    assert_eq!(say(&mut host, "p:storage", Wish::BlockSet), "None");
+    act(&mut host, &[Action::Set(0, SetFate::Unsettled)]);
+    let unsettled = "a crash may bring the old content back, set it again: input or output failed (error 5)";
+    assert_eq!(said(&host.last_reply), unsettled);
+    // Several may read it.
+    let dump = say(&mut host, "p:storage", Wish::BlockDump(99, true));
+    assert!(dump.starts_with("Dump") && dump.contains("level: 9, whole: true"), "{dump}");
+    let again = say(&mut host, "p:storage", Wish::BlockDump(-1, false));
+    assert!(again.contains("level: 0, whole: false"), "{again}");
+    for _ in 0..2 {
+        assert_eq!(say(&mut host, "p:storage", Wish::BlockSet), busy);
+        act(&mut host, &[Action::Dumped(0)]);
+    }
+    create(&mut host, "p:a", ON_DISK);
+    for wish in [Wish::BlockSet, Wish::BlockOldSet(Octets::Plain)] {
+        assert_eq!(say(&mut host, "p:storage", wish), "set block: is in use");
+    }
+    assert_eq!(say(&mut host, "p:storage", Wish::BlockDump(0, false)), "dump block: is in use");
+    // As many at once as may be, of whichever block device.
+    for _ in 1..TRANSFERS_MAX {
+        assert!(say(&mut host, "p:disk", Wish::BlockDump(0, false)).starts_with("Dump"));
+    }
+    add(&mut host, "r:storage", 1);
+    assert_eq!(say(&mut host, "r:storage", Wish::BlockSet), "None");
+    act(&mut host, &[Action::HangUp(0)]);
+    let full = "too many block devices are being set or dumped, try again";
+    assert_eq!(say(&mut host, "p:disk", Wish::BlockDump(0, false)), full);
+    act(&mut host, &[Action::Set(0, SetFate::Done), Action::Dumped(0)]);
+    assert!(say(&mut host, "p:disk", Wish::BlockDump(0, false)).starts_with("Dump"));
+}
+
+#[test]
+fn one_that_comes_with_its_content_has_it_when_it_is_there() {
+    let mut host = host();
+    for (text, octets) in [("p:storage", Octets::Plain), ("p:disk", Octets::Compressed), ("r:storage", Octets::None)] {
+        assert_eq!(say(&mut host, text, Wish::BlockOldAdd(2, octets)), "None");
+        act(&mut host, &[STORE, DURABLE]);
+        assert_eq!(said(&host.last_reply), "added block device");
+        assert_eq!(host.contents[&name(text)].now > 0, octets != Octets::None);
+    }
+    let no_stream = "the compressed content is damaged: it is no complete zlib stream, nothing was changed";
+    assert_eq!(say(&mut host, "p:q:disk", Wish::BlockOldAdd(2, Octets::EmptyCompressed)), no_stream);
+    let exists = "block device with same name already exists";
+    assert_eq!(say(&mut host, "p:disk", Wish::BlockOldAdd(2, Octets::Plain)), exists);
+    assert!(say(&mut host, "p:q:disk", Wish::BlockOldAdd(0, Octets::Plain)).starts_with("0 MB is no size"));
+}
+
+/// A machine that has restored one block device of 3 MB, whose file has so many bytes.
+fn restored(bytes: Option<u64>) -> (Box<Machine<2, 4, 2, 2, 512>>, u16) {
+    let mut machine = Box::new(Machine::new());
+    machine.restore(&Record::Block { name: "p:storage", size_mb: 3 }).unwrap();
+    let (slot, _) = machine.find_block(&name("p:storage")).unwrap();
+    machine.handle(Now { ms: 1, wall_ms: 1 }, Input::BlockFile { slot, bytes });
+    machine.handle(Now { ms: 1, wall_ms: 1 }, Input::Start);
+    while machine.next_effect().is_some() {}
+    (machine, slot)
+}
+
+/// Gives it a command about that block device.
+fn command(machine: &mut Machine<2, 4, 2, 2, 512>, command: BlockCommand<'_>) -> Option<Effect> {
+    let header = Header::new(1, name("p:storage"));
+    let command = Command::Block(command);
+    machine.handle(
+        Now { ms: 1, wall_ms: 1 },
+        Input::Command { connection: 0, header: &header, command: &command, image: Some(Spooled { spool: 5 }) },
+    );
+    machine.next_effect()
+}
+
+#[test]
+fn a_content_heals_a_file_that_is_not_as_recorded() {
+    for bytes in [None, Some(7)] {
+        let (mut machine, slot) = restored(bytes);
+        assert_eq!(command(&mut machine, BlockCommand::Dump { level: 0 }), Some(Effect::Reply { connection: 0 }));
+        assert!(said(&machine.reply(0)).contains("restore it and start vmmd again"));
+        let set = command(&mut machine, BlockCommand::Set { compressed: false });
+        assert_eq!(set, Some(Effect::SetContent { slot, source: Source::Chunks { connection: 0 } }));
+        machine.handle(Now { ms: 2, wall_ms: 2 }, Input::ContentSet { slot, outcome: Ok(()) });
+        assert_eq!(said(&machine.reply(0)), "set block device");
+        while machine.next_effect().is_some() {}
+        command(&mut machine, BlockCommand::Dump { level: 0 });
+        assert_eq!(machine.reply(0), Reply::Dump { slot, level: 0, whole: false });
+    }
+}
+
+#[test]
+fn what_cannot_fit_is_refused_before_anybody_looks_at_it() {
+    let (mut machine, slot) = restored(Some(3 << 20));
+    let too_large = "the content is more than the block device holds: nothing was changed";
+    let data = |len| Image::Diverted { len };
+    command(&mut machine, BlockCommand::OldSet { compressed: false, data: data((3 << 20) + 1) });
+    assert_eq!(said(&machine.reply(0)), too_large);
+    while machine.next_effect().is_some() {}
+    // What it becomes when it is uncompressed nobody knows yet.
+    let set = command(&mut machine, BlockCommand::OldSet { compressed: true, data: data((3 << 20) + 1) });
+    let source = Source::Message(Some(Spooled { spool: 5 }));
+    assert_eq!(set, Some(Effect::SetContent { slot, source }));
+    let outcome = Err(BlockFileError::TooLarge);
+    machine.handle(Now { ms: 2, wall_ms: 2 }, Input::ContentSet { slot, outcome });
+    assert_eq!(said(&machine.reply(0)), too_large);
+}
+
 /// What a machine says to a create, after it has restored one block device of 3 MB whose file has so many bytes.
 fn create_on(bytes: Option<u64>) -> Option<String> {
     let mut machine = Box::new(Machine::<2, 4, 2, 2, 512>::new());
@@ -270,7 +414,7 @@ fn create_on(bytes: Option<u64>) -> Option<String> {
     machine.handle(now, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true } });
     let (slot, _) = machine.find_block(&name("p:storage")).unwrap();
     machine.handle(now, Input::BlockFile { slot, bytes });
-    machine.handle(now, Input::Survivor { unit: Unit(7), account: 1, started_wall_ms: 1 });
+    machine.handle(now, Input::Survivor { unit: Unit(7), account: 1, started_wall_ms: 1, told: false });
     machine.handle(now, Input::Start);
     let ask = Ask { name: name("p:a"), wish: Wish::Create(ON_DISK) };
     let bytes = ask.encode(1);

@@ -190,6 +190,52 @@ fn sigterm_then_sigkill_after_the_time_for_last_words() {
 }
 
 #[test]
+fn one_that_is_being_started_anew_when_vmmd_dies_runs_again() {
+    let larger = Wish::ForceCreate(Spec { memory_mb: 48, ..Spec::PLAIN });
+    for (wish, until_told) in [(Wish::Restart, &[][..]), (larger, &[Action::Store(true)])] {
+        // After an end of its own it would not run again: this one is not its own, whoever sees it.
+        for late in [false, true] {
+            let mut host = running(None);
+            act(&mut host, &[ask(0, wish)]);
+            act(&mut host, until_told);
+            assert!(host.processes[&UNIT].terminated_ms.is_some());
+            let dying = u8::from(late);
+            act(&mut host, &[Action::Crash(Crash { late, dying, ..Crash::PLAIN })]);
+            if !late {
+                assert_eq!(stage(&host), Some((Stage::Kept, Life::Alive)));
+                assert_eq!(host.machine.deadline(), Some(host.now.ms + STOP_MS_MAX));
+                act(&mut host, &[Action::Exit(UNIT, Exit::Unknown)]);
+            }
+            act(&mut host, &[LAUNCH]);
+            assert_eq!(stage(&host), Some((Stage::Kept, Life::Alive)));
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_changes_nothing_but_what_is_shown() {
+    let life = |hour_back: bool| {
+        let mut host = running(Some(&[]));
+        let mut seen = Vec::new();
+        for round in 0..8 {
+            for action in [Action::Wait(700), Action::Exit(UNIT, Exit::Code(2)), Action::Tick(3), LAUNCH] {
+                if hour_back && round % 2 == 1 {
+                    host.now.wall_ms -= 3_600_000;
+                }
+                act(&mut host, &[action]);
+                seen.push((stage(&host), rest_ms(&host), host.machine.deadline()));
+            }
+        }
+        act(&mut host, &[ask(0, Wish::Destroy), DURABLE, Action::Tick(0), Action::Exit(UNIT, Exit::Signal(9))]);
+        seen.push((stage(&host), rest_ms(&host), host.machine.deadline()));
+        (seen, host.marks)
+    };
+    let steady = life(false);
+    assert!(steady.0.iter().any(|(_, rest_ms, _)| rest_ms.is_some()) && steady.0.last().unwrap().0.is_none());
+    assert_eq!(steady, life(true));
+}
+
+#[test]
 fn all_who_ask_for_its_end_are_told() {
     let mut host = running(None);
     act(&mut host, &[ask(0, Wish::Destroy), ask(1, Wish::Destroy), DURABLE, ask(2, Wish::Destroy)]);

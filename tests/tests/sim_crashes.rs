@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use fulmar_core::machine::Exit;
-use fulmar_tests::ask::{Ask, PolicySpec, Spec, Wish, name};
+use fulmar_tests::ask::{Ask, Octets, PolicySpec, Spec, Wish, name};
 use fulmar_tests::choose::Seeded;
 use fulmar_tests::drive::{Log, Plan, crash_every_way, crash_everywhere, run_once};
-use fulmar_tests::world::{Action, Budget, Fate, World};
+use fulmar_tests::world::{Action, Budget, Fate, SetFate, World};
 
 const GOOD: Action = Action::Append(u8::MAX, Fate::Durable);
 
@@ -58,7 +58,7 @@ fn script() -> Vec<Action> {
     ]
 }
 
-/// A life with block devices: made, used, not removed while used, one whose record fails, all gone in the end.
+/// A life with block devices: made, used, not removed while used, one whose record fails, set and read, all gone in the end.
 fn disks() -> Vec<Action> {
     let policy =
         PolicySpec { unikernels: 3, memory_mb: 150, cpus: &[0, 1], bridges: &["br0", "br1"], block_mb: Some(10) };
@@ -90,6 +90,25 @@ fn disks() -> Vec<Action> {
         ask("p:a", Wish::Destroy),
         GOOD,
         Action::Exit(1, Exit::Signal(15)),
+        Action::Store(true),
+        // What nobody uses is set, by chunks and in one message, and read.
+        ask("p:storage", Wish::BlockSet),
+        other("p:disk", Wish::BlockDump(0, false)),
+        other("p:storage", Wish::BlockRemove),
+        Action::Set(0, SetFate::Done),
+        Action::Dumped(0),
+        ask("p:storage", Wish::BlockOldSet(Octets::Compressed)),
+        Action::HangUp(0),
+        other("p:disk", Wish::BlockSet),
+        Action::Set(1, SetFate::Unsettled),
+        Action::Set(0, SetFate::Refused),
+        ask("p:q:disk", Wish::BlockOldAdd(3, Octets::Plain)),
+        Action::Store(true),
+        GOOD,
+        other("p:q:disk", Wish::BlockDump(9, true)),
+        Action::Dumped(0),
+        other("p:q:disk", Wish::BlockRemove),
+        GOOD,
         Action::Store(true),
         ask("p:storage", Wish::BlockRemove),
         Action::Append(1, Fate::NotWritten),
@@ -199,13 +218,18 @@ fn the_life_with_disks_is_as_it_should_be() {
     let mut world = World::<8, 12, 6, 4, 4096>::new(Budget { faults: 8, crashes: 0, commands: 100 }).unwrap();
     disks().iter().for_each(|action| world.apply(action).unwrap());
     for (what, times) in [
-        ("added block device", 2),
+        ("added block device", 3),
+        ("set block device", 1),
+        ("content unsettled", 1),
+        ("content refused", 1),
+        ("dumped", 2),
+        ("refused: transfer", 1),
         ("refused: admission", 1),
         ("refused: journal", 2),
         ("created unikernel", 1),
         ("refused: remove in use", 2),
-        ("removed block", 2),
-        ("block removed", 3),
+        ("removed block", 3),
+        ("block removed", 4),
     ] {
         assert_eq!(world.marks.get(what), Some(&times), "{what} of {:#?}", world.marks);
     }

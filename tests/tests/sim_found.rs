@@ -4,10 +4,11 @@
 
 use fulmar_core::machine::Exit;
 use fulmar_tests::ask::{Ask, PolicySpec, Spec, Wish, name};
-use fulmar_tests::drive::replay;
+use fulmar_tests::drive::{replay, settle};
 use fulmar_tests::world::{Action, Budget, Crash, Fate, Rest, World};
 
 const BUDGET: Budget = Budget { faults: 9, crashes: 9, commands: 99 };
+const ROOMY: PolicySpec = PolicySpec { unikernels: 2, memory_mb: 64, cpus: &[0], bridges: &[], block_mb: None };
 const LAUNCHED: Crash = Crash { launched: 1, ..Crash::PLAIN };
 
 fn create(text: &str, fail: Option<&'static [i64]>) -> Action {
@@ -83,4 +84,57 @@ fn nothing_is_admitted_against_a_policy_that_can_come_back() {
         world.apply(&action).unwrap();
     }
     assert_eq!(world.processes.len(), 1);
+}
+
+/// What was to follow from its end was decided twice: when it ended, and when the one that was to take its place failed.
+/// The second time it no longer had a label to lose, and went.
+#[test]
+fn what_follows_from_an_end_is_decided_once() {
+    let replace = |fail| {
+        let spec = Spec { fail, memory_mb: 48, ..Spec::PLAIN };
+        Action::Ask(0, Ask { name: name("p:a"), wish: Wish::ForceCreate(spec) })
+    };
+    let word = Crash { dying: 1, word: Some(Exit::Code(64)), ..Crash::PLAIN };
+    let run = [
+        Action::Store(true),
+        replace(Some(&[2])),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Durable),
+        Action::Crash(word),
+        replace(Some(&[])),
+        Action::Append(1, Fate::Durable),
+        Action::Store(true),
+        Action::Store(false),
+        Action::Append(1, Fate::Durable),
+        Action::Crash(Crash { written: 1, ..Crash::PLAIN }),
+    ];
+    replay::<2, 4, 2, 2, 512>(&run, BUDGET).unwrap();
+}
+
+/// A client that had asked for a restart waited for an alarm, and for the next one, as long as the journal failed: nothing was
+/// under way for it.
+#[test]
+fn a_restart_is_answered_when_the_journal_has_answered() {
+    let restart = Action::Ask(0, Ask { name: name("p:a"), wish: Wish::Restart });
+    let run = [
+        Action::Store(true),
+        create("p:a", Some(&[])),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Durable),
+        // It ends between being found again and the start, and rests without being charged.
+        Action::Crash(Crash { late: true, dying: 1, ..Crash::PLAIN }),
+        Action::Ask(1, Ask { name: name("p:"), wish: Wish::PolicyAdd(PolicySpec { unikernels: 9, ..ROOMY }) }),
+        Action::Append(1, Fate::Unknown),
+        restart,
+    ];
+    for fate in [Fate::NotWritten, Fate::Durable] {
+        let mut world = World::<2, 4, 2, 2, 512>::new(BUDGET).unwrap();
+        run.iter().for_each(|action| world.apply(action).unwrap());
+        world.apply(&Action::Append(1, fate)).unwrap();
+        // Told, or being launched.
+        assert_eq!(world.clients.iter().flatten().count(), usize::from(fate == Fate::Durable));
+        settle(&mut world).unwrap();
+    }
 }

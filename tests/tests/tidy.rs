@@ -40,6 +40,26 @@ const UNSAFE: &[(&str, &str)] = &[
     ("tests/nostd/src/main.rs", "a program without std has its own entry"),
 ];
 
+/// Where programs look at the clock on the wall, and what for. It may be set at any time, so nothing is decided by it.
+const WALL_CLOCKS: &[(&str, &str)] = &[
+    ("client/src/import/rehearsal.rs", "a machine that is only asked, at no time"),
+    ("client/src/local.rs", "how long ago something was"),
+    ("core/src/machine/condition.rs", "hands out when a run ended, and about when the next one is"),
+    ("core/src/machine/exchange.rs", "what comes in"),
+    ("core/src/machine/life.rs", "keeps when a process started and ended"),
+    ("core/src/machine/mod.rs", "passes it on"),
+    ("core/src/machine/reply.rs", "hands out when a process started"),
+    ("core/src/machine/restore.rs", "keeps when a process started and ended"),
+    ("core/src/machine/unikernel.rs", "where it is kept"),
+    ("daemons/console/src/stream.rs", "the time of a line"),
+    ("daemons/vmmd/src/control/mod.rs", "reads it for the machine"),
+    ("daemons/vmmd/src/control/start.rs", "when a survivor started, for the machine"),
+    ("daemons/vmmd/src/host_half/records.rs", "when a unit was launched, for the machine"),
+    ("tender/src/hvt/mod.rs", "the guest asks for it"),
+    ("tender/src/raw.rs", "the guest asks for it"),
+    ("tender/src/spt/mod.rs", "the guest asks for it"),
+];
+
 /// Files of more lines than [`LINES_MAX`], and why they are not split.
 const LONG: &[(&str, &str)] = &[];
 const LINES_MAX: usize = 500;
@@ -131,6 +151,24 @@ fn has_word(line: &str, word: &str) -> bool {
         let (before, after) = (&line[..at], &line[at + word.len()..]);
         !before.ends_with(part_of_word) && !after.starts_with(part_of_word)
     })
+}
+
+#[test]
+fn the_wall_clock_is_only_shown() {
+    let folders = ["client/src/", "core/src/", "daemons/", "host/src/", "shim-linux/src/", "tender/src/"];
+    let is_program = |file: &str| folders.iter().any(|it| file.starts_with(it)) && !file.contains("/tests");
+    let clocks = ["SystemTime", "UNIX_EPOCH", "CLOCK_REALTIME", "wall_ms"];
+    let looks = |text: &str| text.lines().map(without_comment).any(|code| clocks.iter().any(|it| code.contains(it)));
+    let found = sources().filter(|(file, text)| is_program(file) && looks(text)).map(|(file, _)| file);
+    let listed: BTreeSet<_> = WALL_CLOCKS.iter().map(|(file, _)| (*file).to_owned()).collect();
+    assert_eq!(found.collect::<BTreeSet<_>>(), listed);
+    // The machine keeps it and hands it out, but never looks what it says.
+    for (file, text) in sources().filter(|(file, _)| file.starts_with("core/src/machine/")) {
+        for line in text.lines().map(without_comment).filter(|line| line.contains("wall_ms")) {
+            let compares = ["if ", "match ", " < ", " > ", "<=", ">=", "wall_ms ==", "_sub", "set_alarm"];
+            assert!(!compares.iter().any(|it| line.contains(it)), "{file}: {line}");
+        }
+    }
 }
 
 #[test]

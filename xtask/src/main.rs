@@ -15,8 +15,8 @@ usage: cargo xtask COMMAND
   demo [--keep]   build everything, run a unikernel before your eyes, clean up;
                   --keep leaves it running and says how to go on
   demo --stop     end what a demo with --keep has left running
-  bench [NAME]... measure: codec, disk, info, create, policies, memory, scale,
-                  tender (beside the original ones, if the environment variables
+  bench [NAME]... measure: codec, disk, info, create, policies, memory,
+                  recovery, scale, tender (beside the original ones, if the environment variables
                   SOLO5_SPT and SOLO5_HVT name them)
   test            all tests of the workspace
   checks          what else must hold: formatting, lints, documentation

@@ -6,14 +6,12 @@ use clap::Args;
 use fulmar_core::limits::IMAGE_BYTES_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, UnikernelCommand};
-use serde_json::json;
 
-use super::Context;
+use super::{Context, default_file, report_file};
 use crate::connection::Daemon;
 use crate::error::Failure;
-use crate::image::NewFile;
+use crate::new_file::NewFile;
 use crate::options;
-use crate::output::text::{plain, size, timestamp};
 
 /// The command line of `get`.
 #[derive(Args, Debug)]
@@ -38,19 +36,11 @@ impl Get {
     /// # Errors
     /// [`Failure`], as it says.
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let file = self.output.clone().unwrap_or_else(|| {
-            let label = self.name.label().unwrap_or_default();
-            std::env::temp_dir().join(format!("{label}.{}", timestamp(context.now_unix_ms)))
-        });
+        let file = self.output.clone().unwrap_or_else(|| default_file(self.name, context));
         let mut connection = context.door.open(Daemon::Vmmd)?;
         let level = i64::from(self.compression_level);
         connection.send(self.name, Command::Unikernel(UnikernelCommand::Get { level }))?;
         let bytes = connection.receive_image(self.name, || NewFile::create(&file, IMAGE_BYTES_MAX))?.finish()?;
-        let place = file.display().to_string();
-        if context.json {
-            return context.print_json(&json!({ "name": self.name.as_str(), "file": place, "bytes": bytes }));
-        }
-        let place = plain(place.as_bytes());
-        writeln!(context.out, "{}: {} written to {place}", self.name, size(bytes)).map_err(Failure::print)
+        report_file(context, self.name, &file, bytes)
     }
 }

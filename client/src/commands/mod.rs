@@ -6,8 +6,10 @@ pub mod block;
 pub mod console;
 pub mod create;
 pub mod destroy;
+pub mod dump_block;
 pub mod get;
 pub mod host;
+pub mod import_albatross;
 pub mod inactive_consoles;
 pub mod info;
 pub mod inspect;
@@ -15,20 +17,22 @@ pub mod policy;
 pub mod remove_block;
 pub mod remove_policy;
 pub mod restart;
+pub mod set_block;
 
 use std::fmt;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, Success};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::connection::{Connection, Daemon, Door};
 use crate::error::Failure;
 use crate::options;
-use crate::output::json;
-use crate::output::text::{heading, plain};
+use crate::output::json as document;
+use crate::output::text::{heading, plain, size, timestamp};
 
 /// What a command works with.
 pub struct Context<'a> {
@@ -99,6 +103,12 @@ pub enum Subcommands {
     RemoveBlock(remove_block::RemoveBlock),
     /// Show what this machine has, what of it is used, and what bounds unikernels
     Host(host::Host),
+    /// Give a block device the content of a file
+    SetBlock(set_block::SetBlock),
+    /// Fetch the content of a block device into a file
+    DumpBlock(dump_block::DumpBlock),
+    /// Bring a host of albatross over: its policies, block devices and unikernels
+    ImportAlbatross(import_albatross::ImportAlbatross),
     /// Show what an image says about itself; needs no daemon
     Inspect(inspect::Inspect),
 }
@@ -124,6 +134,9 @@ impl Subcommands {
             Self::AddBlock(command) => command.run(context),
             Self::RemoveBlock(command) => command.run(context),
             Self::Host(command) => command.run(context),
+            Self::SetBlock(command) => command.run(context),
+            Self::DumpBlock(command) => command.run(context),
+            Self::ImportAlbatross(command) => command.run(context),
             Self::Inspect(command) => command.run(context),
         }
     }
@@ -152,6 +165,22 @@ impl PathArgument {
     }
 }
 
+/// Where what is fetched goes unless somebody says otherwise: `LABEL.TIME` in the folder for temporary files.
+fn default_file(name: Name, context: &Context<'_>) -> PathBuf {
+    let label = name.label().unwrap_or_default();
+    std::env::temp_dir().join(format!("{label}.{}", timestamp(context.now_unix_ms)))
+}
+
+/// Says what was fetched and where it is.
+fn report_file(context: &mut Context<'_>, name: Name, file: &Path, bytes: u64) -> Result<(), Failure> {
+    let place = file.display().to_string();
+    if context.json {
+        return context.print_json(&json!({ "name": name.as_str(), "file": place, "bytes": bytes }));
+    }
+    let place = plain(place.as_bytes());
+    writeln!(context.out, "{name}: {} written to {place}", size(bytes)).map_err(Failure::print)
+}
+
 /// Sends a command and waits for words that say what was done.
 fn act(context: &mut Context<'_>, daemon: Daemon, name: Name, command: Command<'_>) -> Result<(), Failure> {
     let mut connection = context.door.open(daemon)?;
@@ -164,14 +193,14 @@ fn report(context: &mut Context<'_>, connection: &mut Connection, name: Name) ->
     let daemon = connection.daemon();
     match connection.receive(name)? {
         Success::Text(text) if context.json => {
-            let value = json::done(&name, &String::from_utf8_lossy(text.0));
+            let value = document::done(&name, &String::from_utf8_lossy(text.0));
             context.print_json(&value)
         }
         Success::Text(text) => {
             writeln!(context.out, "{} {}", heading(name.as_str()), plain(text.0)).map_err(Failure::print)
         }
         Success::Empty if context.json => {
-            let value = json::done(&name, "done");
+            let value = document::done(&name, "done");
             context.print_json(&value)
         }
         Success::Empty => writeln!(context.out, "{} done", heading(name.as_str())).map_err(Failure::print),

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub(crate) mod machine;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};

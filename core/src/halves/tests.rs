@@ -55,7 +55,14 @@ fn answers_round_trip() {
     let error = OsError { attempt: Attempt::CreateTap, errno: 1 };
     let abilities =
         Abilities { accounts: true, taps: false, kvm: true, tender: true, memory_cgroup: false, pids_cgroup: true };
-    round_trip_answer(Answer::Adopted { unit: Unit(1), pid: 77, account: 9, started_ms: 1_700_000_000_000, taps });
+    round_trip_answer(Answer::Adopted {
+        unit: Unit(1),
+        pid: 77,
+        account: 9,
+        started_ms: 1_700_000_000_000,
+        told: true,
+        taps,
+    });
     round_trip_answer(Answer::Host(Host { cpus: CpuSet::first(128), memory_mb: 1 << 40, bridges: taps, abilities }));
     round_trip_answer(Answer::Bridges(Texts::default()));
     round_trip_answer(Answer::SurveyFailed(error));

@@ -1,14 +1,14 @@
 //! One block device in the machine: how far the wish for it has come, what is known of its file, and who uses it.
 //!
 //! Its creation is a ladder of two rungs, the file and then the record; its removal goes the other way. It is charged from
-//! the first rung of the one to the last of the other.
+//! the first rung of the one to the last of the other. What goes on with its content is `content.rs`.
 
 use core::fmt;
 
 use super::arguments::DeviceName;
 use super::outcome::BlockFileError;
 use super::table::Named;
-use crate::limits::{BLOCK_MB_MAX, LABEL_BYTES_MAX};
+use crate::limits::{BLOCK_MB_MAX, IMAGE_BYTES_MAX, LABEL_BYTES_MAX};
 use crate::name::Name;
 
 /// How far the wish has come.
@@ -44,6 +44,18 @@ pub enum BlockFile {
     Sound,
 }
 
+/// What goes on with the content of a block device that is there and that no unikernel holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)] // a tag of its own, 0 for the first: see `Machine::new`
+pub enum Transfer {
+    /// Nothing.
+    None,
+    /// It is being set: nobody else may have it.
+    Set,
+    /// So many clients read it: nobody may change it.
+    Dumps(u16),
+}
+
 /// The record of one block device.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Block {
@@ -53,6 +65,8 @@ pub struct Block {
     pub(super) stage: BlockStage,
     /// What is known of its file.
     pub(super) file: BlockFile,
+    /// What goes on with its content.
+    pub(super) transfer: Transfer,
     /// Its size, MiB.
     pub(super) size_mb: u64,
     /// Whether `holder` means something.
@@ -66,6 +80,7 @@ impl Named for Block {
         name: Name::EMPTY,
         stage: BlockStage::Free,
         file: BlockFile::Missing,
+        transfer: Transfer::None,
         size_mb: 0,
         held: false,
         holder: 0,
@@ -93,6 +108,12 @@ impl Block {
     #[must_use]
     pub fn file(&self) -> BlockFile {
         self.file
+    }
+
+    /// What goes on with its content.
+    #[must_use]
+    pub fn transfer(&self) -> Transfer {
+        self.transfer
     }
 
     /// Its size, MiB.
@@ -142,13 +163,29 @@ pub enum BlockRefused {
     RemoveNotFound,
     /// A unikernel uses the one that is to be removed.
     RemoveInUse,
+    /// There is none of this name to set.
+    SetNotFound,
+    /// A unikernel uses the one that is to be set.
+    SetInUse,
+    /// There is none of this name to dump.
+    DumpNotFound,
+    /// A unikernel uses the one that is to be dumped.
+    DumpInUse,
+    /// Its content is being set or dumped.
+    Transfer,
+    /// As many are being set and dumped as may be at once.
+    TransfersFull,
+    /// Its content does not fit one reply.
+    DumpTooLarge,
     /// The create names one that is not there.
     Missing(DeviceName),
     /// The create names one that another unikernel, or another device of the same, uses.
     InUse(DeviceName),
-    /// The create names one whose file is not as it should be.
+    /// The create names one that is being set or dumped.
+    InTransfer(DeviceName),
+    /// The create or the dump names one whose file is not as it should be.
     Damaged(DeviceName, BlockFile),
-    /// Its file could not be made.
+    /// Its file could not be made, or not be given the content.
     File(BlockFileError),
 }
 
@@ -164,8 +201,19 @@ impl fmt::Display for BlockRefused {
             Self::InfoNotFound => f.write_str("info block: not found"),
             Self::RemoveNotFound => f.write_str("remove block: not found"),
             Self::RemoveInUse => f.write_str("remove block: is in use"),
+            Self::SetNotFound => f.write_str("set block: not found"),
+            Self::SetInUse => f.write_str("set block: is in use"),
+            Self::DumpNotFound => f.write_str("dump block: not found"),
+            Self::DumpInUse => f.write_str("dump block: is in use"),
+            Self::Transfer => f.write_str("this block device is being set or dumped, try again"),
+            Self::TransfersFull => f.write_str("too many block devices are being set or dumped, try again"),
+            Self::DumpTooLarge => {
+                let limit_mb = IMAGE_BYTES_MAX >> 20;
+                write!(f, "the block device is larger than {limit_mb} MB, too large for one reply: dump it in chunks")
+            }
             Self::Missing(label) => write!(f, "block device {label} does not exist"),
             Self::InUse(label) => write!(f, "block device {label} is in use"),
+            Self::InTransfer(label) => write!(f, "block device {label} is being set or dumped, try again"),
             Self::Damaged(label, BlockFile::Bytes(bytes)) => write!(
                 f,
                 "the file of block device {label} has another size than recorded, {bytes} bytes: restore it and start \

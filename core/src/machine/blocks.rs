@@ -4,11 +4,11 @@
 //! it rests. So no two ever have the same, and none is removed under a unikernel that is to run again.
 
 use super::arguments::DeviceName;
-use super::block::{Block, BlockFile, BlockRefused, BlockStage};
+use super::block::{Block, BlockFile, BlockRefused, BlockStage, Transfer};
 use super::outcome::{BlockFileError, JournalError};
 use super::refusal::Refusal;
 use super::table::Named;
-use super::{Change, DUE_MAX, Done, Effect, Machine, Now, Reply, Waiting};
+use super::{Change, DUE_MAX, Done, Effect, Machine, Now, Reply, Source, Spooled, Waiting};
 use crate::limits::{BLOCK_MB_MAX, DEVICES_MAX, REST_MS_MAX, REST_MS_MIN};
 use crate::name::Name;
 use crate::wire::{Arguments, BlockCommand, BlockDevice};
@@ -17,7 +17,13 @@ use crate::wire::{Arguments, BlockCommand, BlockDevice};
 pub(super) type BlockSlots = heapless::Vec<u16, DEVICES_MAX>;
 
 impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
-    pub(super) fn block_command(&mut self, connection: u16, name: &Name, command: &BlockCommand<'_>) {
+    pub(super) fn block_command(
+        &mut self,
+        connection: u16,
+        name: &Name,
+        command: &BlockCommand<'_>,
+        content: Option<Spooled>,
+    ) {
         let begun = match command {
             BlockCommand::Info => {
                 let known = name.is_path() || self.find_block(name).is_some_and(|(_, block)| block.is_listed());
@@ -25,14 +31,16 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 return self.answer(connection, if known { Reply::Blocks } else { not_found });
             }
             BlockCommand::Add { size } => {
-                self.begin_add(name, *size).map(|slot| (slot, Some(Effect::MakeBlock { slot })))
+                self.begin_add(name, *size).map(|slot| (slot, Some(Effect::MakeBlock { slot, content: None })))
+            }
+            BlockCommand::OldAdd { size, compressed, data } => {
+                self.begin_old_add(name, *size, *compressed, data.as_ref(), content)
             }
             BlockCommand::Remove => self.begin_remove(name),
-            BlockCommand::OldAdd { .. }
-            | BlockCommand::OldSet { .. }
-            | BlockCommand::OldDump { .. }
-            | BlockCommand::Dump { .. }
-            | BlockCommand::Set { .. } => Err(Refusal::NotOffered),
+            BlockCommand::Set { .. } => self.begin_set_content(name, Source::Chunks { connection }),
+            BlockCommand::OldSet { compressed, data } => self.begin_old_set(name, *compressed, data, content),
+            BlockCommand::Dump { level } => return self.dump(connection, name, *level, false),
+            BlockCommand::OldDump { level } => return self.dump(connection, name, *level, true),
         };
         match begun {
             Ok((slot, effect)) => {
@@ -46,7 +54,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     }
 
     /// The first rung: all checks, the charge.
-    fn begin_add(&mut self, name: &Name, size: i64) -> Result<u16, Refusal> {
+    pub(super) fn begin_add(&mut self, name: &Name, size: i64) -> Result<u16, Refusal> {
         let refused = |refused| Err(Refusal::Block(refused));
         if name.is_path() {
             return refused(BlockRefused::Path);
@@ -72,6 +80,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let block = self.blocks.get_mut(slot).ok_or(Refusal::Block(BlockRefused::RemoveNotFound))?;
         match block.stage {
             BlockStage::Kept if block.held => Err(Refusal::Block(BlockRefused::RemoveInUse)),
+            BlockStage::Kept if block.transfer != Transfer::None => Err(Refusal::Block(BlockRefused::Transfer)),
             BlockStage::Kept => {
                 block.stage = BlockStage::Dropping;
                 Ok((slot, Some(Effect::Append(Change::BlockGone(slot)))))
@@ -232,6 +241,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 Some((slot, block)) if slots.contains(&slot) || (block.held && Some(block.holder) != old) => {
                     BlockRefused::InUse(label)
                 }
+                Some((_, block)) if block.transfer != Transfer::None => BlockRefused::InTransfer(label),
                 Some((slot, block)) if block.file == BlockFile::Sound => {
                     // As many as devices, which were counted.
                     let _ = slots.push(slot);

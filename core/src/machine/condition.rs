@@ -43,7 +43,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
 fn describe<'a>(unikernel: &Unikernel, now: Now, reason: &'a str) -> Condition<'a> {
     let next_ms = match unikernel.again {
         Again::Launch(at) | Again::Drop(at) => Some(at),
-        Again::Never | Again::Queued => None,
+        Again::Never | Again::Queued | Again::Undecided => None,
     };
     let ahead_ms = next_ms.map(|at| i64::try_from(at.saturating_sub(now.ms)).unwrap_or(i64::MAX));
     let end = match unikernel.last_end {

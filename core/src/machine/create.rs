@@ -148,7 +148,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
 
     /// The record is durable: the creation is acknowledged. Or it is not, and is undone.
     pub(super) fn recorded(&mut self, now: Now, slot: u16, outcome: Result<(), JournalError>) {
-        let Some(unikernel) = self.unikernels.get_mut(slot).filter(|it| it.stage == Stage::Recording) else { return };
+        let Some(unikernel) = self.unikernels.get_mut(slot).filter(|it| it.stage == Stage::Recording) else {
+            return self.recorded_again(now, slot, outcome);
+        };
         match outcome {
             Err(error) => self.fail(now, slot, Refusal::Journal(error)),
             Ok(()) => {

@@ -66,11 +66,17 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
 
     /// Asks the process to end, and sets the time after which it is not asked any more.
     pub(super) fn stop(&mut self, now: Now, slot: u16) {
+        if let Some(unit) = self.unikernels.get(slot).map(|unikernel| Unit(unikernel.unit)) {
+            self.effect(Effect::Signal { unit, kill: false });
+            self.await_end(now, slot);
+        }
+    }
+
+    /// The process has been asked to end: sets the time after which it is not asked any more.
+    pub(super) fn await_end(&mut self, now: Now, slot: u16) {
         let at = now.ms.saturating_add(STOP_MS_MAX);
         if let Some(unikernel) = self.unikernels.get_mut(slot) {
             unikernel.stop = Stop::Terminating(at);
-            let unit = Unit(unikernel.unit);
-            self.effect(Effect::Signal { unit, kill: false });
             self.set_alarm(at);
         }
     }

@@ -24,11 +24,23 @@ pub struct Tenders {
     pub spt: bool,
 }
 
-/// An image that has arrived whole and waits in the spool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// An image, or the content of a block device, that has arrived whole and waits in the spool.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Spooled {
     /// The caller's number for it.
     pub spool: u32,
+}
+
+/// Where the new content of a block device comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Source {
+    /// From the chunks that this connection sends.
+    Chunks {
+        /// The connection.
+        connection: u16,
+    },
+    /// It came with the command; nothing where it is empty.
+    Message(Option<Spooled>),
 }
 
 /// A record that is being made durable.
@@ -73,6 +85,8 @@ pub enum Input<'a> {
         account: u16,
         /// When it started, unix milliseconds.
         started_wall_ms: i64,
+        /// Whether it was told to end, and has not yet.
+        told: bool,
     },
     /// A process of a predecessor has ended while nobody watched, and how is known. Between
     /// [`super::Machine::restore`] and [`Input::Start`].
@@ -92,7 +106,7 @@ pub enum Input<'a> {
         header: &'a Header,
         /// What it asks for.
         command: &'a Command<'a>,
-        /// The image of a create.
+        /// The image of a create, the content that comes with a command.
         image: Option<Spooled>,
     },
     /// How [`Effect::Store`] or [`Effect::Inspect`] ended.
@@ -112,6 +126,18 @@ pub enum Input<'a> {
     /// [`Effect::RemoveBlock`] is done as far as it can be: what is left is left to the next start.
     BlockRemoved {
         /// The slot.
+        slot: u16,
+    },
+    /// How [`Effect::SetContent`] ended. After an error the old content is there, unless the error says otherwise.
+    ContentSet {
+        /// The slot.
+        slot: u16,
+        /// What came of it.
+        outcome: Result<(), BlockFileError>,
+    },
+    /// One that was told [`super::Reply::Dump`] has read all of it, or is gone: the file is closed.
+    Dumped {
+        /// The slot of the block device.
         slot: u16,
     },
     /// How [`Effect::Launch`] ended.
@@ -174,6 +200,15 @@ pub enum Effect {
     MakeBlock {
         /// The slot.
         slot: u16,
+        /// What is on it from the start; zeros follow.
+        content: Option<Spooled>,
+    },
+    /// Give the block device in this slot another content, wholly and durably, or leave the old one; zeros follow.
+    SetContent {
+        /// The slot.
+        slot: u16,
+        /// Where it comes from.
+        source: Source,
     },
     /// Remove the file of the block device in this slot: no record names it.
     RemoveBlock {

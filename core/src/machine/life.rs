@@ -21,7 +21,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         match again {
             Again::Queued => self.queued = self.queued.saturating_add(1),
             Again::Launch(at) | Again::Drop(at) => self.set_alarm(at),
-            Again::Never => {}
+            Again::Never | Again::Undecided => {}
         }
     }
 
@@ -117,10 +117,12 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         unikernel.trouble = if asked { Trouble::Stopped } else { Trouble::Ended(exit) };
         unikernel.last_end = if asked { End::Stopped } else { End::Exit(exit) };
         unikernel.ended_wall_ms = now.wall_ms;
-        let stage = unikernel.stage;
+        let (stage, charged) = (unikernel.stage, unikernel.charged);
         match stage {
             Stage::Kept if self.make_way(now, slot) => {}
-            Stage::Kept if asked => self.run_again(now, slot),
+            Stage::Kept if asked && charged => self.run_again(now, slot),
+            // Before the start nothing is charged, and the start brings it up.
+            Stage::Kept if asked => {}
             Stage::Kept => self.ended(now, slot, exit),
             Stage::Dropped => self.free(now, slot, Reply::Done(Done::DestroyedUnikernel)),
             Stage::Failed(refusal) => self.free(now, slot, Reply::Refused(refusal)),

@@ -21,6 +21,7 @@ mod arguments;
 mod block;
 mod blocks;
 mod condition;
+mod content;
 mod create;
 mod destroy;
 mod exchange;
@@ -40,8 +41,8 @@ mod table;
 mod unikernel;
 
 pub use self::arguments::{ArgumentsFault, DeviceName};
-pub use self::block::{Block, BlockFile, BlockRefused, BlockStage};
-pub use self::exchange::{Change, Effect, Input, Now, Spooled, Tenders};
+pub use self::block::{Block, BlockFile, BlockRefused, BlockStage, Transfer};
+pub use self::exchange::{Change, Effect, Input, Now, Source, Spooled, Tenders};
 pub use self::host::HOST_USES;
 pub use self::ledger::{Account, Ledger, Pending, Usage};
 pub use self::outcome::{BlockFileError, End, Exit, JournalError, StoreError, StoredImage, Trouble};
@@ -117,6 +118,8 @@ pub struct Machine<const U: usize, const P: usize, const B: usize, const C: usiz
     queued: u16,
     /// Block devices that are [`BlockStage::Undoing`].
     undoing: u16,
+    /// Block devices that are being set, and clients that read one.
+    transfers: u16,
     /// Whether the last append has failed: a crash could still bring back what it was to write.
     unsure: bool,
     /// Images that may go as soon as none is being stored and the journal is sure of what it says.
@@ -155,6 +158,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             storing: 0,
             queued: 0,
             undoing: 0,
+            transfers: 0,
             unsure: false,
             releases: heapless::Vec::new(),
             collect: false,
@@ -173,7 +177,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 self.retry_refused(now);
             }
             Input::BlockFile { slot, bytes } => self.block_file(slot, bytes),
-            Input::Survivor { unit, account, started_wall_ms } => self.survivor(now, unit, account, started_wall_ms),
+            Input::Survivor { unit, account, started_wall_ms, told } => {
+                self.survivor(now, unit, account, started_wall_ms, told);
+            }
             Input::Ended { unit, exit } => self.ended_unwatched(now, unit, exit),
             Input::Start => self.start(now),
             Input::Command { connection, header, command, image } => {
@@ -182,6 +188,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Input::Stored { slot, outcome } => self.stored(now, slot, outcome),
             Input::BlockMade { slot, outcome } => self.block_made(slot, outcome),
             Input::BlockRemoved { slot } => self.block_removed(slot),
+            Input::ContentSet { slot, outcome } => self.content_set(slot, outcome),
+            Input::Dumped { slot } => self.dumped(slot),
             Input::Launched { unit, outcome } => self.launched(now, unit, outcome),
             Input::Appended { change, outcome } => self.appended(now, change, outcome),
             Input::Exited { unit, exit } => self.exited(now, unit, exit),
@@ -287,7 +295,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Command::Unikernel(UnikernelCommand::OldInfo4) => self.info(connection, name, InfoForm::Old4),
             Command::Unikernel(UnikernelCommand::Condition) => self.condition(now, connection, name),
             Command::Policy(command) => self.policy(connection, name, command),
-            Command::Block(command) => self.block_command(connection, name, command),
+            Command::Block(command) => self.block_command(connection, name, command, image),
             Command::Host if name.is_root() => self.answer(connection, Reply::Host),
             Command::Host => self.refuse(connection, Refusal::HostPath),
             Command::Console(_) | Command::Stats(_) | Command::Log(_) => {

@@ -75,20 +75,36 @@ impl fmt::Display for JournalError {
     }
 }
 
-/// Why the file of a block device could not be made. Nothing of it is left.
+/// Why the file of a block device could not be made, of which nothing is left then, or not be given another content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BlockFileError {
     /// The disk is full, or no file on it can be so large.
     DiskFull,
     /// The disk failed with this errno.
     Disk(i32),
+    /// The content is more than it holds.
+    TooLarge,
+    /// The content is not a zlib stream, or one that ends early, or something follows its end.
+    Compression,
+    /// The content ended before its end mark.
+    Cut,
+    /// The disk failed with this errno when the new content was there already: a crash may bring the old one back.
+    Unsettled(i32),
 }
 
 impl fmt::Display for BlockFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DiskFull => f.write_str("the disk of the block devices is full: ask for less or add space"),
-            Self::Disk(errno) => write!(f, "the file of the block device could not be made: {}", Errno(*errno)),
+            Self::Disk(errno) => write!(f, "the file of the block device could not be written: {}", Errno(*errno)),
+            Self::TooLarge => f.write_str("the content is more than the block device holds: nothing was changed"),
+            Self::Compression => {
+                f.write_str("the compressed content is damaged: it is no complete zlib stream, nothing was changed")
+            }
+            Self::Cut => f.write_str("the content ended before its end mark: nothing was changed, send it again"),
+            Self::Unsettled(errno) => {
+                write!(f, "a crash may bring the old content back, set it again: {}", Errno(*errno))
+            }
         }
     }
 }

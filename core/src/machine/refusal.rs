@@ -14,8 +14,6 @@ use crate::name::Name;
 pub enum Refusal {
     /// Not a command, or not one for this daemon.
     UnknownCommand,
-    /// A command of the protocol that this version does not carry out.
-    NotOffered,
     /// The host belongs to nobody's path but the root.
     HostPath,
     /// A path was given where a unikernel is needed.
@@ -90,7 +88,6 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownCommand => f.write_str("unknown command"),
-            Self::NotOffered => f.write_str("this version of vmmd does not offer this command yet"),
             Self::HostPath => f.write_str("the host can be asked about at the root path ':' only"),
             Self::Path => f.write_str("the name of a unikernel is needed, a path was given (it ends with ':')"),
             Self::Exists => f.write_str("Unikernel with same name is already running"),

@@ -11,9 +11,9 @@
 //! The two share the charge of the old one and its block devices: at no time do they take more than the larger of them.
 
 use super::create::Wanted;
-use super::outcome::Trouble;
+use super::outcome::{JournalError, Trouble};
 use super::refusal::Refusal;
-use super::unikernel::{Again, Life, Stage, Stop};
+use super::unikernel::{Again, Life, Stage, Stop, Unikernel};
 use super::{Effect, Machine, Now, Reply, Spooled, Waiting};
 use crate::name::Name;
 use crate::wire::{Arguments, Config, Kind};
@@ -61,8 +61,10 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             return Err(Refusal::Busy);
         }
         let slot = self.admit(name, wanted, Some(old))?;
-        // If it does not run now, it does not begin to any more: what is queued would only have to be stopped.
-        self.set_again(old, Again::Never);
+        // If it does not run now, it does not begin to any more: what is queued would only have to be stopped. But one that
+        // has ended for good must not run again either.
+        let over = self.unikernels.get(old).is_some_and(|unikernel| matches!(unikernel.again, Again::Drop(_)));
+        self.set_again(old, if over { Again::Undecided } else { Again::Never });
         Ok(slot)
     }
 
@@ -91,6 +93,19 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let Some(unikernel) = self.unikernels.get_mut(slot) else { return };
         if core::mem::replace(&mut unikernel.restarting, false) {
             self.answer_all(Waiting::Unikernel(slot), reply);
+        }
+    }
+
+    /// The record of a desired unikernel was written once more, perhaps because the journal was not sure: a client that waits
+    /// for it to be started anew is not made to wait for an alarm as well.
+    pub(super) fn recorded_again(&mut self, now: Now, slot: u16, outcome: Result<(), JournalError>) {
+        let waits = |it: &&Unikernel| it.stage == Stage::Kept && it.restarting && it.life == Life::None && !it.charged;
+        if self.unikernels.get(slot).filter(waits).is_none() {
+            return;
+        }
+        match outcome {
+            Ok(()) => self.admit_restored(now, slot),
+            Err(error) => self.end_restart(slot, Reply::Refused(Refusal::Journal(error))),
         }
     }
 
@@ -131,8 +146,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     pub(super) fn make_way(&mut self, now: Now, slot: u16) -> bool {
         let successor = self.unikernels.get(slot).and_then(|unikernel| self.find_successor(&unikernel.name));
         let Some((successor, stage)) = successor.map(|(slot, unikernel)| (slot, unikernel.stage)) else { return false };
-        if stage == Stage::Waiting {
-            self.launch_in_place(now, successor);
+        match stage {
+            Stage::Waiting => self.launch_in_place(now, successor),
+            _ => self.set_again(slot, Again::Undecided),
         }
         true
     }
@@ -156,10 +172,13 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     /// A successor has failed and is gone: the one whose place it was to take goes on as it would have.
     pub(super) fn resume(&mut self, now: Now, name: &Name) {
         let Some((slot, unikernel)) = self.find(name) else { return };
-        match (unikernel.life, unikernel.trouble) {
-            (Life::Launching | Life::Alive, _) => {}
-            (Life::None, Trouble::Ended(exit)) => self.ended(now, slot, exit),
-            (Life::None, _) => self.run_again(now, slot),
+        match (unikernel.life, unikernel.again, unikernel.trouble) {
+            (Life::Launching | Life::Alive, ..) => {}
+            (Life::None, Again::Undecided, Trouble::Ended(exit)) => {
+                self.set_again(slot, Again::Never);
+                self.ended(now, slot, exit);
+            }
+            (Life::None, ..) => self.run_again(now, slot),
         }
     }
 }

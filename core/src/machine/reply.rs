@@ -47,6 +47,15 @@ pub enum Reply {
         /// 0 for the image as it is, more for a zlib stream of this level, 9 at most.
         level: u8,
     },
+    /// The content of a block device, which is the caller's to send; then [`super::Input::Dumped`].
+    Dump {
+        /// The slot of the block device.
+        slot: u16,
+        /// 0 for the content as it is, more for a zlib stream of this level, 9 at most.
+        level: u8,
+        /// In one reply instead of chunks.
+        whole: bool,
+    },
 }
 
 /// What was done. The texts are the peer's (`docs/wire.md`, replies).
@@ -66,6 +75,8 @@ pub enum Done {
     AddedBlock,
     /// The block device is gone, durably, and its file with it.
     RemovedBlock,
+    /// The block device has this content, durably.
+    SetBlock,
 }
 
 impl Done {
@@ -80,6 +91,7 @@ impl Done {
             Self::RemovedPolicy => "removed policy",
             Self::AddedBlock => "added block device",
             Self::RemovedBlock => "removed block",
+            Self::SetBlock => "set block device",
         }
     }
 }
@@ -122,8 +134,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         Some(Header::new(client.sequence, client.name))
     }
 
-    /// The whole frame of the reply, at the end of `buffer`. The replies about images and about the host are not made here:
-    /// see [`wire::encode_image_head`] and [`Machine::uses_of_host`].
+    /// The whole frame of the reply, at the end of `buffer`. What an image or the content of a block device is sent in, and what is
+    /// said about the host, is not made here: see [`wire::encode_image_head`] and [`Machine::uses_of_host`].
     ///
     /// # Errors
     /// [`Full`] when `buffer` is too small.
@@ -134,7 +146,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Reply::Conditions(now) => return self.encode_conditions(&header, now, buffer),
             Reply::Policies => return self.encode_policies(&header, buffer),
             Reply::Blocks => return self.encode_blocks(&header, buffer),
-            Reply::None | Reply::Host | Reply::Image { .. } => return Err(Full),
+            Reply::None | Reply::Host | Reply::Image { .. } | Reply::Dump { .. } => return Err(Full),
             Reply::Done(done) => Payload::Success(Success::Text(done.as_str().into())),
             Reply::Refused(refusal) => {
                 let mut text = heapless::String::<REFUSAL_BYTES_MAX>::new();

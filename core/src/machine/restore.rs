@@ -147,8 +147,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.unikernels.insert(unikernel).map(|_| ()).map_err(|_| RestoreError::Full)
     }
 
-    /// A process of a predecessor: kept where a record names it, ended where none does.
-    pub(super) fn survivor(&mut self, now: Now, unit: Unit, account: u16, started_wall_ms: i64) {
+    /// A process of a predecessor: kept where a record names it, ended where none does. One that is desired and was told to
+    /// end was to be started anew, or to make way for one that was not recorded any more: when it has ended, it runs again.
+    pub(super) fn survivor(&mut self, now: Now, unit: Unit, account: u16, started_wall_ms: i64, told: bool) {
         self.last_unit = self.last_unit.max(unit.0);
         let Some(slot) = self.find_unit(unit).map(|(slot, _)| slot) else {
             self.strays.insert(account);
@@ -159,6 +160,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             unikernel.account = account;
             unikernel.started_wall_ms = started_wall_ms;
             unikernel.started_ms = now.ms;
+        }
+        if told {
+            self.await_end(now, slot);
         }
     }
 

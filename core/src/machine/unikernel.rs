@@ -61,6 +61,8 @@ pub enum Again {
     Launch(u64),
     /// It has ended for good: record that at this time, milliseconds (the last try failed).
     Drop(u64),
+    /// It has ended, and what follows is decided if the one that is to take its place fails.
+    Undecided,
 }
 
 /// A stop that is under way.

@@ -1,12 +1,10 @@
 //! `vmmd` runs the unikernels of a host. This file starts its two halves and does nothing else: one process decides and has
-//! no privileges (`decide`), the other acts and reads nothing but the first one's requests (`host_half`).
+//! no privileges (`decide`), the other acts and reads nothing but the first one's requests ([`fulmar_vmmd::host_half`]).
 
 mod decide;
-mod host_half;
 mod options;
 mod start;
 
-use std::fmt::Arguments;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitCode};
 
@@ -15,10 +13,10 @@ use fulmar_host::channel::Channel;
 use fulmar_host::files;
 use fulmar_host::log;
 use fulmar_host::shim::Shim;
+use fulmar_vmmd::host_half::{Ending, HostHalf, Signals, say, serve};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use self::host_half::{Ending, HostHalf, Signals, serve};
 use self::options::{Command, HELP, Options};
 use self::start::StartError;
 
@@ -51,11 +49,6 @@ fn main() -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
-}
-
-/// One line in the log, from the host half.
-pub(crate) fn say(text: Arguments<'_>) {
-    log::line("vmmd[host]", text);
 }
 
 fn run_both(options: &Options) -> Result<ExitCode, StartError> {

@@ -214,8 +214,24 @@ pub(crate) fn become_control(options: Options) -> Result<(ControlOptions, Channe
 
 #[cfg(test)]
 mod tests {
+    use fulmar_tests::system::make_folder;
+
     use super::*;
-    use crate::host_half::tests::Folder;
+
+    /// A folder of its own for one test, gone with it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(make_folder("vmmd-start").unwrap())
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
 
     fn options(folder: &Folder) -> Options {
         let run = format!("--run={}", folder.0.join("run").display());

@@ -13,13 +13,24 @@ fn name(text: &str) -> Name {
 #[test]
 fn names_and_file_names_are_one_to_one() {
     for text in [":hello", "foo:disk1", "a:b:c.d-e"] {
-        assert_eq!(name_of(&file_name(&name(text))), Some(name(text)));
+        assert_eq!(name_of(&file_name(&name(text))), Some((name(text), Place::Own)));
+        assert_eq!(name_of(&aside_name(&name(text))), Some((name(text), Place::Aside)));
     }
     assert_eq!(file_name(&name("foo:disk1")), "foo:disk1_disk");
     let long = format!("{}a", "a:".repeat(124));
     assert!(file_name(&name(&long)).len() <= 255);
     // Another program's, another text form, a path, none at all.
-    for file in ["foo:disk1", "hello_disk", "Foo:a_disk", "foo:_disk", "_disk", "a/b_disk", "foo:disk1_disk~"] {
+    for file in [
+        "foo:disk1",
+        "hello_disk",
+        "Foo:a_disk",
+        "foo:_disk",
+        "_disk",
+        "a/b_disk",
+        "foo:disk1_disk~",
+        "_new",
+        "foo:_new",
+    ] {
         assert_eq!(name_of(file), None, "{file}");
     }
 }
@@ -30,9 +41,12 @@ fn the_sweep_takes_what_no_record_names_and_nothing_else() {
     let blocks = Blocks::new(folder.clone());
     blocks.make(&name("p:kept"), BYTES).unwrap();
     blocks.make(&name("p:left"), BYTES).unwrap();
+    // A new content that never took its place, of one that is wanted too.
+    blocks.begin_aside(&name("p:kept"), BYTES).unwrap();
+    blocks.begin_aside(&name("p:none"), BYTES).unwrap();
     folder.create("p:of.another.program").unwrap();
     let swept = blocks.sweep(|it| *it == name("p:kept")).unwrap();
-    assert_eq!(swept, Swept { removed: 1, foreign: 1 });
+    assert_eq!(swept, Swept { removed: 3, foreign: 1 });
     assert_eq!(folder.names().unwrap(), ["p:kept_disk", "p:of.another.program"]);
     assert_eq!(blocks.bytes(&name("p:kept")).unwrap(), Some(BYTES));
     assert_eq!(blocks.bytes(&name("p:left")).unwrap(), None);

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use fulmar_core::machine::{BlockRefused, BlockStage, Done, NotAdmitted, Refusal, Refused, Reply};
+use fulmar_core::limits::TRANSFERS_MAX;
+use fulmar_core::machine::{BlockFileError, BlockRefused, BlockStage, Done, NotAdmitted, Refusal, Refused, Reply};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Arguments, BlockInfo, Info, List};
 
 use super::{Verdict, absolute, count};
-use crate::ask::Wish;
+use crate::ask::{Octets, Wish};
 use crate::world::{Question, Violation, World};
 
 /// The names of the block devices that these arguments of a unikernel mean.
@@ -82,8 +83,86 @@ pub(super) fn judge_remove<const U: usize, const P: usize, const B: usize, const
     match world.machine.find_block(name).map(|(_, block)| block.stage()) {
         None => refused(BlockRefused::RemoveNotFound),
         Some(BlockStage::Kept) if is_used(world, name, None) => refused(BlockRefused::RemoveInUse),
+        Some(BlockStage::Kept) if is_in_transfer(world, name) => refused(BlockRefused::Transfer),
         Some(BlockStage::Kept | BlockStage::Dropping) => Verdict::Later(Done::RemovedBlock),
         Some(_) => refused(BlockRefused::Busy),
+    }
+}
+
+/// Whether a block device is being set or dumped.
+pub(super) fn is_in_transfer<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+    name: &Name,
+) -> bool {
+    world.settings.iter().any(|setting| setting.name == *name) || world.dumps.iter().any(|dump| dump.name == *name)
+}
+
+fn is_full<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+) -> bool {
+    world.settings.len() + world.dumps.len() == usize::from(TRANSFERS_MAX)
+}
+
+/// What the machine must say to the wish for another content.
+pub(super) fn judge_set<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+    name: &Name,
+) -> Verdict {
+    let refused = |refused| Verdict::Exactly(Reply::Refused(Refusal::Block(refused)));
+    match world.machine.find_block(name).map(|(_, block)| block.stage()) {
+        None => refused(BlockRefused::SetNotFound),
+        Some(BlockStage::Kept) if is_used(world, name, None) => refused(BlockRefused::SetInUse),
+        Some(BlockStage::Kept) if is_in_transfer(world, name) => refused(BlockRefused::Transfer),
+        Some(BlockStage::Kept) if is_full(world) => refused(BlockRefused::TransfersFull),
+        Some(BlockStage::Kept) => Verdict::Later(Done::SetBlock),
+        Some(_) => refused(BlockRefused::Busy),
+    }
+}
+
+/// The same, where it comes with the command.
+pub(super) fn judge_old_set<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+    name: &Name,
+    octets: Octets,
+) -> Verdict {
+    match octets {
+        Octets::EmptyCompressed if world.machine.find_block(name).is_some() => no_stream(),
+        _ => judge_set(world, name),
+    }
+}
+
+/// What the machine must say to the wish for one with a content.
+pub(super) fn judge_old_add<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+    name: &Name,
+    size: i64,
+    octets: Octets,
+) -> Verdict {
+    if octets == Octets::EmptyCompressed && size > 0 { no_stream() } else { judge_add(world, name, size) }
+}
+
+fn no_stream() -> Verdict {
+    Verdict::Exactly(Reply::Refused(Refusal::Block(BlockRefused::File(BlockFileError::Compression))))
+}
+
+/// What the machine must say to the wish for the content.
+pub(super) fn judge_dump<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+    name: &Name,
+    level: i64,
+    whole: bool,
+) -> Verdict {
+    let refused = |refused| Verdict::Exactly(Reply::Refused(Refusal::Block(refused)));
+    let Some((slot, block)) = world.machine.find_block(name) else { return refused(BlockRefused::DumpNotFound) };
+    match block.stage() {
+        BlockStage::Kept if is_used(world, name, None) => refused(BlockRefused::DumpInUse),
+        BlockStage::Kept if world.settings.iter().any(|it| it.name == *name) => refused(BlockRefused::Transfer),
+        BlockStage::Kept if is_full(world) => refused(BlockRefused::TransfersFull),
+        BlockStage::Kept => {
+            let level = u8::try_from(level.clamp(0, 9)).unwrap_or(0);
+            Verdict::Exactly(Reply::Dump { slot, level, whole })
+        }
+        _ => refused(BlockRefused::Busy),
     }
 }
 
@@ -141,7 +220,8 @@ pub fn check_blocks<const U: usize, const P: usize, const B: usize, const C: usi
         }
     }
     let unknown = |name: &Name| {
-        !world.known.blocks.contains_key(name) && !changing(name, |wish| matches!(wish, Wish::BlockAdd(_)))
+        let adds = |wish: Wish| matches!(wish, Wish::BlockAdd(_) | Wish::BlockOldAdd(..));
+        !world.known.blocks.contains_key(name) && !changing(name, adds)
     };
     match listed.iter().find(|(name, ..)| unknown(name)) {
         Some((name, ..)) => Err(format!("block device {name} is listed, and nobody has it")),

@@ -5,7 +5,7 @@ use fulmar_core::limits::STOP_MS_MAX;
 use fulmar_core::machine::{BlockFileError, Exit, Input, JournalError, StoreError, StoredImage, Tenders};
 use fulmar_core::policy::{Bridge, Bridges, CpuSet, Policy};
 
-use super::{Crash, Fate, Laid, Process, Rest, StoreTask, Violation, World};
+use super::{Crash, Fate, Laid, OnDisk, Process, Rest, SetFate, StoreTask, Violation, World};
 use crate::ask::{Ask, Wish};
 use crate::images::IMAGES;
 
@@ -23,6 +23,10 @@ pub enum Action {
     Append(u8, Fate),
     /// The launch at this place is answered; `false` where it has failed.
     Launch(u8, bool),
+    /// The set at this place ends.
+    Set(u8, SetFate),
+    /// The dump at this place ends.
+    Dumped(u8),
     /// A process ends.
     Exit(u64, Exit),
     /// So many milliseconds pass, and nobody looks.
@@ -51,6 +55,7 @@ pub enum ActionKind {
     Store,
     Append,
     Launch,
+    Content,
     Fault,
     Exit,
     Wait,
@@ -61,7 +66,7 @@ pub enum ActionKind {
 }
 
 /// All kinds.
-pub const KINDS: [ActionKind; 17] = [
+pub const KINDS: [ActionKind; 18] = [
     ActionKind::Create,
     ActionKind::Replace,
     ActionKind::Destroy,
@@ -72,6 +77,7 @@ pub const KINDS: [ActionKind; 17] = [
     ActionKind::Store,
     ActionKind::Append,
     ActionKind::Launch,
+    ActionKind::Content,
     ActionKind::Fault,
     ActionKind::Exit,
     ActionKind::Wait,
@@ -109,13 +115,20 @@ impl Action {
                 Wish::Destroy => ActionKind::Destroy,
                 Wish::Info | Wish::Condition | Wish::Get(_) | Wish::PolicyInfo | Wish::Unknown => ActionKind::Query,
                 Wish::PolicyAdd(_) | Wish::PolicyRemove => ActionKind::Policy,
-                Wish::BlockAdd(_) | Wish::BlockRemove | Wish::BlockInfo => ActionKind::Block,
+                Wish::BlockAdd(_)
+                | Wish::BlockRemove
+                | Wish::BlockInfo
+                | Wish::BlockSet
+                | Wish::BlockOldSet(_)
+                | Wish::BlockOldAdd(..)
+                | Wish::BlockDump(..) => ActionKind::Block,
             },
             Self::HangUp(_) => ActionKind::HangUp,
             Self::Store(true) => ActionKind::Store,
             Self::Append(_, Fate::Durable) => ActionKind::Append,
             Self::Launch(_, true) => ActionKind::Launch,
-            Self::Store(_) | Self::Append(..) | Self::Launch(..) => ActionKind::Fault,
+            Self::Set(_, SetFate::Done | SetFate::Refused) | Self::Dumped(_) => ActionKind::Content,
+            Self::Store(_) | Self::Append(..) | Self::Launch(..) | Self::Set(..) => ActionKind::Fault,
             Self::Exit(..) => ActionKind::Exit,
             Self::Wait(_) => ActionKind::Wait,
             Self::Tick(_) => ActionKind::Tick,
@@ -197,6 +210,13 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 actions.push(Action::Launch(index, false));
             }
         }
+        for index in 0..u8::try_from(self.settings.len()).unwrap_or(u8::MAX) {
+            actions.extend([Action::Set(index, SetFate::Done), Action::Set(index, SetFate::Refused)]);
+            if faults {
+                actions.push(Action::Set(index, SetFate::Unsettled));
+            }
+        }
+        actions.extend((0..u8::try_from(self.dumps.len()).unwrap_or(u8::MAX)).map(Action::Dumped));
         for (unit, process) in &self.processes {
             if process.killed {
                 actions.push(Action::Exit(*unit, Exit::Signal(9)));
@@ -227,6 +247,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Action::Store(good) => self.store(good)?,
             Action::Append(count, fate) => self.append(usize::from(count), fate)?,
             Action::Launch(index, good) => self.launch(usize::from(index), good)?,
+            Action::Set(index, fate) => self.end_setting(usize::from(index), fate)?,
+            Action::Dumped(index) => self.end_dump(usize::from(index))?,
             Action::Exit(unit, exit) => self.exit(unit, exit)?,
             Action::Wait(ms) => self.pass(ms),
             Action::Tick(late_ms) => self.tick(late_ms)?,
@@ -242,20 +264,20 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.now.wall_ms += i64::try_from(ms).unwrap_or(0);
     }
 
-    fn spend_fault(&mut self) -> bool {
+    pub(super) fn spend_fault(&mut self) -> bool {
         let left = self.budget.faults > 0;
         self.budget.faults = self.budget.faults.saturating_sub(1);
         left
     }
 
     /// Counts an effect that is about to be carried out; `true` when the crash comes before it.
-    fn crashes_before(&mut self) -> bool {
+    pub(super) fn crashes_before(&mut self) -> bool {
         let point = self.crash_point;
         self.effects += 1;
         point.is_some_and(|point| !point.carried_out && point.effect + 1 == self.effects)
     }
 
-    fn crashes_after(&self) -> bool {
+    pub(super) fn crashes_after(&self) -> bool {
         self.crash_point.is_some_and(|point| point.carried_out && point.effect + 1 == self.effects)
     }
 
@@ -303,10 +325,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 }
                 self.handle(Input::Stored { slot, outcome })
             }
-            StoreTask::MakeBlock { slot, name, size_mb } => {
+            StoreTask::MakeBlock { slot, name, size_mb, content } => {
                 self.mark(if good { "block made" } else { "block not made" });
                 if good {
                     self.block_files.insert(name, size_mb);
+                    self.contents.insert(name, OnDisk::durable(content));
                 }
                 if self.crashes_after() {
                     return self.crash(Crash::PLAIN);
@@ -317,6 +340,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             StoreTask::RemoveBlock { slot, name } => {
                 self.mark("block removed");
                 self.block_files.remove(&name);
+                self.contents.remove(&name);
                 if self.crashes_after() { self.crash(Crash::PLAIN) } else { self.handle(Input::BlockRemoved { slot }) }
             }
             StoreTask::Release(digest) => {

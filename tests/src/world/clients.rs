@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fulmar_core::machine::{
-    BlockRefused, BlockStage, Digest, Done, Input, Pending, Refusal, Reply, Spooled, Stage, Unikernel,
+    BlockFileError, BlockRefused, BlockStage, Digest, Done, Input, Pending, Refusal, Reply, Spooled, Stage, Unikernel,
 };
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, Frame, Header, Payload, Success, decode};
@@ -24,6 +24,17 @@ pub struct Question {
     pub verdict: Verdict,
     /// The number of the unikernel that a create made.
     pub unit: u64,
+}
+
+impl Question {
+    /// What it wants to be on a block device.
+    pub(crate) fn content(&self) -> u64 {
+        match self.ask.wish {
+            Wish::BlockSet => self.sequence,
+            Wish::BlockOldSet(octets) | Wish::BlockOldAdd(_, octets) if octets.is_held() => self.sequence,
+            _ => 0,
+        }
+    }
 }
 
 /// A unikernel that was acknowledged.
@@ -48,6 +59,8 @@ pub struct Known {
     pub policies: BTreeMap<Name, Vec<u8>>,
     /// Block devices and their sizes, MiB.
     pub blocks: BTreeMap<Name, u64>,
+    /// What may be on them.
+    pub contents: BTreeMap<Name, BTreeSet<u64>>,
     /// Names and paths of which a change failed so that a crash may still bring it about.
     pub unsure: BTreeSet<Name>,
 }
@@ -80,6 +93,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let image = match ask.wish {
             Wish::Create(spec) | Wish::ForceCreate(spec) if spec.flaw != Flaw::NoImage => {
                 Some(Spooled { spool: u32::try_from(spec.image).unwrap_or(0) })
+            }
+            Wish::BlockOldSet(octets) | Wish::BlockOldAdd(_, octets) if octets.is_held() => {
+                Some(Spooled { spool: u32::try_from(sequence).unwrap_or(0) })
             }
             _ => None,
         };
@@ -155,6 +171,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Reply::Blocks => "blocks",
             Reply::Image { .. } => "image",
             Reply::Host => "host",
+            Reply::Dump { .. } => "dump",
             Reply::None => return wrong("an empty reply"),
         });
         match (question.ask.wish, reply) {
@@ -209,7 +226,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 }
                 self.known.policies.remove(&name.path());
             }
-            (Wish::BlockAdd(_), Reply::Done(Done::AddedBlock)) => {
+            (Wish::BlockAdd(_) | Wish::BlockOldAdd(..), Reply::Done(Done::AddedBlock)) => {
                 let Some(size_mb) = self.journal.state().blocks.get(&name).copied() else {
                     return wrong("acknowledged before it is durable");
                 };
@@ -217,12 +234,23 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                     return wrong("acknowledged without its file");
                 }
                 self.known.blocks.insert(name, size_mb);
+                self.known.contents.insert(name, [question.content()].into());
+                self.check_content(&name)?;
             }
+            (Wish::BlockSet | Wish::BlockOldSet(_), Reply::Done(Done::SetBlock)) => {
+                self.known.contents.insert(name, [question.content()].into());
+                self.check_content(&name)?;
+            }
+            (_, Reply::Refused(Refusal::Block(BlockRefused::File(BlockFileError::Unsettled(_))))) => {
+                self.known.contents.entry(name).or_default().insert(question.content());
+            }
+            (Wish::BlockDump(..), Reply::Dump { slot, .. }) => self.take_dump(slot)?,
             (Wish::BlockRemove, Reply::Done(Done::RemovedBlock)) => {
                 if self.journal.state().blocks.contains_key(&name) || self.block_files.contains_key(&name) {
                     return wrong("acknowledged before it is gone");
                 }
                 self.known.blocks.remove(&name);
+                self.known.contents.remove(&name);
             }
             _ => {}
         }
@@ -240,6 +268,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 _ if !self.images.contains(digest) => Err("an image is handed out that is not in the store".into()),
                 _ => Ok(()),
             };
+        }
+        if let Reply::Dump { .. } = reply {
+            return Ok(());
         }
         let frame = encoded.map_err(|_| format!("the reply to {question:?} does not fit"))?;
         let Some((length, message)) = frame.split_first_chunk::<4>() else { return Err("no frame".into()) };
@@ -280,7 +311,10 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                     let account = self.machine.ledger().account_at(&question.ask.name.path());
                     account.is_none_or(|it| *it.pending() == Pending::None)
                 }
-                Wish::BlockAdd(_) | Wish::BlockRemove => {
+                Wish::BlockSet | Wish::BlockOldSet(_) => {
+                    self.settings.iter().all(|setting| setting.name != question.ask.name)
+                }
+                Wish::BlockAdd(_) | Wish::BlockOldAdd(..) | Wish::BlockRemove => {
                     let found = self.machine.find_block(&question.ask.name);
                     found.is_none_or(|(_, it)| matches!(it.stage(), BlockStage::Kept | BlockStage::Undoing(_)))
                 }
@@ -299,6 +333,23 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let gone: Vec<Name> = over.map(|(name, _)| *name).filter(|name| self.machine.find(name).is_none()).collect();
         for name in gone {
             self.known.unikernels.remove(&name);
+        }
+    }
+
+    /// What is on a block device now is what clients will find there.
+    pub(super) fn learn_content(&mut self, name: Name) {
+        let unsettled = self.known.contents.get(&name).cloned().unwrap_or_default();
+        match self.contents.get(&name) {
+            // What is not durable may go, and what may come instead was told to somebody.
+            Some(on_disk) if on_disk.now != on_disk.before => {
+                self.known.contents.insert(name, unsettled.into_iter().chain([on_disk.now, on_disk.before]).collect());
+            }
+            Some(on_disk) => {
+                self.known.contents.insert(name, [on_disk.now].into());
+            }
+            None => {
+                self.known.contents.remove(&name);
+            }
         }
     }
 
@@ -327,12 +378,16 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                     self.known.policies.remove(&ask.name.path());
                 }
             },
-            Wish::BlockAdd(_) | Wish::BlockRemove => match state.blocks.get(&ask.name).copied() {
+            Wish::BlockSet | Wish::BlockOldSet(_) => self.learn_content(ask.name),
+            Wish::BlockAdd(_) | Wish::BlockOldAdd(..) | Wish::BlockRemove => match state.blocks.get(&ask.name).copied()
+            {
                 Some(size_mb) => {
                     self.known.blocks.insert(ask.name, size_mb);
+                    self.learn_content(ask.name);
                 }
                 None => {
                     self.known.blocks.remove(&ask.name);
+                    self.known.contents.remove(&ask.name);
                 }
             },
             _ => {}
@@ -340,9 +395,21 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     }
 }
 
+fn content_mark(refused: &BlockRefused) -> Option<&'static str> {
+    Some(match refused {
+        BlockRefused::SetNotFound => "refused: set not found",
+        BlockRefused::SetInUse => "refused: set in use",
+        BlockRefused::DumpNotFound => "refused: dump not found",
+        BlockRefused::DumpInUse => "refused: dump in use",
+        BlockRefused::Transfer => "refused: transfer",
+        BlockRefused::TransfersFull => "refused: transfers full",
+        BlockRefused::InTransfer(_) => "refused: block in transfer",
+        _ => return None,
+    })
+}
+
 fn refusal_mark(refusal: &Refusal) -> &'static str {
     match refusal {
-        Refusal::NotOffered => "refused: not offered",
         Refusal::UnknownCommand => "refused: unknown command",
         Refusal::Path => "refused: path",
         Refusal::HostPath => "refused: host",
@@ -367,7 +434,7 @@ fn refusal_mark(refusal: &Refusal) -> &'static str {
             BlockRefused::Missing(_) => "refused: no such block",
             BlockRefused::InUse(_) => "refused: block in use",
             BlockRefused::File(_) => "refused: block file",
-            _ => "refused: block",
+            other => content_mark(other).unwrap_or("refused: block"),
         },
         Refusal::NoImage => "refused: no image",
         Refusal::Store(_) => "refused: store",

@@ -9,7 +9,7 @@ use fulmar_core::name::Name;
 
 use super::act::{root_policy, tenders};
 use super::clients::Acknowledged;
-use super::{Laid, Rest, StoreTask, Violation, World};
+use super::{Laid, OnDisk, Rest, StoreTask, Violation, World};
 use crate::ask::Wish;
 use crate::images::IMAGES;
 use crate::oracle;
@@ -87,14 +87,17 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                     self.images.remove(&digest);
                 }
                 StoreTask::Collect(keep) => self.images.retain(|digest| keep.contains(digest)),
-                StoreTask::MakeBlock { name, size_mb, .. } => {
+                StoreTask::MakeBlock { name, size_mb, content, .. } => {
                     self.block_files.insert(name, size_mb);
+                    self.contents.insert(name, OnDisk::durable(content));
                 }
                 StoreTask::RemoveBlock { name, .. } => {
                     self.block_files.remove(&name);
+                    self.contents.remove(&name);
                 }
             }
         }
+        self.lose_contents(crash);
         for launch in self.launches.drain(..).take(usize::from(crash.launched)).collect::<Vec<_>>() {
             if !self.is_busy(&launch) {
                 self.run_process(launch)?;
@@ -126,6 +129,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             0 => Vec::new(),
             every => self.processes.keys().copied().step_by(usize::from(every)).collect(),
         };
+        let told = self.processes.iter().filter(|(_, process)| process.terminated_ms.is_some());
+        let told: BTreeSet<u64> = told.map(|(unit, _)| *unit).collect();
         if !crash.late {
             self.processes.retain(|unit, _| !dying.contains(unit));
         }
@@ -139,15 +144,18 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             // Where the loss of the label was lost, it is not known that the process runs without.
             let named = kept.is_some_and(|kept| oracle::unnamed(&kept.arguments) != kept.arguments);
             if let Some(found) = self.processes.get_mut(&unit) {
-                (found.terminated_ms, found.killed, found.named) = (None, false, named);
+                // One that was told to end still is, and has its time for that once more.
+                found.terminated_ms = found.terminated_ms.map(|_| self.now.ms);
+                (found.killed, found.named) = (false, named);
             }
-            let unit = Unit(unit);
-            self.handle(Input::Survivor { unit, account: process.account, started_wall_ms: 0 })?;
+            let (unit, told) = (Unit(unit), process.terminated_ms.is_some());
+            self.handle(Input::Survivor { unit, account: process.account, started_wall_ms: 0, told })?;
         }
         if let Some(exit) = crash.word
             && !crash.late
         {
-            for unit in dying.iter().copied() {
+            // Of those that were told to end nobody asks how they did.
+            for unit in dying.iter().copied().filter(|unit| !told.contains(unit)) {
                 self.note_end(unit, exit);
                 self.handle(Input::Ended { unit: Unit(unit), exit })?;
             }
@@ -157,7 +165,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             self.now.ms += u64::from(crash.away_ms);
             for unit in dying {
                 self.processes.remove(&unit);
-                self.note_end(unit, Exit::Unknown);
+                if !told.contains(&unit) {
+                    self.note_end(unit, Exit::Unknown);
+                }
                 self.handle(Input::Exited { unit: Unit(unit), exit: Exit::Unknown })?;
             }
         }
@@ -181,6 +191,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     fn find_blocks(&mut self) -> Result<(), Violation> {
         let machine = &self.machine;
         self.block_files.retain(|name, _| machine.find_block(name).is_some());
+        self.contents.retain(|name, _| machine.find_block(name).is_some());
         let blocks: Vec<_> = self.machine.blocks().map(|(slot, block)| (slot, *block.name())).collect();
         for (slot, name) in blocks {
             let bytes = self.block_files.get(&name).map(|size_mb| size_mb << 20);
@@ -259,7 +270,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         for name in names {
             let (kept, known) = (state.blocks.get(name), self.known.blocks.get(name));
             let asked = self.is_asked(name, |question| match question.ask.wish {
-                Wish::BlockAdd(size) => kept.is_some_and(|kept| i64::try_from(*kept) == Ok(size)),
+                Wish::BlockAdd(size) | Wish::BlockOldAdd(size, _) => {
+                    kept.is_some_and(|kept| i64::try_from(*kept) == Ok(size))
+                }
                 Wish::BlockRemove => kept.is_none(),
                 _ => false,
             });
@@ -267,6 +280,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 return Err(format!("block device {name} is {kept:?} MB after the crash, it was {known:?}"));
             }
         }
+        self.machine.blocks().try_for_each(|(_, block)| self.check_content(block.name()))?;
         let restored = self.machine.blocks().map(|(_, block)| (*block.name(), block.size_mb()));
         let restored: BTreeMap<Name, u64> = restored.collect();
         if restored == state.blocks { Ok(()) } else { Err(format!("{restored:?} were restored of {:?}", state.blocks)) }
@@ -282,6 +296,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.known.unikernels = unikernels.collect();
         self.known.policies = state.policies.clone();
         self.known.blocks = state.blocks.clone();
+        let contents = self.contents.iter().filter(|(name, _)| state.blocks.contains_key(*name));
+        self.known.contents = contents.map(|(name, on_disk)| (*name, [on_disk.now].into())).collect();
         self.known.unsure.clear();
     }
 }

@@ -50,13 +50,15 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 let used = IMAGES.iter().map(|image| image.digest).filter(|digest| self.machine.uses(digest));
                 self.store_tasks.push_back(StoreTask::Collect(used.collect()));
             }
-            Effect::MakeBlock { slot } => {
+            Effect::SetContent { slot, source } => self.take_setting(slot, source)?,
+            Effect::MakeBlock { slot, content } => {
                 let Some(block) = self.machine.block(slot) else { return Err("an empty slot".into()) };
                 let (name, size_mb) = (*block.name(), block.size_mb());
                 if self.journal.state_if_unknown_is_kept()?.iter().any(|state| state.blocks.contains_key(&name)) {
                     return Err("a record may name it already".into());
                 }
-                self.store_tasks.push_back(StoreTask::MakeBlock { slot, name, size_mb });
+                let content = content.map_or(0, |content| u64::from(content.spool));
+                self.store_tasks.push_back(StoreTask::MakeBlock { slot, name, size_mb, content });
             }
             Effect::RemoveBlock { slot } => {
                 let Some(block) = self.machine.block(slot) else { return Err("an empty slot".into()) };
@@ -66,6 +68,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 }
                 if self.processes.values().any(|process| !process.killed && process.blocks.contains(&name)) {
                     return Err("a process has it".into());
+                }
+                if self.dumps.iter().any(|dump| dump.name == name) {
+                    return Err("a client reads it".into());
                 }
                 self.store_tasks.push_back(StoreTask::RemoveBlock { slot, name });
             }

@@ -7,6 +7,7 @@
 
 mod act;
 mod clients;
+pub mod content;
 mod crash;
 mod effects;
 pub mod journal;
@@ -18,6 +19,7 @@ use fulmar_core::name::Name;
 
 pub use self::act::{Action, ActionKind, KINDS};
 pub use self::clients::{Known, Question};
+pub use self::content::{Dump, OnDisk, SetFate, Setting};
 pub use self::crash::Crash;
 pub use self::journal::{Fate, Journal, Kept, Laid, Rest, State};
 pub use crate::drive::run;
@@ -55,6 +57,8 @@ pub enum StoreTask {
         name: Name,
         /// Its size, MiB.
         size_mb: u64,
+        /// What is on it.
+        content: u64,
     },
     /// Remove the file of a block device.
     RemoveBlock {
@@ -137,6 +141,12 @@ pub struct World<const U: usize, const P: usize, const B: usize, const C: usize,
     pub images: BTreeSet<Digest>,
     /// Sizes of the files of block devices, MiB.
     pub block_files: BTreeMap<Name, u64>,
+    /// What is on them.
+    pub contents: BTreeMap<Name, OnDisk>,
+    /// Sets that are under way.
+    pub settings: Vec<Setting>,
+    /// Dumps that are under way.
+    pub dumps: Vec<Dump>,
     /// For the worker of the image store and the block devices, in order.
     pub store_tasks: VecDeque<StoreTask>,
     /// For the worker of the journal, in order.
@@ -187,6 +197,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             journal: Journal::default(),
             images: BTreeSet::new(),
             block_files: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            settings: Vec::new(),
+            dumps: Vec::new(),
             store_tasks: VecDeque::new(),
             appends: VecDeque::new(),
             launches: Vec::new(),
@@ -237,6 +250,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.store_tasks.is_empty()
             && self.appends.is_empty()
             && self.launches.is_empty()
+            && self.settings.is_empty()
+            && self.dumps.is_empty()
             && self.processes.values().all(|process| process.terminated_ms.is_none() && !process.killed)
     }
 

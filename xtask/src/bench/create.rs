@@ -56,7 +56,8 @@ pub(super) fn run(bench: &Bench) -> Done {
     Ok(system.stop()?)
 }
 
-fn bare_tender(bench: &Bench) -> Done<Duration> {
+/// From before the tender is started until its first console byte.
+pub(super) fn bare_tender(bench: &Bench) -> Done<Duration> {
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
         let begun = Instant::now();

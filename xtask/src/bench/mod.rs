@@ -9,6 +9,7 @@ mod info;
 mod load;
 mod memory;
 mod policies;
+mod recovery;
 mod scale;
 #[cfg(target_os = "linux")]
 mod tender;
@@ -46,6 +47,7 @@ pub(crate) fn run(names: &[&str]) -> Done {
         ("create", create::run),
         ("policies", policies::run),
         ("memory", memory::run),
+        ("recovery", recovery::run),
         ("scale", scale::run),
         #[cfg(target_os = "linux")]
         ("tender", tender::run),

@@ -11,7 +11,7 @@ use fulmar_core::limits::{
 use fulmar_core::machine::{Input, Spooled};
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, ScanError};
-use fulmar_core::wire::{self, Command, Config, Cut, Frame, Header, Image, Message, Payload, UnikernelCommand};
+use fulmar_core::wire::{self, BlockCommand, Command, Cut, Frame, Header, Image, Message, Payload, UnikernelCommand};
 use fulmar_host::socket::peer_uid;
 use fulmar_host::spool::SpoolError;
 use mio::Interest;
@@ -32,7 +32,7 @@ const STEPS_MAX: usize = 32;
 const REFUSAL_BYTES_MAX: usize = 1024;
 
 /// How reading went.
-enum Reading {
+pub(super) enum Reading {
     /// Nothing more has come.
     Blocked,
     /// The conversation is over.
@@ -97,6 +97,11 @@ impl Control<'_> {
         }
         match slot.stage {
             Stage::Reading => match self.read(index) {
+                Reading::Acted => return true,
+                Reading::Blocked => self.watch(index),
+                Reading::Over => self.close(index),
+            },
+            Stage::Receiving => match self.receive_content(index) {
                 Reading::Acted => return true,
                 Reading::Blocked => self.watch(index),
                 Reading::Over => self.close(index),
@@ -176,7 +181,8 @@ impl Control<'_> {
 
     /// Ends a connection. What it asked for goes on.
     pub(super) fn close(&mut self, index: u16) {
-        let was_waiting = self.slots.get(index).stage == Stage::Waiting;
+        let was_waiting = matches!(self.slots.get(index).stage, Stage::Waiting | Stage::Receiving);
+        self.drop_content(index);
         self.slots.free(index);
         if was_waiting {
             self.handle(Input::HangUp { connection: index });
@@ -341,35 +347,52 @@ impl Control<'_> {
             }
         };
         let Message { header, payload } = message;
-        let Payload::Command(command) = payload else {
+        let Payload::Command(command) = &payload else {
             return self.refuse(index, &header, "unknown command");
         };
-        if let Command::Unikernel(UnikernelCommand::Create(config) | UnikernelCommand::ForceCreate(config)) = &command {
-            slot.compressed = config.compressed;
-            if let Err(error) = spool_inline(config, &self.spools, &mut slot.spool) {
-                log!("{}: image refused: {error}", header.name);
-                let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
-                let _ = std::fmt::write(&mut words, format_args!("{error}"));
-                return self.refuse(index, &header, &words);
-            }
+        // Chunks follow at once, whatever is said to it.
+        slot.linger = matches!(command, Command::Block(BlockCommand::Set { .. }));
+        slot.compressed = is_compressed(command);
+        if let Some(octets) = payload.image()
+            && let Err(error) = spool_inline(octets, &self.spools, &mut slot.spool)
+        {
+            log!("{}: image refused: {error}", header.name);
+            let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
+            let _ = std::fmt::write(&mut words, format_args!("{error}"));
+            return self.refuse(index, &header, &words);
         }
         slot.stage = Stage::Waiting;
         slot.deadline_ms = u64::MAX;
         let image = slot.spool.as_ref().map(|_| Spooled { spool: u32::from(index) });
-        self.machine.handle(now, Input::Command { connection: index, header: &header, command: &command, image });
+        self.machine.handle(now, Input::Command { connection: index, header: &header, command, image });
         self.drain();
-        // A create that was admitted has taken it.
+        // What was admitted has taken it.
         self.slots.get(index).spool = None;
     }
 }
 
-/// An image that is small enough to be held goes the way of the others.
+/// Whether the octets that come with a command, or after it, are a zlib stream.
+fn is_compressed(command: &Command<'_>) -> bool {
+    match command {
+        Command::Unikernel(UnikernelCommand::Create(config) | UnikernelCommand::ForceCreate(config)) => {
+            config.compressed
+        }
+        Command::Block(
+            BlockCommand::Set { compressed }
+            | BlockCommand::OldSet { compressed, .. }
+            | BlockCommand::OldAdd { compressed, .. },
+        ) => *compressed,
+        _ => false,
+    }
+}
+
+/// Octets that are few enough to be held go the way of the others.
 fn spool_inline(
-    config: &Config<'_>,
+    octets: &Image<'_>,
     spools: &super::ImageSpools,
     spool: &mut Option<super::ImageSpool>,
 ) -> Result<(), SpoolError> {
-    if let Image::Inline(bytes) = config.image
+    if let Image::Inline(bytes) = octets
         && !bytes.is_empty()
     {
         let mut small = spools.create(IMAGE_BYTES_MAX)?;

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use fulmar_core::halves::Unit;
@@ -322,8 +323,14 @@ impl Control<'_> {
     /// At the start: removes the fifos of those that do not run any more.
     pub(super) fn clear_fifos(&self) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.console.fifos)? {
-            let name = entry?.file_name();
-            let Some(name) = name.to_str().and_then(|text| Name::parse(text).ok()) else { continue };
+            let entry = entry?;
+            // What is no fifo, or is called what no fifo is, is none of ours.
+            if !entry.file_type()?.is_fifo() {
+                continue;
+            }
+            let file_name = entry.file_name();
+            let of = |text: &str| Name::parse(text).ok().filter(|name| !name.is_path() && name.as_str() == text);
+            let Some(name) = file_name.to_str().and_then(of) else { continue };
             if !self.machine.find(&name).is_some_and(|(_, unikernel)| unikernel.life() == Life::Alive) {
                 self.console.remove_fifo(&name);
             }

@@ -45,7 +45,9 @@ impl Control<'_> {
                 wanted.sort_unstable();
                 self.worker.push(Job::Collect(wanted));
             }
-            Effect::MakeBlock { slot } => {
+            Effect::MakeBlock { slot, content: Some(content) } => self.make_block_of(slot, content),
+            Effect::SetContent { slot, source } => self.set_content(slot, source),
+            Effect::MakeBlock { slot, content: None } => {
                 if let Some(block) = self.machine.block(slot) {
                     self.worker.push(Job::MakeBlock { slot, name: *block.name(), bytes: block.bytes() });
                 }
@@ -75,7 +77,7 @@ impl Control<'_> {
                 let seconds = at.saturating_sub(self.now.ms).div_ceil(1000);
                 log!("{name} does not run, next try in {seconds} s (short runs in a row: {failures}): {trouble}");
             }
-            Again::Never | Again::Queued => log!("{name} does not run: {trouble}"),
+            Again::Never | Again::Queued | Again::Undecided => log!("{name} does not run: {trouble}"),
         }
     }
 
@@ -139,6 +141,7 @@ impl Control<'_> {
                 Outcome::BlockMade(slot, outcome) => self.handle(Input::BlockMade { slot, outcome }),
                 Outcome::BlockRemoved(slot) => self.handle(Input::BlockRemoved { slot }),
                 Outcome::Compressed(connection, serial, compressed) => self.compressed(connection, serial, compressed),
+                Outcome::Transferred(transferred) => self.transferred(transferred),
             }
         }
     }

@@ -11,20 +11,24 @@
 //! | `replies` | writing, long replies, images |
 //! | `slots` | the memory of connections |
 //! | `blocks` | the files of block devices |
+//! | `content` | clients that set or dump a block device |
 //! | `host` | the channel to the host half |
 //! | `inventory` | what there is of the host and what of it is used |
 //! | `console` | the link to the console daemon, and fifos |
 //! | `worker` | the threads that wait for the disk and for the compressor |
+//! | `transfers` | the threads that move the content of block devices |
 
 mod blocks;
 mod clients;
 mod console;
+mod content;
 mod effects;
 mod host;
 mod inventory;
 mod replies;
 mod slots;
 mod start;
+mod transfers;
 mod turn;
 mod worker;
 

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use fulmar_core::limits::{LONG_REPLY_MS_MAX, PROGRESS_MS_MAX};
 use fulmar_core::machine::{Digest, Done, Reply};
 use fulmar_core::wire::{self, Header, Message, Payload};
+use fulmar_host::content::Form;
 use fulmar_host::store;
 
 use super::slots::{Octets, PIECE_BYTES, Rest, Sending, Slots, Stage};
@@ -31,7 +32,15 @@ impl Control<'_> {
                 return;
             }
             Reply::Host => return self.ask_about_host(index),
+            Reply::Dump { slot, level, whole } => return self.begin_dump(index, slot, Form { level, whole }),
             Reply::Refused(refusal) => {
+                let now_ms = self.now.ms;
+                let slot = self.slots.get(index);
+                if slot.linger {
+                    // What it still sends is not read any more.
+                    slot.early_bytes = 0;
+                    self.slots.set_deadline(index, now_ms + PROGRESS_MS_MAX);
+                }
                 log!("{}: refused: {}", header.name, refusal.to_whom(&header.name));
                 self.send_reply(index);
             }
@@ -144,6 +153,9 @@ impl Control<'_> {
         loop {
             let Slots { all, long, .. } = &mut self.slots;
             let rest = all[usize::from(index)].rest;
+            if rest == Rest::Nothing && all[usize::from(index)].dumping.is_some() {
+                return self.write_content(index);
+            }
             let sent = match rest {
                 Rest::Nothing => match self.refill(index) {
                     Some(true) => continue,

@@ -11,6 +11,8 @@ use fulmar_host::disk::Content;
 use fulmar_host::spool::Spool;
 use mio::net::UnixStream;
 
+use super::content::Turn;
+use super::transfers::{Dumping, Setting};
 use super::worker::Images;
 
 /// Bytes that are read at once, and of the memory that a connection has beside the head of its message.
@@ -23,7 +25,9 @@ const LIMITS: Limits = Limits { divert_bytes_min: DIVERT_BYTES_MIN as u64, diver
 pub(super) enum Stage {
     /// A message is coming, or may come.
     Reading,
-    /// The machine has its command.
+    /// The chunks of a new content are coming; a thread may be working on some.
+    Receiving,
+    /// The machine has its command, or a thread works on its reply.
     Waiting,
     /// Its long reply waits for a buffer.
     Deferred,
@@ -85,10 +89,16 @@ pub(super) struct Slot {
     pub(super) scanner: Scanner,
     /// What arrives that is too large to be held.
     pub(super) spool: Option<Spool<Images>>,
-    /// Whether the image of the create is a zlib stream.
+    /// Whether the image of the create, or the new content, is a zlib stream.
     pub(super) compressed: bool,
     pub(super) rest: Rest,
     pub(super) sending: Option<Sending>,
+    /// The content that it sends, while no thread works on it.
+    pub(super) setting: Option<Box<Setting>>,
+    /// The content that it is sent, while no thread works on it.
+    pub(super) dumping: Option<Box<Dumping>>,
+    /// What it is to send or take of a content.
+    pub(super) turn: Turn,
     /// Whether another command may follow the reply.
     pub(super) keep: bool,
     /// Whether it may still be sending when it has been refused.
@@ -113,6 +123,9 @@ impl Slot {
             compressed: false,
             rest: Rest::Nothing,
             sending: None,
+            setting: None,
+            dumping: None,
+            turn: Turn::default(),
             keep: false,
             linger: false,
             early_bytes: 0,

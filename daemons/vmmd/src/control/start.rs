@@ -102,8 +102,7 @@ pub(super) fn start<'m>(
     let waker = Waker::new(poll.registry(), WAKER).map_err(system)?;
     let spools = Spools::new(Arc::clone(&images), SPOOL_BYTES_MAX);
     spools.clear().map_err(StartError::Images)?;
-    let worker =
-        Worker::start(journal, spools.clone(), Blocks::new(Arc::clone(&block_folder)), waker).map_err(system)?;
+    let worker = Worker::start(journal, spools.clone(), &block_folder, waker).map_err(system)?;
     channel.set_nonblocking(true).map_err(StartError::Channel)?;
     let host = HostLink::new(channel);
     host.register(poll.registry(), HOST).map_err(system)?;
@@ -160,6 +159,7 @@ struct Adopted {
     unit: Unit,
     account: u16,
     started_ms: i64,
+    told: bool,
 }
 
 /// A unikernel that ran before and has ended while nobody watched, and how, if it did so by itself. One that was ended from
@@ -188,12 +188,13 @@ impl Control<'_> {
             }
             self.forget(unit);
         }
-        for Adopted { unit, account, started_ms } in survey.adopted.iter().copied() {
+        for Adopted { unit, account, started_ms, told } in survey.adopted.iter().copied() {
             match self.machine.find_unit(unit) {
+                Some((_, unikernel)) if told => log!("{} was told to end and still runs", unikernel.name()),
                 Some((_, unikernel)) => log!("{} still runs", unikernel.name()),
                 None => log!("unit {} runs and nothing says that it should: ending it", unit.0),
             }
-            self.handle(Input::Survivor { unit, account, started_wall_ms: started_ms });
+            self.handle(Input::Survivor { unit, account, started_wall_ms: started_ms, told });
         }
     }
 }
@@ -255,8 +256,8 @@ impl Survey {
                 Err(error) => return Err(StartError::Channel(error)),
             };
             match Answer::decode(packet).map_err(StartError::Message)? {
-                Answer::Adopted { unit, account, started_ms, .. } => {
-                    adopted.push(Adopted { unit, account, started_ms })
+                Answer::Adopted { unit, account, started_ms, told, .. } => {
+                    adopted.push(Adopted { unit, account, started_ms, told })
                 }
                 Answer::Ended { unit, record } => ended.push(Ended { unit, status: record.end() }),
                 Answer::Host(host) => return Ok(Self::of(&host, adopted, ended)),

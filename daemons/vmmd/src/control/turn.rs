@@ -112,7 +112,7 @@ impl Control<'_> {
                     log!(
                         "connection closed: the client did not {}",
                         match stage {
-                            Stage::Reading => "finish its message",
+                            Stage::Reading | Stage::Receiving => "finish its message",
                             _ => "read its reply",
                         }
                     );

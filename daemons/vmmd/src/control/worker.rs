@@ -4,7 +4,8 @@
 //! An image is told to be stored before it is durable, so that its unikernel can be launched meanwhile. It is made durable before the
 //! next record is written; where that fails, a record that names it is refused.
 //!
-//! Compressing an image for a client takes seconds. A second thread does only that, so that no record waits for it.
+//! Compressing an image for a client takes seconds. A second thread does only that, so that no record waits for it. The content of
+//! block devices has threads of its own: `transfers`.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -24,6 +25,7 @@ use fulmar_host::spool::{Spool, SpoolError, Spools};
 use fulmar_host::store::{self, Store};
 
 use super::log;
+use super::transfers::{Transfer, Transferred, Transfers};
 
 /// The folder of the images, shared with the thread.
 pub(super) type Images = Arc<HostFolder>;
@@ -76,10 +78,12 @@ pub(super) enum Outcome {
     BlockRemoved(u16),
     /// Of a compression.
     Compressed(u16, u32, Result<Spool<Images>, store::StoreError>),
+    /// Of something with the content of a block device.
+    Transferred(Transferred),
 }
 
 /// A queue between two threads. It grows rather than make either wait for the other.
-struct Queue<T> {
+pub(super) struct Queue<T> {
     items: Mutex<VecDeque<T>>,
     filled: Condvar,
 }
@@ -88,11 +92,11 @@ struct Queue<T> {
 const QUEUE_ROOM: usize = 32;
 
 impl<T> Queue<T> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { items: Mutex::new(VecDeque::with_capacity(QUEUE_ROOM)), filled: Condvar::new() }
     }
 
-    fn push(&self, item: T) {
+    pub(super) fn push(&self, item: T) {
         self.items.lock().unwrap_or_else(PoisonError::into_inner).push_back(item);
         self.filled.notify_one();
     }
@@ -101,7 +105,7 @@ impl<T> Queue<T> {
         self.items.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    fn pop(&self) -> T {
+    pub(super) fn pop(&self) -> T {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(item) = items.pop_front() {
@@ -116,6 +120,7 @@ impl<T> Queue<T> {
 pub(super) struct Worker {
     jobs: Arc<Queue<Job>>,
     pressings: Arc<Queue<Pressing>>,
+    transfers: Transfers,
     outcomes: Arc<Queue<Outcome>>,
     journal_size: Arc<JournalSize>,
     threads: [Option<JoinHandle<()>>; 2],
@@ -123,13 +128,13 @@ pub(super) struct Worker {
 
 /// Where outcomes go.
 #[derive(Clone)]
-struct Outbox {
+pub(super) struct Outbox {
     outcomes: Arc<Queue<Outcome>>,
     waker: Arc<mio::Waker>,
 }
 
 impl Outbox {
-    fn tell(&self, outcome: Outcome) {
+    pub(super) fn tell(&self, outcome: Outcome) {
         self.outcomes.push(outcome);
         if let Err(error) = self.waker.wake() {
             log!("could not wake the event loop: {error}");
@@ -142,19 +147,20 @@ impl Worker {
     pub(super) fn start(
         journal: Journal<Arc<HostFolder>>,
         spools: Spools<Images>,
-        blocks: Blocks<Arc<HostFolder>>,
+        block_folder: &Arc<HostFolder>,
         waker: mio::Waker,
     ) -> io::Result<Self> {
         let (jobs, pressings) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
         let outcomes = Arc::new(Queue::new());
         let outbox = Outbox { outcomes: Arc::clone(&outcomes), waker: Arc::new(waker) };
+        let transfers = Transfers::start(block_folder, &spools, &outbox)?;
         let mut press = Store::new(spools.clone(), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX);
         let journal_size = Arc::new(JournalSize::default());
         journal_size.note(&journal);
         let desk = Desk {
             journal,
             journal_size: Arc::clone(&journal_size),
-            blocks,
+            blocks: Blocks::new(Arc::clone(block_folder)),
             store: Store::new(spools, IMAGE_BYTES_MAX, IMAGES_BYTES_MAX),
             unsettled: Vec::with_capacity(UNSETTLED_ROOM),
             failed: Vec::with_capacity(UNSETTLED_ROOM),
@@ -170,7 +176,7 @@ impl Worker {
                 outbox.tell(Outcome::Compressed(connection, serial, compressed));
             }
         })?;
-        Ok(Self { jobs, pressings, outcomes, journal_size, threads: [Some(disk), Some(pressing)] })
+        Ok(Self { jobs, pressings, transfers, outcomes, journal_size, threads: [Some(disk), Some(pressing)] })
     }
 
     /// Bytes of the journal, and those beyond which it is written anew.
@@ -187,6 +193,11 @@ impl Worker {
     /// Asks for something that takes seconds.
     pub(super) fn press(&self, pressing: Pressing) {
         self.pressings.push(pressing);
+    }
+
+    /// Asks for something with the content of a block device.
+    pub(super) fn transfer(&self, transfer: Transfer) {
+        self.transfers.push(transfer);
     }
 
     /// What has come of something that was asked for.

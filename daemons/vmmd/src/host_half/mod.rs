@@ -8,12 +8,16 @@
 //! | [`outbox`] | answers that the control half has not taken yet |
 //! | [`records`] | two files for each unit, by which a successor finds it, or how it ended |
 //! | [`mod@serve`] | the loop that waits for requests, exits and signals |
+//! | `fuzzing` | the door that a fuzzer comes in by; in no default build |
 
+#[cfg(any(test, feature = "fake-shim"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod outbox;
 mod records;
 mod serve;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,16 +33,21 @@ use fulmar_core::limits::{CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, HOST_FILES_BASE, 
 use fulmar_core::policy::Bridge;
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_host::files;
+use fulmar_host::log;
 use fulmar_host::shim::{Capacity, Found, Process, Shim, Start, Tap};
 
 use self::outbox::Outbox;
 use self::records::{Record, Records, STATUS_BYTES_MAX};
-pub(crate) use self::serve::{Ending, Signals, serve};
-use crate::say;
+pub use self::serve::{Ending, Signals, serve};
+
+/// One line in the log, from the host half.
+pub fn say(text: fmt::Arguments<'_>) {
+    log::line("vmmd[host]", text);
+}
 
 /// Why the host half cannot go on. Unikernels are not touched by its end.
 #[derive(Debug)]
-pub(crate) enum HostError {
+pub enum HostError {
     /// The host could not be looked at.
     Os(OsError),
     /// The folder of the records.
@@ -73,7 +82,7 @@ impl From<OsError> for HostError {
 
 /// The host half, ready to serve.
 #[derive(Debug)]
-pub(crate) struct HostHalf<S> {
+pub struct HostHalf<S> {
     shim: S,
     channel: Channel,
     outbox: Outbox,
@@ -92,7 +101,8 @@ pub(crate) struct HostHalf<S> {
 #[derive(Debug, Default)]
 struct Inherited {
     survivors: Vec<Record>,
-    ended: Vec<Unit>,
+    /// Those that have ended, and whether they were told to.
+    ended: Vec<(Unit, bool)>,
 }
 
 impl<S: Shim> HostHalf<S> {
@@ -100,7 +110,7 @@ impl<S: Shim> HostHalf<S> {
     ///
     /// # Errors
     /// [`HostError::Os`] and [`HostError::Records`].
-    pub(crate) fn new(mut shim: S, channel: Channel, run: &Path) -> Result<Self, HostError> {
+    pub fn new(mut shim: S, channel: Channel, run: &Path) -> Result<Self, HostError> {
         let records = Records::open(&run.join("units")).map_err(HostError::Records)?;
         let capacity = shim.capacity()?;
         channel.set_nonblocking(true).map_err(HostError::Channel)?;
@@ -110,7 +120,7 @@ impl<S: Shim> HostHalf<S> {
                 Found::Running => inherited.survivors.push(record),
                 Found::Gone(status) => {
                     records.note(record.unit, status);
-                    inherited.ended.push(record.unit);
+                    inherited.ended.push((record.unit, record.told));
                 }
             }
         }
@@ -148,14 +158,18 @@ impl<S: Shim> HostHalf<S> {
     fn answer_survey(&mut self) -> Result<(), HostError> {
         let Inherited { survivors, ended } = self.inherited.take().unwrap_or_default();
         for survivor in survivors {
-            let Record { unit, process, account, ref taps } = survivor;
+            let Record { unit, process, account, ref taps, told } = survivor;
             let taps = Texts::new(taps).unwrap_or_default();
             let started_ms = self.records.written_ms(unit);
-            self.send(&Answer::Adopted { unit, pid: process.pid, account, started_ms, taps })?;
+            self.send(&Answer::Adopted { unit, pid: process.pid, account, started_ms, told, taps })?;
         }
-        for unit in ended {
+        for (unit, told) in ended {
             let mut buffer = [0; STATUS_BYTES_MAX];
-            let record = StatusRecord::new(self.records.read_status(unit, &mut buffer));
+            let record = match told {
+                // Whatever it says of its end, that was wanted.
+                true => StatusRecord::default(),
+                false => StatusRecord::new(self.records.read_status(unit, &mut buffer)),
+            };
             self.send(&Answer::Ended { unit, record })?;
         }
         let mut names = vec![0; HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1)];
@@ -239,7 +253,8 @@ impl<S: Shim> HostHalf<S> {
             status: status.as_fd(),
         };
         let mut record = |process| {
-            let record = Record { unit: plan.unit, process, account: plan.account, taps: names.as_bytes().to_vec() };
+            let taps = names.as_bytes().to_vec();
+            let record = Record { unit: plan.unit, process, account: plan.account, taps, told: false };
             records.write(&record).map_err(failed)
         };
         match shim.spawn(&start, &mut record) {
@@ -259,6 +274,9 @@ impl<S: Shim> HostHalf<S> {
     }
 
     fn answer_signal(&mut self, unit: Unit, signal: Signal) -> Result<(), HostError> {
+        if signal == Signal::Terminate && self.units.contains(&unit) {
+            self.records.tell(unit);
+        }
         let outcome = match self.shim.signal(unit, signal) {
             Ok(true) => SignalOutcome::Sent,
             Ok(false) => SignalOutcome::Gone,

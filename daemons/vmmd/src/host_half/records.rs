@@ -1,9 +1,12 @@
-//! Two files for each unit in the folder `units` of the run folder. By `<unit>` a successor of this `vmmd` finds the process
+//! Up to three files for each unit in the folder `units` of the run folder. By `<unit>` a successor of this `vmmd` finds the process
 //! again: it is written while the process waits to become the tender, so no unikernel runs without one. It says nothing of
 //! names or owners: the control half knows what a unit is. One line: process id, its start, the account, the taps.
 //!
 //! Into `<unit>.status` the tender records how its guest fares, for whoever was not there when it ended. The tender has it
 //! open to write and nothing else of this folder. What stands there may be a tenant's: it is handed on, never looked into.
+//!
+//! `<unit>.told` is there when the unit was told to end. Should `vmmd` die before it has, a successor sees by this that its end
+//! was wanted, and by whom: an end that a unikernel brought about itself may be for good, this one is not.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,10 +20,13 @@ use fulmar_core::limits::STATUS_RECORD_BYTES;
 use fulmar_host::shim::Process;
 use nix::fcntl::OFlag;
 
-use crate::say;
+use super::say;
 
 /// What follows a unit's number in the name of the file for its status.
 const STATUS_SUFFIX: &str = ".status";
+
+/// What follows a unit's number in the name of the file which says that it was told to end.
+const TOLD_SUFFIX: &str = ".told";
 
 /// Bytes of a status file that are read: a record and one more, so that what is too long is seen to be none.
 pub(crate) const STATUS_BYTES_MAX: usize = STATUS_RECORD_BYTES + 1;
@@ -36,6 +42,8 @@ pub(crate) struct Record {
     pub(crate) account: u16,
     /// Its taps, each with a NUL at its end.
     pub(crate) taps: Vec<u8>,
+    /// Whether it was told to end.
+    pub(crate) told: bool,
 }
 
 /// The folder of the records.
@@ -51,26 +59,37 @@ impl Records {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// All records. What is no record is removed: it was being written when its writer died, and then no tender began.
+    /// All records. One that is not whole is removed: it was being written when its writer died, and then no tender began.
+    /// Files of other names are somebody else's. One that cannot be read may be of a unikernel that runs.
     pub(crate) fn read(&self) -> io::Result<Vec<Record>> {
-        let (mut records, mut statuses) = (BTreeMap::new(), Vec::new());
+        let (mut records, mut statuses, mut told) = (BTreeMap::new(), Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let name = name.to_str().unwrap_or_default();
-            let unit = |digits: &str| digits.parse().ok().map(Unit).filter(|unit| unit.0.to_string() == digits);
-            if let Some(unit) = name.strip_suffix(STATUS_SUFFIX).and_then(unit) {
+            let Some(name) = name.to_str() else { continue };
+            if let Some(unit) = name.strip_suffix(STATUS_SUFFIX).and_then(unit_of) {
                 statuses.push(unit);
-            } else if let (Some(unit), Ok(text)) = (unit(name), fs::read_to_string(entry.path()))
-                && let Some(record) = parse(unit, &text)
-            {
-                records.insert(unit, record);
-            } else {
-                say(format_args!("removing {}, which is not the record of a unit", entry.path().display()));
-                let _ = fs::remove_file(entry.path());
+                continue;
+            }
+            if let Some(unit) = name.strip_suffix(TOLD_SUFFIX).and_then(unit_of) {
+                told.push(unit);
+                continue;
+            }
+            let Some(unit) = unit_of(name) else { continue };
+            match parse(unit, &String::from_utf8_lossy(&fs::read(entry.path())?)) {
+                Some(record) => _ = records.insert(unit, record),
+                None => {
+                    say(format_args!("removing {}, which is not the record of a unit", entry.path().display()));
+                    self.remove(unit);
+                }
             }
         }
-        for unit in statuses.into_iter().filter(|unit| !records.contains_key(unit)) {
+        for unit in &told {
+            if let Some(record) = records.get_mut(unit) {
+                record.told = true;
+            }
+        }
+        for unit in statuses.into_iter().chain(told).filter(|unit| !records.contains_key(unit)) {
             self.remove(unit);
         }
         Ok(records.into_values().collect())
@@ -118,8 +137,19 @@ impl Records {
         }
     }
 
-    /// Writes one, for the next start.
+    /// Notes that a unit is being told to end.
+    pub(crate) fn tell(&self, unit: Unit) {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+        let path = self.told_path(unit);
+        if let Err(error) = options.open(&path) {
+            say(format_args!("could not write {}: {error}", path.display()));
+        }
+    }
+
+    /// Writes one, for the next start. An earlier process of the same unit may have been told to end; this one was not.
     pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
+        remove_file(&self.told_path(record.unit));
         let mut line = format!("{} {} {}", record.process.pid, record.process.started, record.account);
         for tap in record.taps.split(|byte| *byte == 0).filter(|tap| !tap.is_empty()) {
             line.push(' ');
@@ -140,13 +170,8 @@ impl Records {
 
     /// Removes what there is of a unit; it may be gone already.
     pub(crate) fn remove(&self, unit: Unit) {
-        for path in [self.path(unit), self.status_path(unit)] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    say(format_args!("could not remove {}: {error}", path.display()));
-                }
-                _ => {}
-            }
+        for path in [self.path(unit), self.status_path(unit), self.told_path(unit)] {
+            remove_file(&path);
         }
     }
 
@@ -157,6 +182,25 @@ impl Records {
     fn status_path(&self, unit: Unit) -> PathBuf {
         self.folder.join(format!("{}{STATUS_SUFFIX}", unit.0))
     }
+
+    fn told_path(&self, unit: Unit) -> PathBuf {
+        self.folder.join(format!("{}{TOLD_SUFFIX}", unit.0))
+    }
+}
+
+fn remove_file(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            say(format_args!("could not remove {}: {error}", path.display()));
+        }
+        _ => {}
+    }
+}
+
+/// The unit whose record has this file name.
+fn unit_of(name: &str) -> Option<Unit> {
+    let number: u64 = name.parse().ok()?;
+    (number.to_string() == name).then_some(Unit(number))
 }
 
 fn parse(unit: Unit, text: &str) -> Option<Record> {
@@ -168,7 +212,7 @@ fn parse(unit: Unit, text: &str) -> Option<Record> {
         taps.extend_from_slice(tap.as_bytes());
         taps.push(0);
     }
-    Some(Record { unit, process, account, taps })
+    Some(Record { unit, process, account, taps, told: false })
 }
 
 #[cfg(test)]
@@ -177,32 +221,44 @@ mod tests {
     use crate::host_half::tests::Folder;
 
     #[test]
-    fn records_are_read_as_they_were_written_and_the_rest_is_removed() {
+    fn records_are_read_as_they_were_written_and_broken_ones_are_removed() {
         let folder = Folder::new();
         let records = Records::open(&folder.0.join("units")).unwrap();
         let process = Process { pid: 12, started: u64::MAX };
-        let one = Record { unit: Unit(u64::MAX), process, account: 3, taps: b"vmmtap0\0vmmtap12\0".to_vec() };
-        let two = Record { unit: Unit(2), process, account: 4, taps: Vec::new() };
+        let one =
+            Record { unit: Unit(u64::MAX), process, account: 3, taps: b"vmmtap0\0vmmtap12\0".to_vec(), told: false };
+        let mut two = Record { unit: Unit(2), process, account: 4, taps: Vec::new(), told: false };
         records.write(&one).unwrap();
         records.write(&two).unwrap();
-        for (name, text) in [
-            ("3", "12 34"),
-            ("4", "12 34 5 vmmtap0"),
-            ("5", ""),
-            ("six", "1 2 3\n"),
-            ("7", "1 -2 3\n"),
-            ("02", "1 2 3\n"),
-            ("8.status", "exited 0\n"),
-            ("x.status", ""),
-        ] {
+        let broken: [(&str, &[u8]); 7] = [
+            ("3", b"12 34"),
+            ("4", b"12 34 5 vmmtap0"),
+            ("5", b""),
+            ("6", b"\xff 1 2\n"),
+            ("7", b"1 -2 3\n"),
+            ("8.status", b"exited 0\n"),
+            ("9.told", b""),
+        ];
+        let foreign: [(&str, &[u8]); 4] = [("six", b"1 2 3\n"), ("08", b"1 2 3\n"), ("+9", b""), ("x.status", b"")];
+        for (name, text) in broken.into_iter().chain(foreign) {
             fs::write(folder.0.join("units").join(name), text).unwrap();
         }
         records.open_status(two.unit).unwrap();
         assert_eq!(records.read().unwrap(), [two.clone(), one.clone()]);
-        assert_eq!(fs::read_dir(folder.0.join("units")).unwrap().count(), 3, "two records and a status");
+        let left = 3 + foreign.len();
+        assert_eq!(fs::read_dir(folder.0.join("units")).unwrap().count(), left, "two records and a status");
         records.remove(one.unit);
         records.remove(one.unit);
+        records.tell(two.unit);
+        two.told = true;
+        assert_eq!(records.read().unwrap(), [two.clone()]);
+        // The next process of the same unit was not told.
+        records.write(&two).unwrap();
+        two.told = false;
         assert_eq!(records.read().unwrap(), [two]);
+        // What cannot be read is not taken for what is not there.
+        fs::create_dir(folder.0.join("units/10")).unwrap();
+        assert!(records.read().is_err());
     }
 
     #[test]

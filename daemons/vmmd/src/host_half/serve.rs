@@ -17,7 +17,7 @@ const END_MS_MAX: u16 = 10_000;
 
 /// Why the loop ended without an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ending {
+pub enum Ending {
     /// The control half closed the channel though nobody asked it to.
     ControlGone,
     /// The same, after it was asked.
@@ -28,14 +28,14 @@ pub(crate) enum Ending {
 
 /// The signals that ask `vmmd` to end, as a fd that becomes readable.
 #[derive(Debug)]
-pub(crate) struct Signals(UnixStream);
+pub struct Signals(UnixStream);
 
 impl Signals {
     /// Catches SIGTERM, SIGINT and SIGHUP from now on.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn catch() -> io::Result<Self> {
+    pub fn catch() -> io::Result<Self> {
         let (readable, writable) = UnixStream::pair()?;
         readable.set_nonblocking(true)?;
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
@@ -61,7 +61,7 @@ impl Signals {
 ///
 /// # Errors
 /// [`HostError`]; unikernels keep running.
-pub(crate) fn serve<S: Shim>(
+pub fn serve<S: Shim>(
     half: &mut HostHalf<S>,
     signals: &mut Signals,
     ask_control_to_end: &mut dyn FnMut(),

@@ -182,38 +182,47 @@ fn survivors_and_the_dead_are_told_first() {
     let folder = Folder::new();
     let mut shim = FakeShim::new().unwrap();
     let records = Records::open(&folder.0.join("units")).unwrap();
-    for unit in [3, 5, 8] {
+    for unit in [3, 5, 8, 9] {
         let process = match unit {
-            8 => Process { pid: 1, started: 0 },
+            8 | 9 => Process { pid: 1, started: 0 },
             _ => shim.survivor(Unit(unit)),
         };
-        records.write(&Record { unit: Unit(unit), process, account: 40, taps: b"vmmtap2\0".to_vec() }).unwrap();
+        let record = Record { unit: Unit(unit), process, account: 40, taps: b"vmmtap2\0".to_vec(), told: false };
+        records.write(&record).unwrap();
+        if matches!(unit, 5 | 9) {
+            records.tell(Unit(unit));
+        }
         records.open_status(Unit(unit)).unwrap().write_all(b"exited 7").unwrap();
     }
     let record = StatusRecord::new(b"exited 7");
     let dead = Answer::Ended { unit: Unit(8), record };
+    // Its end was wanted, whatever it says of it.
+    let told_and_dead = Answer::Ended { unit: Unit(9), record: StatusRecord::default() };
     // Whoever was told and does not live to say that it may be forgotten is told again.
     against(FakeShim::new().unwrap(), &folder, |control| control.ask(&Request::Survey, &[])).unwrap();
     against(shim, &folder, |control| {
-        assert_eq!(records_in(&folder), 6);
+        assert_eq!(records_in(&folder), 10);
         control.ask(&Request::Survey, &[]);
-        for expected in [Unit(3), Unit(5)] {
-            let Answer::Adopted { unit, account: 40, taps, .. } = control.hear() else { panic!("not adopted") };
-            assert_eq!((unit, taps), (expected, Texts::new(b"vmmtap2\0").unwrap()));
+        for expected in [(Unit(3), false), (Unit(5), true)] {
+            let Answer::Adopted { unit, account: 40, taps, told, .. } = control.hear() else { panic!("not adopted") };
+            assert_eq!(((unit, told), taps), (expected, Texts::new(b"vmmtap2\0").unwrap()));
         }
         assert_eq!(control.hear(), dead);
+        assert_eq!(control.hear(), told_and_dead);
         assert!(matches!(control.hear(), Answer::Host(_)));
         control.ask(&Request::Signal { unit: Unit(3), signal: Signal::Terminate }, &[]);
         assert_eq!(control.hear(), Answer::Signalled { unit: Unit(3), outcome: SignalOutcome::Sent });
         assert_eq!(control.hear(), Answer::Exited { unit: Unit(3), status: Status::Signal(15), record });
         // The one that runs on is not forgotten, whatever is said.
-        for unit in [3, 5, 8] {
+        for unit in [3, 5, 8, 9] {
             control.ask(&Request::Forget { unit: Unit(unit) }, &[]);
         }
     })
     .unwrap();
-    assert_eq!(records_in(&folder), 2);
-    assert_eq!(records.read().unwrap()[0].unit, Unit(5));
+    assert_eq!(records_in(&folder), 3);
+    let [Record { unit: Unit(5), told: true, .. }] = records.read().unwrap()[..] else {
+        panic!("not the one that runs")
+    };
 }
 
 #[test]

@@ -114,7 +114,14 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
         match request {
             Request::Survey => {
                 for (unit, account) in world.lock().unwrap().running.clone() {
-                    say(Answer::Adopted { unit: Unit(unit), pid: 1, account, started_ms: 0, taps: none() });
+                    say(Answer::Adopted {
+                        unit: Unit(unit),
+                        pid: 1,
+                        account,
+                        started_ms: 0,
+                        told: false,
+                        taps: none(),
+                    });
                 }
                 for (unit, record) in world.lock().unwrap().ended.clone() {
                     let record = StatusRecord::new(record.as_bytes());
