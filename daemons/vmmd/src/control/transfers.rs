@@ -332,6 +332,8 @@ fn file_error(name: &Name, error: &ContentError) -> BlockFileError {
         ContentError::File(error) => system(&error.error),
         ContentError::Unsettled(error) => BlockFileError::Unsettled(errno(&error.error)),
         ContentError::Spool(SpoolError::Io(_, error)) => system(error),
-        ContentError::Spool(SpoolError::TooLarge(_) | SpoolError::Quota) => BlockFileError::DiskFull,
+        ContentError::Spool(
+            SpoolError::TooLarge(_) | SpoolError::Quota | SpoolError::UserQuota | SpoolError::Reserve,
+        ) => BlockFileError::DiskFull,
     }
 }
