@@ -17,7 +17,7 @@ pub struct NotAdmitted {
 
 impl NotAdmitted {
     /// The reason in words, with the path of the policy, to whoever asked for `name`.
-    pub(super) fn to_whom(&self, name: &Name) -> impl fmt::Display + use<> {
+    pub(super) fn to_whom(self, name: &Name) -> impl fmt::Display + use<> {
         let path = name.ancestors().nth(self.above.into()).unwrap_or(Name::ROOT);
         Explained { refused: self.refused, path }
     }
