@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::machine::MachineDaemon;
 use common::{FakeDaemon, Folder, Ran, client, image, read_frame};
@@ -12,6 +12,7 @@ use fulmar_client::commands::Context;
 use fulmar_client::connection::{LocalDoor, TIME_OUT};
 use fulmar_client::import::{self, Request};
 use fulmar_tests::albatross::{Policy, Unikernel, state};
+use fulmar_tests::render;
 use serde_json::{Value, json};
 
 const POLICY: Policy<'static> =
@@ -85,6 +86,46 @@ fn every_generation_comes_over() {
             assert!(lines(&again).iter().all(|line| line.contains("is there already")), "{}", again.out);
             assert_eq!(daemon.changes(), Vec::<String>::new());
         }
+    }
+}
+
+/// The recorded state files: their images are none, and their policies want more than this host has.
+#[test]
+fn recorded_state_files_are_judged_item_by_item() {
+    let index = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/index.json");
+    let all: Vec<Value> = serde_json::from_str(&fs::read_to_string(index).unwrap()).unwrap();
+    let vectors: Vec<_> = all.iter().filter(|vector| vector["codec"] == "state").collect();
+    assert_eq!(vectors.len(), 8);
+    for vector in vectors {
+        let daemon = MachineDaemon::new();
+        let file = put(&daemon.folder, &render::from_hex(vector["hex"].as_str().unwrap()));
+        let list = |what: &str| vector["decoded"][what].as_array().unwrap().clone();
+        let (policies, unikernels) = (list("policies"), list("unikernels"));
+        let expected: Vec<(String, &str)> = policies
+            .iter()
+            .map(|it| (it["name"].as_str().unwrap(), if it["name"] == ":" { "left out" } else { "refused" }))
+            .chain(unikernels.iter().map(|it| (it["name"].as_str().unwrap(), "refused")))
+            .map(|(name, result)| (name.to_owned(), result))
+            .collect();
+        let lost = expected.iter().any(|(_, result)| *result == "refused");
+        let documents = [&["--dry-run"][..], &[]].map(|options| {
+            let ran = daemon.client(&[&["import-albatross", &file, "--json"], options].concat());
+            assert_eq!(ran.code, if lost { 117 } else { 0 }, "{}: {}", vector["name"], ran.errors);
+            serde_json::from_str::<Value>(&ran.out).unwrap()
+        });
+        assert_eq!(documents[0]["items"], documents[1]["items"], "{}", vector["name"]);
+        let items = documents[1]["items"].as_array().unwrap();
+        let mut results: Vec<(String, &str)> =
+            items.iter().map(|it| (it["name"].as_str().unwrap().to_owned(), it["result"].as_str().unwrap())).collect();
+        // Unikernels come in their order of start.
+        results[policies.len()..].sort();
+        let mut expected = expected;
+        expected[policies.len()..].sort();
+        assert_eq!(results, expected, "{}", vector["name"]);
+        for item in items.iter().filter(|item| item["result"] == "refused") {
+            assert!(item["reason"].as_str().is_some_and(|reason| reason.len() > 10), "{item}");
+        }
+        assert!(daemon.client(&["info"]).errors.starts_with("no unikernel"));
     }
 }
 

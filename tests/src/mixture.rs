@@ -9,6 +9,8 @@
 )]
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
@@ -23,7 +25,7 @@ use sha2::{Digest, Sha256};
 use crate::acknowledged::{Acknowledged, Subject, Value};
 use crate::choose::{Choose, Seeded};
 use crate::images;
-use crate::raw::{Answer, Raw, Wish};
+use crate::raw::{Answer, Raw, Wish, frame};
 use crate::siege::Siege;
 
 /// Labels of a domain's unikernels.
@@ -34,6 +36,9 @@ const BLOCKS: [&str; 2] = ["x", "y"];
 
 /// What a path that begins with this letter is: a domain of one of these clients.
 const DOMAIN: char = 'k';
+
+/// Where the content that a client sets says which it is: behind the sector that [`images::counting`] writes.
+const CONTENT_AT: usize = 512;
 
 /// A unikernel's image.
 struct Guest {
@@ -120,7 +125,7 @@ impl Mixture {
     fn ask_one(&self, client: Raw, domain: &str, choices: &mut dyn Choose) {
         let unikernel = format!("{domain}{}", choices.pick(&UNIKERNELS));
         let block = format!("{domain}{}", choices.pick(&BLOCKS));
-        match choices.below(20) {
+        match choices.below(22) {
             0..5 => self.create(client, &unikernel, choices, false),
             5..8 => self.create(client, &unikernel, choices, true),
             8 | 9 => {
@@ -138,10 +143,12 @@ impl Mixture {
             15 | 16 => {
                 let size = 1 + i64::from(choices.below(3));
                 let command = Command::Block(BlockCommand::Add { size });
-                self.change(client, &Subject::Block(block), Some(format!("{size} MB")), command);
+                self.change(client, &Subject::Block(block), Some(block_value(size, 0)), command);
             }
             17 => self.change(client, &Subject::Block(block), None, Command::Block(BlockCommand::Remove)),
             18 => self.add_policy(client, domain, choices),
+            19 => self.set(client, block, choices),
+            20 => self.dump(client, &block),
             _ => {
                 let command = Command::Policy(PolicyCommand::Remove);
                 self.change(client, &Subject::Policy(domain.to_owned()), None, command);
@@ -224,10 +231,35 @@ impl Mixture {
         self.answered(client, subject, command);
     }
 
-    /// Asks, and remembers what was answered.
-    fn answered(&self, mut client: Raw, subject: &Subject, command: Command<'_>) {
+    /// Sets the content of a block device: a number where no unikernel writes.
+    fn set(&self, client: Raw, block: String, choices: &mut dyn Choose) {
+        let subject = Subject::Block(block);
+        let Some(value) = self.known().certain(&subject).map(str::to_owned) else { return };
+        let size = value.split(' ').next().and_then(|size| size.parse().ok()).unwrap();
+        let number = choices.below(u32::MAX);
+        let mut content = vec![0; CONTENT_AT];
+        content.extend(number.to_be_bytes());
+        let stream = [&u32::try_from(content.len()).unwrap().to_be_bytes(), content.as_slice(), &[0; 4]].concat();
+        self.known().ask(&subject, Some(block_value(size, number)));
+        self.answered_with(client, &subject, Command::Block(BlockCommand::Set { compressed: false }), &stream);
+    }
+
+    /// Reads a block device to the end, or as far as the daemon lives. Nothing is changed by that.
+    fn dump(&self, mut client: Raw, block: &str) {
+        client.send(&frame(block, Command::Block(BlockCommand::Dump { level: 0 })));
+        while client.receive_bytes().is_some() {}
+    }
+
+    fn answered(&self, client: Raw, subject: &Subject, command: Command<'_>) {
+        self.answered_with(client, subject, command, &[]);
+    }
+
+    /// Asks, sends what belongs to it, and remembers what was answered.
+    fn answered_with(&self, mut client: Raw, subject: &Subject, command: Command<'_>, stream: &[u8]) {
         let (Subject::Unikernel(name) | Subject::Policy(name) | Subject::Block(name)) = subject;
-        let answer = client.ask(name, command);
+        client.send(&frame(name, command));
+        client.send(stream);
+        let answer = client.receive();
         let mut known = self.known();
         match answer {
             Answer::Done(_) => {
@@ -268,7 +300,11 @@ impl Mixture {
             let Some(name) = of_domain(&it["name"]) else { continue };
             let user = active.remove(&name);
             assert_eq!(it["active"].as_bool(), Some(user.is_some()), "{name} is used by {user:?}");
-            found.insert(Subject::Block(name), format!("{} MB", it["size_mb"]));
+            let file = File::open(siege.system.state().join("block").join(format!("{name}_disk"))).unwrap();
+            let mut number = [0; 4];
+            file.read_exact_at(&mut number, CONTENT_AT as u64).unwrap();
+            let value = block_value(it["size_mb"].as_i64().unwrap(), u32::from_be_bytes(number));
+            found.insert(Subject::Block(name), value);
         }
         assert!(active.is_empty(), "there are no such block devices: {active:?}");
         found
@@ -302,6 +338,10 @@ fn create(config: Config<'_>, by_force: bool) -> Command<'_> {
 
 fn unikernel(guest: &str, memory: i64, restarts: bool, argument: &str, block: Option<&str>) -> String {
     format!("{guest} in {memory} MB, restarts {restarts}, {argument}, block {block:?}")
+}
+
+fn block_value(size: i64, content: u32) -> String {
+    format!("{size} MB with {content}")
 }
 
 fn policy_value(unikernels: i64, memory: i64, block: Option<i64>) -> String {

@@ -142,13 +142,13 @@ impl Recorded {
             stored.extend(arguments.encode(&mut vec![0; BUFFER_BYTES]).map(<[u8]>::to_vec));
         };
         for message in self.decoded() {
-            match message.payload {
-                Payload::Command(Command::Unikernel(
-                    UnikernelCommand::Create(Config { arguments, .. })
-                    | UnikernelCommand::ForceCreate(Config { arguments, .. })
-                    | UnikernelCommand::Restart(Some(arguments)),
-                )) => store(&arguments),
-                _ => {}
+            if let Payload::Command(Command::Unikernel(
+                UnikernelCommand::Create(Config { arguments, .. })
+                | UnikernelCommand::ForceCreate(Config { arguments, .. })
+                | UnikernelCommand::Restart(Some(arguments)),
+            )) = message.payload
+            {
+                store(&arguments);
             }
         }
         for (_, file) in &self.states {
@@ -244,7 +244,7 @@ fn journals(recorded: &Recorded) -> Vec<Seed> {
         unit,
         digest: [7; 32],
         image_bytes: 70_000,
-        target: if unit % 2 == 0 { 1 } else { 2 },
+        target: if unit.is_multiple_of(2) { 1 } else { 2 },
         arguments,
     };
     let mut short = vec![
@@ -309,7 +309,7 @@ fn plan(unit: u64, networks: &'static [u8], blocks: u8) -> LaunchPlan<'static> {
     LaunchPlan {
         unit: Unit(unit),
         account: 1,
-        tender: if unit % 2 == 0 { Tender::Hvt } else { Tender::Spt },
+        tender: if unit.is_multiple_of(2) { Tender::Hvt } else { Tender::Spt },
         cpus: CpuSet::first(1),
         memory_mb: 16,
         networks: Texts::new(networks).unwrap_or_default(),

@@ -209,7 +209,7 @@ impl ReadAt for Reluctant<'_> {
 pub fn halves(packet: &[u8]) {
     let mut buffer = vec![0; BUFFER_BYTES];
     if let Ok(request) = Request::decode(packet) {
-        assert_eq!(request.encode(&mut buffer).and_then(|again| Request::decode(again)), Ok(request));
+        assert_eq!(request.encode(&mut buffer).and_then(Request::decode), Ok(request));
         if let Request::Launch(plan) = request {
             let names = plan.networks.iter().chain(plan.argv.iter());
             assert!(names.into_iter().all(|name| !name.contains(&0)));
@@ -217,7 +217,7 @@ pub fn halves(packet: &[u8]) {
         }
     }
     if let Ok(answer) = Answer::decode(packet) {
-        assert_eq!(answer.encode(&mut buffer).and_then(|again| Answer::decode(again)), Ok(answer));
+        assert_eq!(answer.encode(&mut buffer).and_then(Answer::decode), Ok(answer));
         if let Answer::Exited { status, record, .. } = answer {
             // The kernel is believed where it speaks, whatever a tenant has recorded; but for one word of the tender's.
             let said = record.complete(status);

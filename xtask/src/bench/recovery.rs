@@ -1,6 +1,7 @@
 //! A `vmmd` that comes up: a thousand unikernels that run are adopted, a thousand that the host has lost are started again.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Instant;
 
 use fulmar_core::wire::{self, Command, ConsoleCommand, Frame, Message, Payload, Success, UnikernelCommand, Window};
@@ -91,10 +92,10 @@ fn tenders(system: &System) -> BTreeSet<u32> {
 /// Waits until all are listed as running.
 fn expect_running(system: &System) -> Done {
     let info = load::frame(":", Command::Unikernel(UnikernelCommand::Info))?;
-    let mut connection = Connection::open(&system.socket("vmmd.sock"))?;
+    let socket = system.socket("vmmd.sock");
     let mut failed = None;
     let all = wait_until(|| {
-        let running = running(&mut connection, &info);
+        let running = running(&socket, &info);
         failed = running.as_ref().err().map(ToString::to_string);
         running.map_or(true, |running| running == UNIKERNELS)
     });
@@ -106,7 +107,8 @@ fn expect_running(system: &System) -> Done {
 }
 
 /// How many are listed as running.
-fn running(connection: &mut Connection, info: &[u8]) -> Done<usize> {
+fn running(socket: &Path, info: &[u8]) -> Done<usize> {
+    let mut connection = Connection::open(socket)?;
     connection.send(info)?;
     match wire::decode(Frame::whole(connection.receive()?)) {
         Ok(Message { payload: Payload::Success(Success::Infos(infos)), .. }) => {

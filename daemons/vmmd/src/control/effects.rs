@@ -3,6 +3,7 @@
 use fulmar_core::halves::{Attempt, LaunchError, OsError, Request, Signal, Unit};
 use fulmar_core::limits::CHANNEL_FDS_MAX;
 use fulmar_core::machine::{Again, Change, Digest, Effect, Input, StoredImage, Unikernel};
+use fulmar_core::name::Name;
 use fulmar_host::store;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -123,9 +124,14 @@ impl Control<'_> {
                     let mut changes = std::mem::take(&mut self.appends.under_way);
                     for change in changes.drain(..) {
                         let gone = match change {
-                            Change::UnikernelGone(slot) => self.machine.unikernel(slot).map(|it| Unit(it.unit())),
+                            Change::UnikernelGone(slot) => self.machine.unikernel(slot),
+                            // The one whose place this takes, if there is one.
+                            Change::Unikernel(slot) => {
+                                self.machine.unikernel(slot).and_then(|it| self.desired(it.name()))
+                            }
                             _ => None,
                         };
+                        let gone = gone.map(|unikernel| Unit(unikernel.unit()));
                         self.handle(Input::Appended { change, outcome });
                         if let Some(unit) = gone {
                             self.forget(unit);
@@ -144,6 +150,10 @@ impl Control<'_> {
                 Outcome::Transferred(transferred) => self.transferred(transferred),
             }
         }
+    }
+
+    fn desired(&self, name: &Name) -> Option<&Unikernel> {
+        self.machine.find(name).map(|(_, unikernel)| unikernel)
     }
 
     /// Asks for the launch of this slot. `false` when the channel is full: to be called again.

@@ -208,6 +208,7 @@ impl Scene {
                 Answer::SurveyFailed(_) => assert!(scene.has_refused()),
                 other => panic!("{other:?}"),
             }),
+            Request::Files => self.answered(|_, answer| assert!(matches!(answer, Answer::Files { open: 1.., .. }))),
             Request::Launch(plan) => self.launched(&plan, count),
             // Nothing is answered; what runs is not forgotten.
             Request::Forget { unit } => self.forget(unit),
