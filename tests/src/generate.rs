@@ -4,10 +4,10 @@ use std::fmt::Debug;
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
-    Arguments, BlockCommand, BlockDevice, Bridge, Command, Condition, Config, ConsoleCommand, Data, Fact,
-    FailBehaviour, Header, HostInfo, Image, Info, InfoBlock, InfoBridge, Interface, Item, Kind, LastRun, List, Memory,
-    Message, Moment, NamedCondition, NamedInfo, NamedPolicy, Payload, Phase, Policy, PolicyCommand, RunEnd, Rusage,
-    StatsCommand, Success, Tap, Text, UnikernelCommand, Usage, Use, Window,
+    Arguments, BlockCommand, BlockDevice, Bridge, Command, Condition, Config, ConsoleCommand, Data, Event, ExitStatus,
+    Fact, FailBehaviour, Header, HostInfo, Image, Info, InfoBlock, InfoBridge, Interface, Item, Kind, LastRun, List,
+    LogEntry, Login, Memory, Message, Moment, NamedCondition, NamedInfo, NamedPolicy, Payload, Phase, Policy,
+    PolicyCommand, RunEnd, Rusage, StatsCommand, Success, Tap, Text, UnikernelCommand, Usage, Use, Window,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -257,6 +257,28 @@ fn data() -> impl Strategy<Value = Data<'static>> {
     prop_oneof![
         usage,
         (unix_ms(), text()).prop_map(|(unix_ms, line)| Data::Console { unix_ms, line }),
+        log_entry().prop_map(Data::Log),
         option::of(image()).prop_map(Data::Block),
     ]
+}
+
+fn log_entry() -> impl Strategy<Value = LogEntry<'static>> {
+    let login = || (name(), any::<[u8; 4]>(), number()).prop_map(|(name, address, port)| Login { name, address, port });
+    let start = (name(), number(), list(string()), option::of(string()))
+        .prop_map(|(name, pid, taps, block)| Event::Start { name, pid, taps, block });
+    let status = prop_oneof![
+        number().prop_map(ExitStatus::Exit),
+        number().prop_map(ExitStatus::Signal),
+        number().prop_map(ExitStatus::Stop),
+    ];
+    let stop = (name(), number(), status).prop_map(|(name, pid, status)| Event::Stop { name, pid, status });
+    let event = prop_oneof![
+        Just(Event::Startup),
+        login().prop_map(Event::Login),
+        login().prop_map(Event::Logout),
+        start,
+        stop,
+        Just(Event::Hup),
+    ];
+    (unix_ms(), event).prop_map(|(unix_ms, event)| LogEntry { unix_ms, event })
 }
