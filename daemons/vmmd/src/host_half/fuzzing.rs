@@ -35,8 +35,7 @@ pub const SUCCEED: u8 = 3;
 /// When the host half does not keep its word.
 pub fn requests(mut script: &[u8]) {
     let Some(mut scene) = Scene::new() else { return };
-    loop {
-        let Some(kind) = take(&mut script) else { break };
+    while let Some(kind) = take(&mut script) {
         match kind {
             END => {
                 let [number, how, len] = [(); 3].map(|()| take(&mut script).unwrap_or(0));

@@ -5,9 +5,9 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`outbox`] | answers that the control half has not taken yet |
-//! | [`records`] | two files for each unit, by which a successor finds it, or how it ended |
-//! | [`mod@serve`] | the loop that waits for requests, exits and signals |
+//! | `outbox` | answers that the control half has not taken yet |
+//! | `records` | two files for each unit, by which a successor finds it, or how it ended |
+//! | `serve` | the loop that waits for requests, exits and signals |
 //! | `fuzzing` | the door that a fuzzer comes in by; in no default build |
 
 #[cfg(any(test, feature = "fake-shim"))]
