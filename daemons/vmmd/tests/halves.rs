@@ -153,7 +153,7 @@ fn as_many_files_as_may_be_are_allowed_and_too_few_are_said_to_be() {
     let with_few = |folder: &std::path::Path| {
         let vmmd = vmmd(folder);
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", "ulimit -H -n 500 && ulimit -S -n 300 && exec \"$0\" \"$@\""]);
+        command.args(["-c", "ulimit -S -n 300 && ulimit -H -n 500 && exec \"$0\" \"$@\""]);
         command.arg(vmmd.get_program()).args(vmmd.get_args());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
