@@ -105,7 +105,7 @@ fn taps_of_the_dead_go_and_those_of_others_stay() {
         let make = |name: &str| ip(&["tuntap", "add", "dev", name, "mode", "tap"]);
         assert!(make("vmmtap77") && make("vmmtap4000") && make("tap0") && make("vmmtapes"));
         siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
-        siege.expect_log("vmmd", "removed 2 taps that a predecessor left");
+        siege.expect_log("vmmd", "removed 2 taps and cgroups that a predecessor left");
         let mut expected = before.clone();
         expected.extend(["tap0", "vmmtapes"].map(str::to_owned));
         assert_eq!(interfaces(), expected);
