@@ -8,8 +8,8 @@ use common::{FakeDaemon, Folder, capture, client, frame};
 use fulmar_client::connection::TIME_OUT;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
-    BlockInfo, Condition, Data, FailBehaviour, Info, InfoBlock, InfoBridge, Kind, LastRun, List, NamedCondition,
-    NamedInfo, NamedPolicy, Payload, Phase, Policy, RunEnd, Success, Text,
+    BlockInfo, Condition, Data, Fact, FailBehaviour, HostInfo, Info, InfoBlock, InfoBridge, Kind, LastRun, List,
+    NamedCondition, NamedInfo, NamedPolicy, Payload, Phase, Policy, RunEnd, Success, Text, Use,
 };
 
 const VMMD: &str = "vmmd.sock";
@@ -369,4 +369,45 @@ fn nothing_there_is_said_and_is_no_failure() {
         assert_eq!((ran.out.as_str(), ran.code), ("", 0));
         assert!(ran.errors.starts_with("no "), "{}", ran.errors);
     }
+}
+
+#[test]
+fn the_host_is_shown_with_what_a_reader_does_not_know_too() {
+    let entry = |what: &'static str, used, limit| Use { what: what.into(), used, limit };
+    let uses = [entry("taps", 3, 16_384), entry("image-bytes", 5 << 20, 64 << 30), entry("memory-mb", 16, 24_105)];
+    let facts = [("kvm", "no"), ("new", "\u{1b}[2J")].map(|(what, how)| Fact { what: what.into(), how: how.into() });
+    let host = HostInfo {
+        version: "0.1.0".into(),
+        cpuids: List::Items(&[0, 1]),
+        bridges: List::Items(&["br0"]),
+        uses: List::Items(&uses),
+        facts: List::Items(&facts),
+    };
+    let reply = frame(":", Payload::Success(Success::Host(host)));
+    let ran = FakeDaemon::answering(VMMD, reply.clone()).client(&["host"]);
+    let expected = "\
+vmmd     0.1.0
+cpus     0,1
+bridges  br0
+kvm      no
+new      \\u{1b}[2J
+
+WHAT       USED       LIMIT
+taps          3       16384
+image    5.0 MB  65536.0 MB
+memory  16.0 MB  24105.0 MB
+";
+    assert_eq!((ran.out.as_str(), ran.errors.as_str(), ran.code), (expected, "", 0));
+    let ran = FakeDaemon::answering(VMMD, reply).client(&["host", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let expected = serde_json::json!({
+        "version": "0.1.0", "cpus": [0, 1], "bridges": ["br0"],
+        "uses": {
+            "taps": { "used": 3, "limit": 16_384 },
+            "image-bytes": { "used": 5 << 20, "limit": 64_i64 << 30 },
+            "memory-mb": { "used": 16, "limit": 24_105 },
+        },
+        "facts": { "kvm": "no", "new": "\u{1b}[2J" },
+    });
+    assert_eq!(value, expected);
 }

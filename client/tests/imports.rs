@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::machine::MachineDaemon;
 use common::{FakeDaemon, Folder, Ran, client, image, read_frame};
@@ -12,6 +12,7 @@ use fulmar_client::commands::Context;
 use fulmar_client::connection::{LocalDoor, TIME_OUT};
 use fulmar_client::import::{self, Request};
 use fulmar_tests::albatross::{Policy, Unikernel, state};
+use fulmar_tests::render;
 use serde_json::{Value, json};
 
 const POLICY: Policy<'static> =
@@ -85,6 +86,46 @@ fn every_generation_comes_over() {
             assert!(lines(&again).iter().all(|line| line.contains("is there already")), "{}", again.out);
             assert_eq!(daemon.changes(), Vec::<String>::new());
         }
+    }
+}
+
+/// The recorded state files: their images are none, and their policies want more than this host has.
+#[test]
+fn recorded_state_files_are_judged_item_by_item() {
+    let index = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/index.json");
+    let all: Vec<Value> = serde_json::from_str(&fs::read_to_string(index).unwrap()).unwrap();
+    let vectors: Vec<_> = all.iter().filter(|vector| vector["codec"] == "state").collect();
+    assert_eq!(vectors.len(), 8);
+    for vector in vectors {
+        let daemon = MachineDaemon::new();
+        let file = put(&daemon.folder, &render::from_hex(vector["hex"].as_str().unwrap()));
+        let list = |what: &str| vector["decoded"][what].as_array().unwrap().clone();
+        let (policies, unikernels) = (list("policies"), list("unikernels"));
+        let expected: Vec<(String, &str)> = policies
+            .iter()
+            .map(|it| (it["name"].as_str().unwrap(), if it["name"] == ":" { "left out" } else { "refused" }))
+            .chain(unikernels.iter().map(|it| (it["name"].as_str().unwrap(), "refused")))
+            .map(|(name, result)| (name.to_owned(), result))
+            .collect();
+        let lost = expected.iter().any(|(_, result)| *result == "refused");
+        let documents = [&["--dry-run"][..], &[]].map(|options| {
+            let ran = daemon.client(&[&["import-albatross", &file, "--json"], options].concat());
+            assert_eq!(ran.code, if lost { 117 } else { 0 }, "{}: {}", vector["name"], ran.errors);
+            serde_json::from_str::<Value>(&ran.out).unwrap()
+        });
+        assert_eq!(documents[0]["items"], documents[1]["items"], "{}", vector["name"]);
+        let items = documents[1]["items"].as_array().unwrap();
+        let mut results: Vec<(String, &str)> =
+            items.iter().map(|it| (it["name"].as_str().unwrap().to_owned(), it["result"].as_str().unwrap())).collect();
+        // Unikernels come in their order of start.
+        results[policies.len()..].sort();
+        let mut expected = expected;
+        expected[policies.len()..].sort();
+        assert_eq!(results, expected, "{}", vector["name"]);
+        for item in items.iter().filter(|item| item["result"] == "refused") {
+            assert!(item["reason"].as_str().is_some_and(|reason| reason.len() > 10), "{item}");
+        }
+        assert!(daemon.client(&["info"]).errors.starts_with("no unikernel"));
     }
 }
 
@@ -163,21 +204,23 @@ fn what_cannot_come_over_is_said_and_the_rest_goes_on() {
         "block :folder left out: it is not a file",
         "block Shop:data left out: its name is not that of a block device",
         "block other: left out: it has the name of a path, not of a block device",
-        "block shop:big did not come over: block device policy limit of 20 MB (used 0 MB) would be exceeded by the request (30 MB)",
+        "block shop:big did not come over: block device policy limit of 20 MB (used 0 MB) would be exceeded by the request (30 MB) \
+         (policy of shop:)",
         "allow it in the policies above (vmmc_local add-policy), then import again",
         "block shop:link did not come over: its file is a link, which is not followed",
         &put_there,
         "block shop:odd did not come over: its file has 1000000 bytes, which is no whole number of MB: albatross does not use it",
         &truncate,
-        "block shop:small:disk did not come over: no block devices are allowed by policy",
+        "block shop:small:disk did not come over: no block devices are allowed by policy (policy of shop:small:)",
         "allow it in the policies above (vmmc_local add-policy), then import again",
         "block shop:void left out: its file is empty",
         "block what_ever left out: its name is not that of a block device",
         "unikernel shop:first came over",
-        "unikernel shop:no-bridge did not come over: bridges br9 not allowed by policy: name another or allow it",
+        "unikernel shop:no-bridge did not come over: bridges br9 not allowed by policy: name another or allow it \
+         (policy of shop:)",
         "unikernel far:no-cpu did not come over: the host has no CPU 77: name another",
         "unikernel shop:large did not come over: maximum allowed memory (200, used 16) would be exceeded (requesting 900): \
-         ask for less or allow more",
+         ask for less or allow more (policy of shop:)",
         "unikernel shop:misses-net did not come over: the image declares net device service, which is not given: add it",
         "unikernel shop:no-image did not come over: invalid or unsupported executable (the file ends within the elf header): build it for Solo5 hvt or spt on \
          x86_64",
@@ -282,9 +325,9 @@ fn a_dry_run_counts_what_is_there() {
         let value: Value = serde_json::from_str(&ran.out).unwrap();
         let item = |kind, name, result, reason, remedy| json!({ "kind": kind, "name": name, "result": result, "reason": reason, "remedy": remedy });
         let (none, some) = (None::<&str>, Some::<&str>);
-        let blocks = "block device policy limit of 20 MB (used 15 MB) would be exceeded by the request (6 MB)";
-        let memory =
-            "maximum allowed memory (200, used 150) would be exceeded (requesting 60): ask for less or allow more";
+        let blocks =
+            "block device policy limit of 20 MB (used 15 MB) would be exceeded by the request (6 MB) (policy of shop:)";
+        let memory = "maximum allowed memory (200, used 150) would be exceeded (requesting 60): ask for less or allow more (policy of shop:)";
         let allow = "allow it in the policies above (vmmc_local add-policy), then import again";
         let expected = json!({
             "state": file, "generation": 6, "dry_run": words.contains(&"--dry-run"), "complete": false, "items": [

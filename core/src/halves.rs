@@ -51,6 +51,8 @@ pub enum Request<'a> {
         /// Which.
         unit: Unit,
     },
+    /// How many files the host half has open.
+    Files,
 }
 
 /// How a tender is asked to end.
@@ -130,6 +132,13 @@ pub enum Answer<'a> {
         /// How, as the tender has it, or as the host half had it from the kernel.
         #[serde(borrow)]
         record: StatusRecord<'a>,
+    },
+    /// The answer to [`Request::Files`].
+    Files {
+        /// How many it has open.
+        open: u64,
+        /// How many it may have.
+        limit: u64,
     },
 }
 

@@ -64,6 +64,20 @@ pub const UNITS_MAX: usize = 4096;
 /// so long, so that the filter of an spt tender lets through nothing else.
 pub const STATUS_RECORD_BYTES: usize = 64;
 
+/// Files that the host half of `vmmd` has open beside one for each unit: what comes with a launch, its taps, a few of its own.
+pub const HOST_FILES_BASE: u64 = CHANNEL_FDS_MAX as u64 + DEVICES_MAX as u64 + 64;
+
+/// Files that the host half has open at most: it watches each unit by one.
+pub const HOST_FILES_MAX: u64 = HOST_FILES_BASE + UNITS_MAX as u64;
+
+/// Files that the control half of `vmmd` has open at most: for each connection itself, what arrives there and what is sent there; the
+/// fifos that it holds; what goes with a launch; what block devices are read from and written to; a few of its own.
+pub const CONTROL_FILES_MAX: u64 =
+    (3 * CONNECTIONS_MAX + FIFOS_HELD_MAX + CHANNEL_FDS_MAX + 4 * TRANSFERS_MAX as usize + 64) as u64;
+
+/// Files that the console daemon has open at most: the fifo of each unikernel that runs, its connections, a few of its own.
+pub const CONSOLE_FILES_MAX: u64 = (UNITS_MAX + CONSOLE_CONNECTIONS_MAX + 64) as u64;
+
 /// Accounts (user ids) for tenders. More than processes: an account rests while its last process is being reaped.
 pub const ACCOUNTS_MAX: u16 = 8192;
 
@@ -116,6 +130,13 @@ pub const TENDER_MEMORY_MB: u64 = 4;
 
 /// Of how much guest memory the page tables take one part: 8 bytes for each page of 4,096, twice under hvt.
 pub const TENDER_TABLES_DIVISOR: u64 = 256;
+
+/// Taps, one for each network of a unikernel, on this host at a time: four for each of [`UNIKERNELS_MAX`]. The kernel takes some
+/// 60 KiB for each.
+pub const TAPS_MAX: u64 = 16_384;
+
+/// Taps for which the kernel takes a MiB.
+pub const TAPS_PER_MB: u64 = 16;
 
 /// Guest memory that may be asked for, MiB (hvt maps 4 GiB at most, Solo5 ABI).
 pub const MEMORY_MB_MAX: i64 = 4096;
@@ -173,6 +194,10 @@ pub const CONNECTIONS_PER_USER_MAX: usize = 64;
 /// Time in which a message that has begun must make progress, and a reply must be read, milliseconds.
 pub const PROGRESS_MS_MAX: u64 = 10_000;
 
+/// Bytes of a message that are progress; the last ones always are. So a message without an image has [`PROGRESS_MS_MAX`] in all, and
+/// an image comes at 100 kbit/s or faster.
+pub const PROGRESS_BYTES_MIN: u64 = 128 * 1024;
+
 /// Time that a connection may stay open with nothing asked, milliseconds.
 pub const IDLE_MS_MAX: u64 = 60_000;
 
@@ -187,6 +212,19 @@ pub const LONG_REPLY_MS_MAX: u64 = 60_000;
 
 /// Bytes of all images that arrive or are handed out compressed at once.
 pub const SPOOL_BYTES_MAX: u64 = 4 * IMAGE_BYTES_MAX;
+
+/// Bytes of the images that arrive from one user at once, unless it is root or the user that `vmmd` runs as: two of the largest.
+pub const SPOOL_BYTES_PER_USER_MAX: u64 = 2 * IMAGE_BYTES_MAX;
+
+/// Bytes of all images that are kept, each counted once: 256 of the largest, many thousands of usual ones.
+pub const IMAGES_BYTES_MAX: u64 = 256 * IMAGE_BYTES_MAX;
+
+/// Bytes of the disk that images leave free: for the journal, which is written anew beside itself. On a small disk it is a part of it:
+/// see [`DISK_RESERVE_PART`].
+pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Of a disk no more than one in so many bytes is kept free.
+pub const DISK_RESERVE_PART: u64 = 16;
 
 /// Fifos whose writing end `vmmd` holds until the console daemon reads them. Beyond, the first output may be lost.
 pub const FIFOS_HELD_MAX: usize = 64;
@@ -235,3 +273,5 @@ const _: () =
     assert!(CONSOLE_PUSH_BYTES_MAX < CONSOLE_LINES_MAX && CONSOLES_MAX * CONSOLE_LINE_BYTES_MAX < CONSOLES_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_PER_USER_MAX < CONNECTIONS_MAX && CONNECTIONS_MAX <= u16::MAX as usize);
 const _: () = assert!(FRAME_HEAD_BYTES_MAX < REPLY_BYTES_MAX);
+const _: () = assert!((FRAME_HEAD_BYTES_MAX as u64) < PROGRESS_BYTES_MIN);
+const _: () = assert!(SPOOL_BYTES_PER_USER_MAX < SPOOL_BYTES_MAX && SPOOL_BYTES_MAX < IMAGES_BYTES_MAX);

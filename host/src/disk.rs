@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 #[cfg(test)]
@@ -56,11 +57,26 @@ pub trait Folder: Send + Sync {
     /// What the system says: each of them may or may not be durable.
     fn sync(&self) -> io::Result<()>;
 
+    /// What the disk under it has, and what of that is free to us.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn space(&self) -> io::Result<Space>;
+
     /// The names of all files. For the start only: it allocates.
     ///
     /// # Errors
     /// What the system says.
     fn names(&self) -> io::Result<Vec<String>>;
+}
+
+/// Bytes of a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Space {
+    /// In all.
+    pub bytes: u64,
+    /// Still free.
+    pub free_bytes: u64,
 }
 
 /// A shared folder is a folder.
@@ -89,6 +105,10 @@ impl<F: Folder> Folder for std::sync::Arc<F> {
 
     fn sync(&self) -> io::Result<()> {
         (**self).sync()
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        (**self).space()
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
@@ -187,6 +207,12 @@ impl Folder for HostFolder {
 
     fn sync(&self) -> io::Result<()> {
         Ok(nix::unistd::fsync(&self.fd)?)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let found = fstatvfs(&self.fd)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
+        Ok(Space { bytes: bytes(found.blocks()), free_bytes: bytes(found.blocks_available()) })
     }
 
     fn names(&self) -> io::Result<Vec<String>> {

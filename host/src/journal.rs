@@ -228,7 +228,19 @@ impl<F: Folder> Journal<F> {
     /// Whether it is time for [`Journal::compact`].
     #[must_use]
     pub fn wants_compaction(&self) -> bool {
-        self.closed || self.bytes > COMPACT_BYTES_MIN.max(self.bytes_when_new.saturating_mul(GROWTH))
+        self.closed || self.bytes > self.bytes_max()
+    }
+
+    /// Bytes of its file.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes beyond which it is written anew, with what counts alone; at most one batch is behind them.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        COMPACT_BYTES_MIN.max(self.bytes_when_new.saturating_mul(GROWTH))
     }
 
     /// The last durable generation.

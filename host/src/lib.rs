@@ -7,6 +7,7 @@
 //! | [`channel`] | the socket between the two halves of `vmmd` |
 //! | [`content`] | the content of block devices, on its way in and out |
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
+//! | [`files`] | how many may be open |
 //! | [`journal`] | the file of the desired state: append, compact, recover |
 //! | [`log`] | lines for people |
 //! | [`privilege`] | becoming another user for good |
@@ -19,6 +20,7 @@ pub mod blocks;
 pub mod channel;
 pub mod content;
 pub mod disk;
+pub mod files;
 pub mod journal;
 pub mod log;
 pub mod privilege;

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 /// Who a process runs as.
@@ -134,15 +133,6 @@ pub fn forbid_new_privileges() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Raises the limit of open files as far as it goes without privilege: each unikernel that is watched costs one.
-///
-/// # Errors
-/// The kernel's.
-pub fn raise_files_limit() -> Result<(), Errno> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,12 +173,5 @@ mod tests {
         assert!(!is_mapped(container, 65_536, 2));
         assert!(!is_mapped(container, 516_096, 1));
         assert!(!is_mapped("", 0, 1));
-    }
-
-    #[test]
-    fn the_files_limit_is_at_its_top() {
-        raise_files_limit().unwrap();
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        assert_eq!(soft, hard);
     }
 }

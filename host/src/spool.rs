@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io};
 
+use fulmar_core::limits::{DISK_RESERVE_BYTES, DISK_RESERVE_PART};
 use heapless::String;
 
 use crate::disk::{Content, Folder, is_full};
 
 /// How the names of spool files begin.
 const PREFIX: &str = "tmp-";
+
+const FULL: &str = "the disk of the image folder is full: free some space and try again";
 
 /// Why bytes were not taken. The spool is of no use any more.
 #[derive(Debug)]
@@ -20,6 +23,10 @@ pub enum SpoolError {
     TooLarge(u64),
     /// More bytes than all spools together may hold.
     Quota,
+    /// More bytes than the spools of one user may hold.
+    UserQuota,
+    /// More bytes than the disk has free beside what is kept free.
+    Reserve,
     /// The system said no.
     Io(&'static str, io::Error),
 }
@@ -29,9 +36,9 @@ impl fmt::Display for SpoolError {
         match self {
             Self::TooLarge(max) => write!(f, "image too large: at most {} MB are taken", max >> 20),
             Self::Quota => f.write_str("too many images are arriving at once: try again later"),
-            Self::Io(_, error) if is_full(error) => {
-                f.write_str("the disk of the image folder is full: free some space and try again")
-            }
+            Self::UserQuota => f.write_str("too many images of this user are arriving at once: try again later"),
+            Self::Io(_, error) if is_full(error) => f.write_str(FULL),
+            Self::Reserve => f.write_str(FULL),
             Self::Io(attempt, error) => write!(f, "could not {attempt}: {error}"),
         }
     }
@@ -52,6 +59,8 @@ struct Shared<F: Folder> {
     /// Bytes of all spools together, and their bound.
     bytes: AtomicU64,
     bytes_max: u64,
+    /// Bytes of the images that are kept.
+    kept: AtomicU64,
     /// Empty files to be used again.
     spare: Mutex<heapless::Vec<(Name, F::File), SPARE_MAX>>,
 }
@@ -79,7 +88,14 @@ impl<F: Folder> Spools<F> {
     pub fn new(folder: F, bytes_max: u64) -> Self {
         let spare = Mutex::new(heapless::Vec::new());
         Self {
-            shared: Arc::new(Shared { folder, next: AtomicU64::new(0), bytes: AtomicU64::new(0), bytes_max, spare }),
+            shared: Arc::new(Shared {
+                folder,
+                next: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+                bytes_max,
+                kept: AtomicU64::new(0),
+                spare,
+            }),
         }
     }
 
@@ -95,6 +111,29 @@ impl<F: Folder> Spools<F> {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Bytes of all spools.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the images that are kept, as far as the start has looked through them.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept().load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn kept(&self) -> &AtomicU64 {
+        &self.shared.kept
+    }
+
+    /// Whether the disk has room for so many bytes and what is kept free.
+    fn has_room(&self, bytes: u64) -> Result<bool, SpoolError> {
+        let space = self.folder().space().map_err(|error| SpoolError::Io("look at the disk", error))?;
+        let reserve = DISK_RESERVE_BYTES.min(space.bytes / DISK_RESERVE_PART);
+        Ok(space.free_bytes >= reserve.saturating_add(bytes))
     }
 
     pub(crate) fn folder(&self) -> &F {
@@ -138,6 +177,9 @@ impl<F: Folder> Spool<F> {
         let len = bytes.len() as u64;
         if len > self.bytes_max - self.bytes {
             return Err(SpoolError::TooLarge(self.bytes_max));
+        }
+        if !self.spools.has_room(len)? {
+            return Err(SpoolError::Reserve);
         }
         let shared = &self.spools.shared;
         let take = |taken: u64| taken.checked_add(len).filter(|sum| *sum <= shared.bytes_max);

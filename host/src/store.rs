@@ -5,6 +5,7 @@
 //!
 //! Its user is one thread that may wait for the disk. A caller that loses interest drops what it holds; nothing else is needed.
 
+use std::sync::atomic::Ordering;
 use std::{fmt, io};
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -28,6 +29,8 @@ pub enum StoreError {
     Truncated,
     /// It cannot be written to its place.
     Spool(SpoolError),
+    /// No more images are kept; the bound, bytes.
+    Full(u64),
     /// There is none of this digest.
     Missing,
     /// The system said no.
@@ -40,6 +43,7 @@ impl fmt::Display for StoreError {
             Self::NotCompressed => f.write_str("the image is said to be compressed but is no zlib stream"),
             Self::Truncated => f.write_str("the compressed image is incomplete or has a tail: send it again"),
             Self::Spool(error) => error.fmt(f),
+            Self::Full(max) => write!(f, "the image store is full, it keeps {} MB: destroy a unikernel", max >> 20),
             Self::Missing => f.write_str("the image is not in the store: create the unikernel again"),
             Self::Io(attempt, error) => write!(f, "could not {attempt}: {error}"),
         }
@@ -71,17 +75,19 @@ pub struct Placed<T> {
 pub struct Store<F: Folder> {
     spools: Spools<F>,
     image_bytes_max: u64,
+    images_bytes_max: u64,
     inflate: Decompress,
     input: Box<[u8]>,
     output: Box<[u8]>,
 }
 
 impl<F: Folder> Store<F> {
-    /// The store in the folder of these spools, of images up to this size. All memory is taken now.
+    /// The store in the folder of these spools, of images up to this size, and up to that size together. All memory is taken now.
     #[must_use]
-    pub fn new(spools: Spools<F>, image_bytes_max: u64) -> Self {
+    pub fn new(spools: Spools<F>, image_bytes_max: u64, images_bytes_max: u64) -> Self {
         let buffer = || vec![0; BUFFER_BYTES].into_boxed_slice();
-        Self { spools, image_bytes_max, inflate: Decompress::new(true), input: buffer(), output: buffer() }
+        let inflate = Decompress::new(true);
+        Self { spools, image_bytes_max, images_bytes_max, inflate, input: buffer(), output: buffer() }
     }
 
     /// Gives what has arrived its name. One that is there already is kept and the new one dropped.
@@ -96,7 +102,11 @@ impl<F: Folder> Store<F> {
         if let Ok(file) = self.spools.folder().open_read_only(&name) {
             return Ok(Placed { digest, bytes, file, was_there: true });
         }
+        if bytes > self.images_bytes_max.saturating_sub(self.spools.kept_bytes()) {
+            return Err(StoreError::Full(self.images_bytes_max));
+        }
         drop(spool.keep_as(&name)?);
+        self.spools.kept().fetch_add(bytes, Ordering::Relaxed);
         let file = self.open(&digest)?;
         Ok(Placed { digest, bytes, file, was_there: false })
     }
@@ -123,24 +133,36 @@ impl<F: Folder> Store<F> {
     /// # Errors
     /// [`StoreError::Io`]; one that is not there is no error.
     pub fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
+        let bytes = self.open(digest).and_then(|file| bytes_of(&file));
         match self.spools.folder().remove(&file_name(digest)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::Io("remove an image", error)),
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(StoreError::Io("remove an image", error)),
+            Ok(()) => {
+                let gone = bytes.unwrap_or(0);
+                let rest = |kept: u64| Some(kept.saturating_sub(gone));
+                // It changes something in any case.
+                let _ = self.spools.kept().fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+                Ok(())
+            }
         }
     }
 
-    /// Removes every image that `is_wanted` does not want. Returns how many files went. Files of other names are left alone.
+    /// Removes every image that `is_wanted` does not want, and counts the bytes of the others. Returns how many files went. Files of
+    /// other names are left alone.
     ///
     /// # Errors
     /// [`StoreError::Io`].
     pub fn sweep(&self, mut is_wanted: impl FnMut(&Digest) -> bool) -> Result<usize, StoreError> {
         let folder = self.spools.folder();
         let names = folder.names().map_err(|error| StoreError::Io("list the images", error))?;
-        let unwanted = |name: &&std::string::String| digest_of(name).is_some_and(|digest| !is_wanted(&digest));
-        let unwanted: Vec<_> = names.iter().filter(unwanted).collect();
-        for name in &unwanted {
+        let images = names.iter().filter_map(|name| Some((name, digest_of(name)?)));
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = images.partition(|(_, digest)| is_wanted(digest));
+        for (name, _) in &unwanted {
             folder.remove(name).map_err(|error| StoreError::Io("remove an unused image", error))?;
         }
+        let bytes: u64 =
+            wanted.iter().map(|(_, digest)| self.open(digest).and_then(|it| bytes_of(&it)).unwrap_or(0)).sum();
+        self.spools.kept().store(bytes, Ordering::Relaxed);
         Ok(unwanted.len())
     }
 
@@ -219,6 +241,10 @@ impl<F: Folder> Store<F> {
         }
         Ok(hash.finalize().into())
     }
+}
+
+fn bytes_of(file: &impl Content) -> Result<u64, StoreError> {
+    file.bytes().map_err(|error| StoreError::Io("look at an image", error))
 }
 
 /// Opens the image of this digest in its folder.

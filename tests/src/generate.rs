@@ -4,10 +4,10 @@ use std::fmt::Debug;
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
-    Arguments, BlockCommand, BlockDevice, Bridge, Command, Condition, Config, ConsoleCommand, Data, FailBehaviour,
-    Header, Image, Info, InfoBlock, InfoBridge, Interface, Item, Kind, LastRun, List, Memory, Message, Moment,
-    NamedCondition, NamedInfo, NamedPolicy, Payload, Phase, Policy, PolicyCommand, RunEnd, Rusage, StatsCommand,
-    Success, Tap, Text, UnikernelCommand, Usage, Window,
+    Arguments, BlockCommand, BlockDevice, Bridge, Command, Condition, Config, ConsoleCommand, Data, Event, ExitStatus,
+    Fact, FailBehaviour, Header, HostInfo, Image, Info, InfoBlock, InfoBridge, Interface, Item, Kind, LastRun, List,
+    LogEntry, Login, Memory, Message, Moment, NamedCondition, NamedInfo, NamedPolicy, Payload, Phase, Policy,
+    PolicyCommand, RunEnd, Rusage, StatsCommand, Success, Tap, Text, UnikernelCommand, Usage, Use, Window,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -58,9 +58,12 @@ pub fn arguments() -> impl Strategy<Value = Arguments<'static>> {
 
 /// What a path may use.
 pub fn policy() -> impl Strategy<Value = Policy<'static>> {
-    let bridges = btree_set(string(), 0..4).prop_map(|bridges| leak(bridges.into_iter().rev().collect()));
-    (distinct(), number(), number(), option::of(number()), bridges)
+    (distinct(), number(), number(), option::of(number()), bridges())
         .prop_map(|(cpuids, unikernels, memory, block, bridges)| Policy { cpuids, unikernels, memory, block, bridges })
+}
+
+fn bridges() -> impl Strategy<Value = List<'static, &'static str>> {
+    btree_set(string(), 0..4).prop_map(|bridges| leak(bridges.into_iter().rev().collect()))
 }
 
 fn leak<T>(items: Vec<T>) -> List<'static, T> {
@@ -138,6 +141,7 @@ fn command() -> impl Strategy<Value = Command<'static>> {
         stats.prop_map(Command::Stats),
         Just(Command::Stats(StatsCommand::Subscribe)),
         Just(Command::Unikernel(UnikernelCommand::Condition)),
+        Just(Command::Host),
         window().prop_map(Command::Log),
         number().prop_map(|level| Command::Unikernel(UnikernelCommand::Get { level })),
         config().prop_map(|config| Command::Unikernel(UnikernelCommand::Create(config))),
@@ -160,7 +164,20 @@ fn success() -> impl Strategy<Value = Success<'static>> {
         list(name()).prop_map(Success::Consoles),
         list(infos).prop_map(Success::Infos),
         list(named_condition()).prop_map(Success::Conditions),
+        host().prop_map(Success::Host),
     ]
+}
+
+fn host() -> impl Strategy<Value = HostInfo<'static>> {
+    let uses = list((text(), number(), number()).prop_map(|(what, used, limit)| Use { what, used, limit }));
+    let facts = list((text(), text()).prop_map(|(what, how)| Fact { what, how }));
+    (text(), distinct(), bridges(), uses, facts).prop_map(|(version, cpuids, bridges, uses, facts)| HostInfo {
+        version,
+        cpuids,
+        bridges,
+        uses,
+        facts,
+    })
 }
 
 fn named_condition() -> impl Strategy<Value = NamedCondition<'static>> {
@@ -240,6 +257,28 @@ fn data() -> impl Strategy<Value = Data<'static>> {
     prop_oneof![
         usage,
         (unix_ms(), text()).prop_map(|(unix_ms, line)| Data::Console { unix_ms, line }),
+        log_entry().prop_map(Data::Log),
         option::of(image()).prop_map(Data::Block),
     ]
+}
+
+fn log_entry() -> impl Strategy<Value = LogEntry<'static>> {
+    let login = || (name(), any::<[u8; 4]>(), number()).prop_map(|(name, address, port)| Login { name, address, port });
+    let start = (name(), number(), list(string()), option::of(string()))
+        .prop_map(|(name, pid, taps, block)| Event::Start { name, pid, taps, block });
+    let status = prop_oneof![
+        number().prop_map(ExitStatus::Exit),
+        number().prop_map(ExitStatus::Signal),
+        number().prop_map(ExitStatus::Stop),
+    ];
+    let stop = (name(), number(), status).prop_map(|(name, pid, status)| Event::Stop { name, pid, status });
+    let event = prop_oneof![
+        Just(Event::Startup),
+        login().prop_map(Event::Login),
+        login().prop_map(Event::Logout),
+        start,
+        stop,
+        Just(Event::Hup),
+    ];
+    (unix_ms(), event).prop_map(|(unix_ms, event)| LogEntry { unix_ms, event })
 }

@@ -6,7 +6,7 @@ use fulmar_core::limits::STOP_MS_MAX;
 use fulmar_core::machine::{Again, BlockStage, Life, Stage, Trouble};
 use fulmar_core::name::Name;
 
-use crate::oracle::{block_names, count, policy_of};
+use crate::oracle::{block_names, count, memory_mb, policy_of};
 use crate::world::{Violation, World, content};
 
 /// Checks all of them.
@@ -40,7 +40,7 @@ fn check_usage<const U: usize, const P: usize, const B: usize, const C: usize, c
         }
         for policy in account.in_force() {
             let within = counted.used.unikernels <= policy.unikernels
-                && counted.used.memory_mb <= policy.memory_mb
+                && memory_mb(path, counted.used) <= policy.memory_mb
                 && counted.used.block_mb <= policy.block_mb.unwrap_or(0)
                 && policy.cpus.contains(&counted.cpus)
                 && counted.bridges.iter().all(|bridge| policy.bridges.has(bridge));

@@ -2,31 +2,29 @@
 //! counted again for each question.
 
 mod blocks;
+mod charge;
 mod conditions;
 mod policies;
-
-use std::collections::BTreeSet;
 
 use fulmar_core::halves::Tender;
 use fulmar_core::mac;
 use fulmar_core::machine::{
-    Account, ArgumentsFault, BlockRefused, BlockStage, DeviceName, Done, Exit, Pending, PolicyRefused, Refusal,
-    Refused, Reply, Stage, StoreError, Unikernel, Usage,
+    Account, ArgumentsFault, BlockRefused, BlockStage, DeviceName, Done, Exit, NotAdmitted, Pending, PolicyRefused,
+    Refusal, Refused, Reply, Stage, StoreError, Unikernel, Usage,
 };
 use fulmar_core::name::Name;
-use fulmar_core::policy::{Bridge, CpuSet, Policy};
+use fulmar_core::policy::{Bridge, Policy};
 use fulmar_core::solo5::{DeviceKind, Target};
 use fulmar_core::wire::{self, Arguments, FailBehaviour, InfoForm, List, NamedInfo};
 
 pub use self::blocks::{block_names, check_blocks};
+use self::charge::networks;
+pub use self::charge::{Counted, count, memory_mb};
 pub use self::conditions::check_conditions;
 pub use self::policies::check_policies;
 use crate::ask::{Ask, BLOCK_DEVICES, Flaw, Spec, Wish};
 use crate::images::IMAGES;
 use crate::world::{Question, Violation, World};
-
-/// Memory of a tender, charged to the root policy.
-const TENDER_MB: u64 = fulmar_core::limits::TENDER_MEMORY_MB;
 
 /// What the machine must say to a command.
 #[derive(Clone, Debug)]
@@ -120,49 +118,6 @@ pub fn unnamed(arguments: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn policy_of(der: &[u8]) -> Option<Policy> {
     Policy::try_from(&wire::Policy::decode(der).ok()?).ok()
-}
-
-/// What runs at a path and below it, counted.
-#[derive(Clone, Debug)]
-pub struct Counted {
-    /// Number, memory and block storage.
-    pub used: Usage,
-    /// CPUs.
-    pub cpus: CpuSet,
-    /// Bridges.
-    pub bridges: BTreeSet<Bridge>,
-}
-
-/// Counts what is charged at a path and below it.
-pub fn count<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
-    world: &World<U, P, B, C, A>,
-    path: &Name,
-) -> Counted {
-    let mut counted = Counted { used: Usage::default(), cpus: CpuSet::EMPTY, bridges: BTreeSet::new() };
-    for (slot, unikernel) in world.machine.unikernels() {
-        if !unikernel.is_charged() || !path.contains(unikernel.name()) {
-            continue;
-        }
-        // One that is to take the place of another shares its charge: only what it wants beyond that is its own.
-        let old = if unikernel.is_successor() { world.machine.find(unikernel.name()) } else { None };
-        match old.filter(|(_, old)| old.is_charged()) {
-            Some((_, old)) => {
-                counted.used.memory_mb += unikernel.memory_mb().saturating_sub(old.memory_mb());
-            }
-            None => {
-                counted.used.unikernels += 1;
-                counted.used.memory_mb += unikernel.memory_mb() + if path.is_root() { TENDER_MB } else { 0 };
-            }
-        }
-        if let Some(arguments) = world.machine.arguments(slot) {
-            arguments.cpuids.iter().for_each(|cpu| counted.cpus.insert(cpu).unwrap_or(()));
-            let bridges = arguments.bridges.iter().filter_map(|bridge| Bridge::new(bridge.host().as_bytes()).ok());
-            counted.bridges.extend(bridges);
-        }
-    }
-    let blocks = world.machine.blocks().filter(|(_, block)| path.contains(block.name()));
-    counted.used.block_mb = blocks.map(|(_, block)| block.size_mb()).sum();
-    counted
 }
 
 /// What the machine must say to this command now.
@@ -281,21 +236,28 @@ fn admission<const U: usize, const P: usize, const B: usize, const C: usize, con
         Flaw::Twice => return wrong(ArgumentsFault::DeviceTwice(DeviceName::cut(b"service"))),
         Flaw::Nul => return wrong(ArgumentsFault::Nul),
     }
-    for path in name.ancestors() {
+    for (above, path) in (0..).zip(name.ancestors()) {
         let Some(account) = world.machine.ledger().account_at(&path) else { continue };
         let mut used = count(world, &path).used;
-        if let Some((_, old)) = old.filter(|(_, old)| old.is_charged()) {
+        if let Some((slot, old)) = old.filter(|(_, old)| old.is_charged()) {
             used.unikernels -= 1;
-            used.memory_mb -= old.memory_mb() + if path.is_root() { TENDER_MB } else { 0 };
+            used.memory_mb -= old.memory_mb();
+            used.networks -= networks(world, slot);
         }
-        let asked_mb = u64::try_from(spec.memory_mb).unwrap_or(0) + if path.is_root() { TENDER_MB } else { 0 };
+        let coming = Usage {
+            unikernels: used.unikernels + 1,
+            memory_mb: used.memory_mb + u64::try_from(spec.memory_mb).unwrap_or(0),
+            networks: used.networks + u64::from(spec.bridge.is_some()),
+            ..used
+        };
+        let (used_mb, coming_mb) = (memory_mb(&path, used), memory_mb(&path, coming));
         for policy in account.in_force() {
-            let refused = |refused| Err(Refusal::Admission(refused));
+            let refused = |refused| Err(Refusal::Admission(NotAdmitted { refused, above }));
             if used.unikernels + 1 > policy.unikernels {
                 return refused(Refused::Unikernels { allowed: policy.unikernels });
             }
-            if used.memory_mb + asked_mb > policy.memory_mb {
-                let (allowed_mb, used_mb) = (policy.memory_mb, used.memory_mb);
+            if coming_mb > policy.memory_mb {
+                let (allowed_mb, asked_mb) = (policy.memory_mb, coming_mb - used_mb);
                 return refused(Refused::Memory { allowed_mb, used_mb, asked_mb });
             }
             if let Some(cpu) = spec.cpus.iter().find(|cpu| !policy.cpus.iter().any(|allowed| allowed == **cpu)) {

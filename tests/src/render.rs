@@ -21,6 +21,7 @@ pub fn command(command: &Command<'_>) -> Value {
         Command::Stats(command) => stats(command),
         Command::Log(window) => json!({ "log_subscribe": self::window(*window) }),
         Command::Unikernel(command) => unikernel(command),
+        Command::Host => json!("host"),
         Command::Policy(PolicyCommand::Info) => json!("policy_info"),
         Command::Policy(PolicyCommand::Add(policy)) => json!({ "policy_add": self::policy(policy) }),
         Command::Policy(PolicyCommand::Remove) => json!("policy_remove"),
@@ -144,6 +145,12 @@ fn success(success: &Success<'_>) -> Value {
         Success::Infos(list) => json!({ "unikernel_info": infos(list) }),
         Success::OldInfos5(list) => json!({ "old_unikernel_info5": infos(list) }),
         Success::OldInfos4(list) => json!({ "old_unikernel_info4": infos(list) }),
+        Success::Host(host) => json!({ "host": {
+            "version": text(host.version), "cpuids": host.cpuids.iter().collect::<Vec<_>>(),
+            "bridges": host.bridges.iter().collect::<Vec<_>>(),
+            "uses": host.uses.iter().map(|it| json!([text(it.what), it.used, it.limit])).collect::<Vec<_>>(),
+            "facts": host.facts.iter().map(|it| json!([text(it.what), text(it.how)])).collect::<Vec<_>>(),
+        } }),
         Success::Conditions(list) => {
             let item = |item: NamedCondition<'_>| json!({ "name": item.name.as_str(), "condition": condition(&item.condition) });
             json!({ "unikernel_condition": list.iter().map(item).collect::<Vec<_>>() })

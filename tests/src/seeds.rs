@@ -16,16 +16,21 @@ use fulmar_core::state_import;
 use fulmar_core::wire::{
     self, Arguments, Command, Config, Frame, NamedPolicy, Payload, Policy, PolicyCommand, Success, UnikernelCommand,
 };
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
 use serde_json::Value;
 use x509_cert::Certificate;
 
 use crate::choose::{Choose, Seeded};
-use crate::{images, render};
+use crate::{generate, images, render};
 
 /// A seed's name and bytes.
 pub type Seed = (String, Vec<u8>);
 
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Messages that are made up.
+const GENERATED: usize = 200;
 
 /// Bytes of the largest built unikernel that is a seed: with larger ones the fuzzers are slow.
 const GUEST_BYTES_MAX: u64 = 20 * 1024;
@@ -41,11 +46,12 @@ const SCHEDULE_BYTES: u32 = 1500;
 pub fn all(guests: &Path) -> io::Result<Vec<(&'static str, Vec<Seed>)>> {
     let recorded = Recorded::read()?;
     let images = images(guests)?;
+    let messages = [&recorded.messages[..], &generated()].concat();
     Ok(vec![
-        ("message", recorded.messages.clone()),
         // The place of the cut goes before the message.
-        ("message_with_cut", with_prefix(&recorded.messages, |_| vec![70])),
-        ("stream", streams(&recorded.messages)?),
+        ("message_with_cut", with_prefix(&messages, |_| vec![70])),
+        ("stream", streams(&messages)?),
+        ("message", messages),
         ("der", elements(&recorded)),
         ("certificate", recorded.extensions.clone()),
         ("whole_certificate", recorded.certificates.clone()),
@@ -71,6 +77,14 @@ fn numbered(name: &str, bytes: impl IntoIterator<Item = Vec<u8>>) -> Vec<Seed> {
 
 fn with_prefix(seeds: &[Seed], prefix: impl Fn(&[u8]) -> Vec<u8>) -> Vec<Seed> {
     seeds.iter().map(|(name, bytes)| (name.clone(), [prefix(bytes), bytes.clone()].concat())).collect()
+}
+
+/// Messages of every kind: those that are ours alone nobody has recorded. The same each time.
+fn generated() -> Vec<Seed> {
+    let (messages, mut runner) = (generate::message(), TestRunner::deterministic());
+    let messages = (0..GENERATED).filter_map(|_| messages.new_tree(&mut runner).ok());
+    let encode = |message| wire::encode(&message, &mut vec![0; BUFFER_BYTES]).map(<[u8]>::to_vec).ok();
+    numbered("generated", messages.filter_map(|tree| encode(tree.current())))
 }
 
 fn vectors() -> PathBuf {
@@ -128,13 +142,13 @@ impl Recorded {
             stored.extend(arguments.encode(&mut vec![0; BUFFER_BYTES]).map(<[u8]>::to_vec));
         };
         for message in self.decoded() {
-            match message.payload {
-                Payload::Command(Command::Unikernel(
-                    UnikernelCommand::Create(Config { arguments, .. })
-                    | UnikernelCommand::ForceCreate(Config { arguments, .. })
-                    | UnikernelCommand::Restart(Some(arguments)),
-                )) => store(&arguments),
-                _ => {}
+            if let Payload::Command(Command::Unikernel(
+                UnikernelCommand::Create(Config { arguments, .. })
+                | UnikernelCommand::ForceCreate(Config { arguments, .. })
+                | UnikernelCommand::Restart(Some(arguments)),
+            )) = message.payload
+            {
+                store(&arguments);
             }
         }
         for (_, file) in &self.states {
@@ -190,6 +204,7 @@ fn collect_certificates(folder: &Path, into: &mut Vec<Seed>) -> io::Result<()> {
 fn streams(messages: &[Seed]) -> io::Result<Vec<Seed>> {
     let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes();
     let mut streams = with_prefix(messages, |bytes| [&[9], &len(bytes)[..]].concat());
+    streams.push(("chunks".into(), b"\x02\0\0\0\x03abc\0\0\0\x01d\0\0\0\0\0\0\0\x09".to_vec()));
     for entry in fs::read_dir(vectors().join("captures"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "bin") {
@@ -229,7 +244,7 @@ fn journals(recorded: &Recorded) -> Vec<Seed> {
         unit,
         digest: [7; 32],
         image_bytes: 70_000,
-        target: if unit % 2 == 0 { 1 } else { 2 },
+        target: if unit.is_multiple_of(2) { 1 } else { 2 },
         arguments,
     };
     let mut short = vec![
@@ -294,7 +309,7 @@ fn plan(unit: u64, networks: &'static [u8], blocks: u8) -> LaunchPlan<'static> {
     LaunchPlan {
         unit: Unit(unit),
         account: 1,
-        tender: if unit % 2 == 0 { Tender::Hvt } else { Tender::Spt },
+        tender: if unit.is_multiple_of(2) { Tender::Hvt } else { Tender::Spt },
         cpus: CpuSet::first(1),
         memory_mb: 16,
         networks: Texts::new(networks).unwrap_or_default(),

@@ -319,6 +319,14 @@ impl Siege {
 
     /// Begins counting anew: after a daemon was started again.
     pub fn count_again(&mut self) {
+        // What the two daemons hold for each other is among what is counted.
+        let linked = || {
+            let log = self.system.log("vmmd");
+            let last = |text: &str| log.rfind(text);
+            let here = last("the console daemon is here");
+            here > last("journal: generation") && here > last("the console daemon is gone")
+        };
+        assert!(wait_until(linked), "{}", self.system.log("vmmd"));
         self.before = Some(self.settled_census());
     }
 

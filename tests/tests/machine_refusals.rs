@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use fulmar_core::machine::Reply;
+use fulmar_core::machine::{Input, NotAdmitted, Now, Refusal, Refused, Reply};
+use fulmar_core::wire::{Command, Header};
 use fulmar_tests::ask::{Ask, Flaw, PolicySpec, Spec, Wish, name};
 use fulmar_tests::world::{Action, Budget, Fate, World};
 
@@ -187,5 +188,38 @@ fn policies_stand_within_those_above_and_around_what_runs() {
         (PolicySpec { memory_mb: 10, ..POLICY }, "policy allows 10 MB memory, but 16 MB are used already"),
     ] {
         assert_eq!(say(&mut host, "p:", Wish::PolicyAdd(policy)), expected);
+    }
+}
+
+#[test]
+fn the_host_is_asked_about_at_the_root_alone() {
+    let mut host = host();
+    let mut ask = |text: &str| {
+        let header = Header::new(1, name(text));
+        let input = Input::Command { connection: 0, header: &header, command: &Command::Host, image: None };
+        host.machine.handle(Now { ms: 0, wall_ms: 0 }, input);
+        while host.machine.next_effect().is_some() {}
+        host.machine.reply(0)
+    };
+    assert_eq!(ask(":"), Reply::Host);
+    for text in ["p:", "a", "p:a"] {
+        assert_eq!(ask(text), Reply::Refused(Refusal::HostPath), "{text}");
+    }
+    // A tender's own memory, and the kernel's for it, are the host's to have.
+    assert_eq!(say(&mut host, "a", Wish::Create(Spec::PLAIN)), "None");
+    let uses = host.machine.uses_of_host();
+    let used = |what: &str| uses.iter().find(|it| it.what.as_str() == Some(what)).unwrap().used;
+    assert_eq!((used("unikernels"), used("memory-mb"), used("policies")), (1, 16 + 4 + 1, 1));
+    assert!(used("argument-bytes") > 0);
+}
+
+#[test]
+fn a_refusal_says_whose_policy_it_comes_from() {
+    let refused = |above| Refusal::Admission(NotAdmitted { refused: Refused::Unikernels { allowed: 3 }, above });
+    for (above, wanted) in
+        [(0, "(policy of a:b:)"), (1, "(policy of a:)"), (2, "(policy of the host)"), (255, "the host")]
+    {
+        let text = refused(above).to_whom(&name("a:b:c")).to_string();
+        assert!(text.starts_with("maximum amount of unikernels (3) reached") && text.contains(wanted), "{text}");
     }
 }

@@ -8,6 +8,7 @@ pub mod create;
 pub mod destroy;
 pub mod dump_block;
 pub mod get;
+pub mod host;
 pub mod import_albatross;
 pub mod inactive_consoles;
 pub mod info;
@@ -100,6 +101,8 @@ pub enum Subcommands {
     /// Remove a block device and what is on it
     #[command(alias = "destroy-block")]
     RemoveBlock(remove_block::RemoveBlock),
+    /// Show what this machine has, what of it is used, and what bounds unikernels
+    Host(host::Host),
     /// Give a block device the content of a file
     SetBlock(set_block::SetBlock),
     /// Fetch the content of a block device into a file
@@ -130,6 +133,7 @@ impl Subcommands {
             Self::Block(command) => command.run(context),
             Self::AddBlock(command) => command.run(context),
             Self::RemoveBlock(command) => command.run(context),
+            Self::Host(command) => command.run(context),
             Self::SetBlock(command) => command.run(context),
             Self::DumpBlock(command) => command.run(context),
             Self::ImportAlbatross(command) => command.run(context),

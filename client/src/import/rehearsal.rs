@@ -6,16 +6,19 @@ use std::thread;
 
 use fulmar_core::halves::Unit;
 use fulmar_core::journal::Record;
-use fulmar_core::machine::{Effect, Input, Now, Product, Reply, Spooled, StoreError, StoredImage, Tenders};
+use fulmar_core::limits::FRAME_HEAD_BYTES_MAX;
+use fulmar_core::machine::{Effect, Input, Now, Product, Spooled, StoreError, StoredImage, Tenders};
 use fulmar_core::name::Name;
-use fulmar_core::wire::{BlockCommand, Command, Config, Header, Policy, PolicyCommand, UnikernelCommand};
+use fulmar_core::wire::{
+    self, BlockCommand, Command, Config, Frame, Header, Payload, Policy, PolicyCommand, UnikernelCommand,
+};
 
 use super::content;
-use super::host::Host;
+use super::host::{Host, done};
 use super::image::{self, Seen};
 use super::present::Present;
 use super::state::BlockFile;
-use crate::connection::Daemon;
+use crate::connection::{Daemon, refused};
 use crate::error::Failure;
 
 /// The machine is as large as a host's and passes over the stack once, where nothing optimises that away.
@@ -26,6 +29,9 @@ const CONNECTION: u16 = 0;
 
 /// Nothing here takes time.
 const NOW: Now = Now { ms: 0, wall_ms: 0 };
+
+/// What stands before a message.
+const LENGTH_BYTES: usize = 4;
 
 const UNEXPECTED: Failure = Failure::Unexpected { daemon: Daemon::Vmmd };
 
@@ -129,9 +135,13 @@ impl Rehearsal {
     ) -> Result<(), Failure> {
         let (connection, header) = (CONNECTION, Header::new(0, name));
         self.handle(Input::Command { connection, header: &header, command: &command, image }, seen);
-        match self.machine.reply(CONNECTION) {
-            Reply::Done(_) => Ok(()),
-            Reply::Refused(refusal) => Err(Failure::Refused { name: name.to_string(), text: refusal.to_string() }),
+        // As it would be sent: what a client is told is written nowhere else.
+        let mut buffer = vec![0; FRAME_HEAD_BYTES_MAX];
+        let frame = self.machine.encode_reply(CONNECTION, &mut buffer).map_err(|_| UNEXPECTED)?;
+        let message = frame.get(LENGTH_BYTES..).map(|message| wire::decode(Frame::whole(message)));
+        match message.ok_or(UNEXPECTED)?.map_err(|_| UNEXPECTED)?.payload {
+            Payload::Success(success) => done(success),
+            Payload::Failure(text) => Err(refused(name, text)),
             _ => Err(UNEXPECTED),
         }
     }

@@ -3,8 +3,8 @@
 use fulmar_core::limits::WIRE_INT_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::solo5::ImageFacts;
-use fulmar_core::wire::{BlockInfo, Condition, FailBehaviour, Info, Kind, LastRun, Policy, RunEnd, Text};
-use serde_json::{Value, json};
+use fulmar_core::wire::{BlockInfo, Condition, FailBehaviour, HostInfo, Info, Kind, LastRun, Policy, RunEnd, Text};
+use serde_json::{Map, Value, json};
 
 use super::text::{hex, mac, run_end, timestamp};
 
@@ -68,6 +68,20 @@ pub fn policy(path: &Name, policy: &Policy<'_>) -> Value {
         "memory_mb": policy.memory,
         "block_mb": policy.block,
         "bridges": policy.bridges.iter().collect::<Vec<_>>(),
+    })
+}
+
+/// The host: each use by its name, each fact by its own.
+#[must_use]
+pub fn host(host: &HostInfo<'_>) -> Value {
+    let uses = host.uses.iter().map(|it| (lossy(it.what), json!({ "used": it.used, "limit": it.limit })));
+    let facts = host.facts.iter().map(|fact| (lossy(fact.what), json!(lossy(fact.how))));
+    json!({
+        "version": lossy(host.version),
+        "cpus": host.cpuids.iter().collect::<Vec<_>>(),
+        "bridges": host.bridges.iter().collect::<Vec<_>>(),
+        "uses": uses.collect::<Map<_, _>>(),
+        "facts": facts.collect::<Map<_, _>>(),
     })
 }
 

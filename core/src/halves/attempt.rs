@@ -163,6 +163,8 @@ pub enum LaunchError {
     BlockBusy,
     /// The kernel refused.
     Os(OsError),
+    /// The host half may open no more files than this, too few to watch another unit.
+    TooFewFiles(u64),
 }
 
 impl From<OsError> for LaunchError {
@@ -193,6 +195,11 @@ impl fmt::Display for LaunchError {
             }
             Self::BlockBusy => f.write_str("a process that is still ending has a block device open: try again"),
             Self::Os(error) => error.fmt(f),
+            Self::TooFewFiles(limit) => write!(
+                f,
+                "vmmd may open {limit} files, too few for another unikernel: destroy one, or raise the limit (LimitNOFILE=) \
+                 and start vmmd again"
+            ),
         }
     }
 }

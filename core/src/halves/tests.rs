@@ -44,6 +44,7 @@ fn requests_round_trip() {
     round_trip_request(Request::Bridges);
     round_trip_request(Request::Signal { unit: Unit(u64::MAX), signal: Signal::Kill });
     round_trip_request(Request::Forget { unit: Unit(7) });
+    round_trip_request(Request::Files);
     let networks = Texts::new(b"service\0br0\0").unwrap();
     round_trip_request(Request::Launch(plan(networks, Texts::new(b"solo5-spt\0--\0@3\0\0").unwrap())));
 }
@@ -72,6 +73,7 @@ fn answers_round_trip() {
     });
     round_trip_answer(Answer::LaunchFailed { unit: Unit(1), error: error.into() });
     round_trip_answer(Answer::Signalled { unit: Unit(1), outcome: SignalOutcome::Failed(error) });
+    round_trip_answer(Answer::Files { open: 17, limit: u64::MAX });
     let record = StatusRecord::new(b"exited 255");
     round_trip_answer(Answer::Exited { unit: Unit(1), status: Status::Code(255), record });
     round_trip_answer(Answer::Ended { unit: Unit(1), record: StatusRecord::OUT_OF_MEMORY });

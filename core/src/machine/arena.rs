@@ -39,6 +39,11 @@ impl<const A: usize> Arena<A> {
         Self { bytes: heapless::Vec::new() }
     }
 
+    /// Bytes of all entries.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Keeps `entry`.
     ///
     /// # Errors

@@ -97,6 +97,11 @@ pub(super) struct Needs {
 }
 
 impl Needs {
+    /// How many networks.
+    pub(super) fn networks(&self) -> u64 {
+        u64::try_from(self.bridges.len()).unwrap_or(u64::MAX)
+    }
+
     /// What these arguments ask for.
     pub(super) fn of(arguments: &Arguments<'_>) -> Result<Self, ArgumentsFault> {
         let memory = arguments.memory;

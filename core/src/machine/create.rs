@@ -1,9 +1,10 @@
 //! The ladder of a creation, up to the record that makes it true.
 
 use super::arguments::{KeepError, check, check_devices};
-use super::ledger::{Charge, Refused, Usage};
+use super::ledger::{Charge, Usage};
 use super::outcome::{JournalError, StoreError, StoredImage, Trouble};
 use super::refusal::Refusal;
+use super::refused::NotAdmitted;
 use super::table::Named;
 use super::unikernel::{Life, Stage, Unikernel};
 use super::{Done, Effect, Machine, Now, Reply, Spooled, Waiting};
@@ -72,6 +73,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             charged: true,
             shares: shared.is_some(),
             shared_mb: shared.map_or(0, |old| old.memory_mb.min(needs.memory_mb)),
+            networks: needs.networks(),
+            shared_networks: shared.map_or(0, |old| old.networks.min(needs.networks())),
             unit: self.last_unit,
             spool,
             span,
@@ -87,7 +90,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     }
 
     /// Whether the ledger has room for this charge once `shared`, which it takes the place of, is gone.
-    fn admit_beside(&mut self, name: &Name, charge: &Charge<'_>, shared: Option<Usage>) -> Result<(), Refused> {
+    fn admit_beside(&mut self, name: &Name, charge: &Charge<'_>, shared: Option<Usage>) -> Result<(), NotAdmitted> {
         let Some(usage) = shared else { return self.ledger.admit(name, charge) };
         self.ledger.release(name, usage);
         let admitted = self.ledger.admit(name, charge);

@@ -4,22 +4,54 @@
 //! are checked against every ancestor up to the root policy, which is what the host has. While a change of a policy is
 //! being made durable both the old and the new one are in force.
 
-use core::fmt;
-
+use super::refused::{NotAdmitted, PolicyRefused, Refused};
 use super::table::{Named, Table};
-use crate::limits::TENDER_MEMORY_MB;
+use crate::limits::{TAPS_MAX, TAPS_PER_MB, TENDER_MEMORY_MB, TENDER_TABLES_DIVISOR};
 use crate::name::Name;
-use crate::policy::{Bridge, CpuSet, Exceeds, Policy};
+use crate::policy::{Bridge, CpuSet, Policy};
 
 /// What is charged below a path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Usage {
     /// Number of unikernels.
     pub unikernels: u64,
-    /// Their memory, MiB; at the root policy with the tenders' own.
+    /// Their memory, MiB.
     pub memory_mb: u64,
     /// Block devices, used or not, MiB.
     pub block_mb: u64,
+    /// Their networks, each of which is a tap.
+    pub networks: u64,
+}
+
+impl Usage {
+    /// With another one.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            unikernels: self.unikernels.saturating_add(other.unikernels),
+            memory_mb: self.memory_mb.saturating_add(other.memory_mb),
+            block_mb: self.block_mb.saturating_add(other.block_mb),
+            networks: self.networks.saturating_add(other.networks),
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            unikernels: self.unikernels.saturating_sub(other.unikernels),
+            memory_mb: self.memory_mb.saturating_sub(other.memory_mb),
+            block_mb: self.block_mb.saturating_sub(other.block_mb),
+            networks: self.networks.saturating_sub(other.networks),
+        }
+    }
+
+    /// Memory that the host has to have for it, MiB: of the guests, of their tenders and of the kernel. It is counted for all
+    /// together, so that nothing is lost or gained by rounding when one goes.
+    #[must_use]
+    pub fn host_memory_mb(self) -> u64 {
+        let tenders = self.unikernels.saturating_mul(TENDER_MEMORY_MB);
+        let kernel = self.memory_mb.div_ceil(TENDER_TABLES_DIVISOR).saturating_add(self.networks.div_ceil(TAPS_PER_MB));
+        self.memory_mb.saturating_add(tenders).saturating_add(kernel)
+    }
 }
 
 /// What one unikernel is charged for.
@@ -31,142 +63,6 @@ pub struct Charge<'a> {
     pub cpus: &'a CpuSet,
     /// The bridges of its network devices.
     pub bridges: &'a [Bridge],
-}
-
-/// Why a unikernel may not run where it was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Refused {
-    /// The number of unikernels is reached.
-    Unikernels {
-        /// What the policy allows.
-        allowed: u64,
-    },
-    /// The memory would be exceeded.
-    Memory {
-        /// What the policy allows, MiB.
-        allowed_mb: u64,
-        /// What is used already, MiB.
-        used_mb: u64,
-        /// What was asked for, MiB.
-        asked_mb: u64,
-    },
-    /// A CPU is not allowed.
-    Cpu(i64),
-    /// A bridge is not allowed.
-    Bridge(Bridge),
-    /// No block storage is allowed.
-    NoBlocks,
-    /// The block storage would be exceeded.
-    Blocks {
-        /// What the policy allows, MiB.
-        allowed_mb: u64,
-        /// What is used already, MiB.
-        used_mb: u64,
-        /// What was asked for, MiB.
-        asked_mb: u64,
-    },
-    /// The root policy has no such CPU, so nobody has.
-    HostCpu(i64),
-    /// The root policy has no such bridge, so nobody has.
-    HostBridge(Bridge),
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unikernels { allowed } => {
-                write!(f, "maximum amount of unikernels ({allowed}) reached: destroy one or allow more")
-            }
-            Self::Memory { allowed_mb, used_mb, asked_mb } => write!(
-                f,
-                "maximum allowed memory ({allowed_mb}, used {used_mb}) would be exceeded (requesting {asked_mb}): ask \
-                 for less or allow more"
-            ),
-            Self::Cpu(cpu) => write!(f, "CPUid {cpu} is not allowed by policy: name another or allow it"),
-            Self::Bridge(bridge) => write!(f, "bridges {bridge} not allowed by policy: name another or allow it"),
-            Self::NoBlocks => f.write_str("no block devices are allowed by policy"),
-            Self::Blocks { allowed_mb, used_mb, asked_mb } => write!(
-                f,
-                "block device policy limit of {allowed_mb} MB (used {used_mb} MB) would be exceeded by the request \
-                 ({asked_mb} MB)"
-            ),
-            Self::HostCpu(cpu) => write!(f, "the host has no CPU {cpu}: name another"),
-            Self::HostBridge(bridge) => {
-                write!(f, "the host has no bridge {bridge}: make it first, it is seen within seconds")
-            }
-        }
-    }
-}
-
-/// Why a policy may not stand where it was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum PolicyRefused {
-    /// A policy above does not contain it.
-    Above(Exceeds),
-    /// A policy below is not contained in it.
-    Below(Exceeds),
-    /// More unikernels run than it allows.
-    RunningUnikernels {
-        /// Those that run.
-        running: u64,
-        /// Those allowed.
-        allowed: u64,
-    },
-    /// What runs has more memory than it allows.
-    RunningMemory {
-        /// What is used, MiB.
-        used_mb: u64,
-        /// What is allowed, MiB.
-        allowed_mb: u64,
-    },
-    /// A unikernel runs on a CPU that it does not allow.
-    RunningCpu(i64),
-    /// A unikernel uses a bridge that it does not allow.
-    RunningBridge(Bridge),
-    /// There are more block devices than it allows.
-    RunningBlocks {
-        /// What they take, MiB.
-        used_mb: u64,
-        /// What is allowed, MiB.
-        allowed_mb: Option<u64>,
-    },
-    /// The root policy is what the host has.
-    Root,
-    /// There is no room for another policy.
-    Full,
-    /// A change of this policy is being made durable.
-    Busy,
-    /// There is none at this path.
-    Unknown,
-}
-
-impl fmt::Display for PolicyRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Above(exceeds) => write!(f, "policy above {exceeds}"),
-            Self::Below(exceeds) => write!(f, "policy {exceeds}, which a policy below allows"),
-            Self::RunningUnikernels { running, allowed } => {
-                write!(f, "policy allows {allowed} unikernels, but {running} run already")
-            }
-            Self::RunningMemory { used_mb, allowed_mb } => {
-                write!(f, "policy allows {allowed_mb} MB memory, but {used_mb} MB are used already")
-            }
-            Self::RunningCpu(cpu) => write!(f, "policy does not allow CPUid {cpu}, which a running unikernel uses"),
-            Self::RunningBridge(bridge) => {
-                write!(f, "policy does not allow bridge {bridge}, which a running unikernel uses")
-            }
-            Self::RunningBlocks { used_mb, allowed_mb: Some(allowed_mb) } => {
-                write!(f, "policy allows {allowed_mb} MB block storage, but {used_mb} MB are used already")
-            }
-            Self::RunningBlocks { used_mb, allowed_mb: None } => {
-                write!(f, "policy allows no block storage, but {used_mb} MB are used already")
-            }
-            Self::Root => f.write_str("the root policy is what the host has and can be neither set nor removed"),
-            Self::Full => f.write_str("no room for another policy on this host"),
-            Self::Busy => f.write_str("this policy is being changed, try again"),
-            Self::Unknown => f.write_str("unknown policy"),
-        }
-    }
 }
 
 /// A change of a policy that is not yet durable.
@@ -199,7 +95,7 @@ impl Named for Account {
         settled: false,
         policy: Policy::NOTHING,
         pending: Pending::None,
-        used: Usage { unikernels: 0, memory_mb: 0, block_mb: 0 },
+        used: Usage { unikernels: 0, memory_mb: 0, block_mb: 0, networks: 0 },
     };
 
     fn name(&self) -> &Name {
@@ -237,20 +133,22 @@ impl Account {
         self.policy().into_iter().chain(coming)
     }
 
-    /// At the root policy with the tenders' own.
-    fn memory_mb_of(&self, usage: Usage) -> u64 {
-        let tenders = if self.path.is_root() { usage.unikernels } else { 0 };
-        usage.memory_mb.saturating_add(tenders.saturating_mul(TENDER_MEMORY_MB))
+    /// What counts of this memory towards the policy: at the root policy, which is the host's, all that the host has to have.
+    #[must_use]
+    pub fn memory_mb_of(&self, usage: Usage) -> u64 {
+        if self.path.is_root() { usage.host_memory_mb() } else { usage.memory_mb }
     }
 
     fn admit(&self, charge: &Charge<'_>) -> Result<(), Refused> {
-        let asked_mb = self.memory_mb_of(Usage { unikernels: 1, memory_mb: charge.memory_mb, block_mb: 0 });
+        let networks = u64::try_from(charge.bridges.len()).unwrap_or(u64::MAX);
+        let asked = Usage { unikernels: 1, memory_mb: charge.memory_mb, block_mb: 0, networks };
+        let (used_mb, coming_mb) = (self.memory_mb_of(self.used), self.memory_mb_of(self.used.plus(asked)));
         for policy in self.in_force() {
             if self.used.unikernels >= policy.unikernels {
                 return Err(Refused::Unikernels { allowed: policy.unikernels });
             }
-            if asked_mb > policy.memory_mb.saturating_sub(self.used.memory_mb) {
-                let (allowed_mb, used_mb) = (policy.memory_mb, self.used.memory_mb);
+            if coming_mb > policy.memory_mb {
+                let (allowed_mb, asked_mb) = (policy.memory_mb, coming_mb.saturating_sub(used_mb));
                 return Err(Refused::Memory { allowed_mb, used_mb, asked_mb });
             }
             if let Some(cpu) = charge.cpus.first_outside(&policy.cpus) {
@@ -260,6 +158,9 @@ impl Account {
                 let bridge = *bridge;
                 return Err(if self.path.is_root() { Refused::HostBridge(bridge) } else { Refused::Bridge(bridge) });
             }
+        }
+        if self.path.is_root() && networks > TAPS_MAX.saturating_sub(self.used.networks) {
+            return Err(Refused::HostTaps { used: self.used.networks, asked: networks });
         }
         Ok(())
     }
@@ -338,40 +239,42 @@ impl<const P: usize> Ledger<P> {
     ///
     /// # Errors
     /// The first refusal, from the path upwards.
-    pub fn admit(&self, name: &Name, charge: &Charge<'_>) -> Result<(), Refused> {
+    pub fn admit(&self, name: &Name, charge: &Charge<'_>) -> Result<(), NotAdmitted> {
         if self.root().is_none() {
-            return Err(Refused::Unikernels { allowed: 0 });
+            return Err(NotAdmitted { refused: Refused::Unikernels { allowed: 0 }, above: u8::MAX });
         }
-        name.ancestors().filter_map(|path| self.account_at(&path)).try_for_each(|account| account.admit(charge))
+        self.ask_ancestors(name, |account| account.admit(charge))
     }
 
     /// Whether all ancestors of `name` allow a block device of this size.
     ///
     /// # Errors
     /// The first refusal, from the path upwards.
-    pub fn admit_block(&self, name: &Name, size_mb: u64) -> Result<(), Refused> {
+    pub fn admit_block(&self, name: &Name, size_mb: u64) -> Result<(), NotAdmitted> {
         if self.root().is_none() {
-            return Err(Refused::NoBlocks);
+            return Err(NotAdmitted { refused: Refused::NoBlocks, above: u8::MAX });
         }
-        name.ancestors().filter_map(|path| self.account_at(&path)).try_for_each(|account| account.admit_block(size_mb))
+        self.ask_ancestors(name, |account| account.admit_block(size_mb))
     }
 
-    /// Charges unikernels and their memory to all ancestors of `name`.
+    fn ask_ancestors(&self, name: &Name, ask: impl Fn(&Account) -> Result<(), Refused>) -> Result<(), NotAdmitted> {
+        // A path has fewer labels than a name has bytes.
+        for (above, path) in (0..=u8::MAX).zip(name.ancestors()) {
+            if let Some(account) = self.account_at(&path) {
+                ask(account).map_err(|refused| NotAdmitted { refused, above })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Charges this to all ancestors of `name`.
     pub fn charge(&mut self, name: &Name, usage: Usage) {
-        self.change(name, |account| {
-            let memory_mb = account.memory_mb_of(usage);
-            account.used.unikernels = account.used.unikernels.saturating_add(usage.unikernels);
-            account.used.memory_mb = account.used.memory_mb.saturating_add(memory_mb);
-        });
+        self.change(name, |account| account.used = account.used.plus(usage));
     }
 
     /// Takes back what [`Ledger::charge`] did.
     pub fn release(&mut self, name: &Name, usage: Usage) {
-        self.change(name, |account| {
-            let memory_mb = account.memory_mb_of(usage);
-            account.used.unikernels = account.used.unikernels.saturating_sub(usage.unikernels);
-            account.used.memory_mb = account.used.memory_mb.saturating_sub(memory_mb);
-        });
+        self.change(name, |account| account.used = account.used.minus(usage));
     }
 
     /// Charges a block device to all ancestors of `name`.

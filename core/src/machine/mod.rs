@@ -25,6 +25,7 @@ mod content;
 mod create;
 mod destroy;
 mod exchange;
+mod host;
 mod ledger;
 mod life;
 mod outcome;
@@ -32,6 +33,7 @@ mod plan;
 mod policies;
 mod record;
 mod refusal;
+mod refused;
 mod replace;
 mod reply;
 mod restore;
@@ -41,11 +43,13 @@ mod unikernel;
 pub use self::arguments::{ArgumentsFault, DeviceName};
 pub use self::block::{Block, BlockFile, BlockRefused, BlockStage, Transfer};
 pub use self::exchange::{Change, Effect, Input, Now, Source, Spooled, Tenders};
-pub use self::ledger::{Account, Ledger, Pending, PolicyRefused, Refused, Usage};
+pub use self::host::HOST_USES;
+pub use self::ledger::{Account, Ledger, Pending, Usage};
 pub use self::outcome::{BlockFileError, End, Exit, JournalError, StoreError, StoredImage, Trouble};
 pub use self::plan::PlanBuffers;
 pub use self::record::POLICY_BYTES_MAX;
 pub use self::refusal::Refusal;
+pub use self::refused::{NotAdmitted, PolicyRefused, Refused};
 pub use self::reply::{Done, Reply};
 pub use self::restore::RestoreError;
 pub use self::unikernel::{Again, Digest, Life, Stage, Stop, Unikernel};
@@ -292,6 +296,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Command::Unikernel(UnikernelCommand::Condition) => self.condition(now, connection, name),
             Command::Policy(command) => self.policy(connection, name, command),
             Command::Block(command) => self.block_command(connection, name, command, image),
+            Command::Host if name.is_root() => self.answer(connection, Reply::Host),
+            Command::Host => self.refuse(connection, Refusal::HostPath),
             Command::Console(_) | Command::Stats(_) | Command::Log(_) => {
                 self.refuse(connection, Refusal::UnknownCommand);
             }

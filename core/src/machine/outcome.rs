@@ -5,7 +5,7 @@ use core::fmt;
 use crate::halves::{Errno, LaunchError};
 use crate::solo5::{ImageError, ImageFacts};
 
-use super::ledger;
+use super::refused::NotAdmitted;
 use super::unikernel::Digest;
 
 /// An image that is in the store, durably.
@@ -28,10 +28,12 @@ pub enum StoreError {
     Compression,
     /// Larger than [`crate::limits::IMAGE_BYTES_MAX`].
     TooLarge,
-    /// The disk is full.
+    /// The disk is full, but for what is kept free.
     DiskFull,
     /// The disk failed with this errno.
     Disk(i32),
+    /// No more images are kept: [`crate::limits::IMAGES_BYTES_MAX`].
+    StoreFull,
 }
 
 impl fmt::Display for StoreError {
@@ -45,6 +47,10 @@ impl fmt::Display for StoreError {
             }
             Self::DiskFull => f.write_str("the image store's disk is full: destroy a unikernel or add space"),
             Self::Disk(errno) => write!(f, "the image could not be stored: {}", Errno(*errno)),
+            Self::StoreFull => {
+                let limit_mb = crate::limits::IMAGES_BYTES_MAX >> 20;
+                write!(f, "the image store is full, it keeps {limit_mb} MB: destroy a unikernel")
+            }
         }
     }
 }
@@ -156,7 +162,7 @@ pub enum Trouble {
     /// It could not be launched.
     Launch(LaunchError),
     /// The host or a policy no longer allows it.
-    Refused(ledger::Refused),
+    Refused(NotAdmitted),
 }
 
 impl fmt::Display for Trouble {

@@ -1,9 +1,10 @@
 //! The commands about policies. A policy belongs to a path: the label of a name is not looked at.
 
 use super::arguments::Needs;
-use super::ledger::{Below, Pending, PolicyRefused, Usage};
+use super::ledger::{Below, Pending, Usage};
 use super::outcome::JournalError;
 use super::refusal::Refusal;
+use super::refused::PolicyRefused;
 use super::{Change, Done, Effect, Machine, Reply, Waiting};
 use crate::name::Name;
 use crate::policy::{CpuSet, Policy};
@@ -54,9 +55,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let mut below = Below { used: Usage::default(), cpus: CpuSet::EMPTY, foreign_bridge: None };
         for slot in self.unikernels.below(path) {
             let Some(unikernel) = self.unikernels.get(*slot).filter(|unikernel| unikernel.charged) else { continue };
-            let usage = unikernel.usage();
-            below.used.unikernels = below.used.unikernels.saturating_add(usage.unikernels);
-            below.used.memory_mb = below.used.memory_mb.saturating_add(usage.memory_mb);
+            below.used = below.used.plus(unikernel.usage());
             let Some(Ok(needs)) = self.arguments(*slot).map(|arguments| Needs::of(&arguments)) else { continue };
             below.cpus = below.cpus.union(&needs.cpus);
             let foreign = needs.bridges.iter().find(|bridge| !policy.bridges.has(bridge));

@@ -4,15 +4,18 @@ use core::fmt;
 
 use super::arguments::ArgumentsFault;
 use super::block::BlockRefused;
-use super::ledger::{PolicyRefused, Refused};
 use super::outcome::{JournalError, StoreError};
+use super::refused::{NotAdmitted, PolicyRefused};
 use crate::halves::{LaunchError, Tender};
+use crate::name::Name;
 
 /// Why a request is refused. The texts are the peer's where it has one (`docs/wire.md`, replies).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Refusal {
     /// Not a command, or not one for this daemon.
     UnknownCommand,
+    /// The host belongs to nobody's path but the root.
+    HostPath,
     /// A path was given where a unikernel is needed.
     Path,
     /// There is one of this name.
@@ -34,7 +37,7 @@ pub enum Refusal {
     /// No room for its arguments on this host.
     ArgumentsFull,
     /// A policy does not allow it.
-    Admission(Refused),
+    Admission(NotAdmitted),
     /// The policy may not stand there.
     Policy(PolicyRefused),
     /// Its arguments make no sense.
@@ -60,10 +63,32 @@ pub enum Refusal {
     Journal(JournalError),
 }
 
+impl Refusal {
+    /// The reason in words, with whose policy it comes from, to whoever asked for `name`.
+    pub fn to_whom<'a>(&'a self, name: &'a Name) -> impl fmt::Display + 'a {
+        ToWhom { refusal: self, name }
+    }
+}
+
+struct ToWhom<'a> {
+    refusal: &'a Refusal,
+    name: &'a Name,
+}
+
+impl fmt::Display for ToWhom<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.refusal {
+            Refusal::Admission(refused) => refused.to_whom(self.name).fmt(f),
+            refusal => refusal.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownCommand => f.write_str("unknown command"),
+            Self::HostPath => f.write_str("the host can be asked about at the root path ':' only"),
             Self::Path => f.write_str("the name of a unikernel is needed, a path was given (it ends with ':')"),
             Self::Exists => f.write_str("Unikernel with same name is already running"),
             Self::DestroyNotFound => f.write_str("destroy: not found"),

@@ -161,7 +161,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         }
         let Some(unikernel) = self.unikernels.get_mut(slot) else { return };
         let shared = unikernel.usage();
-        (unikernel.successor, unikernel.shares, unikernel.shared_mb) = (false, false, 0);
+        (unikernel.successor, unikernel.shares) = (false, false);
+        (unikernel.shared_mb, unikernel.shared_networks) = (0, 0);
         let whole = unikernel.usage();
         self.ledger.release(&name, shared);
         self.ledger.charge(&name, whole);

@@ -7,7 +7,7 @@ use super::record::with_wire_policy;
 use super::refusal::Refusal;
 use super::unikernel::{Digest, Life, Unikernel};
 use super::{Machine, Now};
-use crate::limits::{DEVICES_MAX, SECTOR_BYTES_DEFAULT, WIRE_INT_MAX};
+use crate::limits::{DEVICES_MAX, NAME_BYTES_MAX, SECTOR_BYTES_DEFAULT, WIRE_INT_MAX};
 use crate::mac;
 use crate::name::Name;
 use crate::wire::{
@@ -16,7 +16,7 @@ use crate::wire::{
 };
 
 /// Bytes of a refusal's text.
-const REFUSAL_BYTES_MAX: usize = 320;
+const REFUSAL_BYTES_MAX: usize = 320 + NAME_BYTES_MAX;
 
 /// What a client is told.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -36,6 +36,8 @@ pub enum Reply {
     Policies,
     /// The block devices at the name.
     Blocks,
+    /// The host, of which the caller knows most: see [`Machine::uses_of_host`].
+    Host,
     /// An image, whose octets are the caller's to send.
     Image {
         /// Which.
@@ -132,8 +134,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         Some(Header::new(client.sequence, client.name))
     }
 
-    /// The whole frame of the reply, at the end of `buffer`. What an image or the content of a block device is sent in is
-    /// not made here: see [`wire::encode_image_head`].
+    /// The whole frame of the reply, at the end of `buffer`. What an image or the content of a block device is sent in, and what is
+    /// said about the host, is not made here: see [`wire::encode_image_head`] and [`Machine::uses_of_host`].
     ///
     /// # Errors
     /// [`Full`] when `buffer` is too small.
@@ -144,12 +146,12 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Reply::Conditions(now) => return self.encode_conditions(&header, now, buffer),
             Reply::Policies => return self.encode_policies(&header, buffer),
             Reply::Blocks => return self.encode_blocks(&header, buffer),
-            Reply::None | Reply::Image { .. } | Reply::Dump { .. } => return Err(Full),
+            Reply::None | Reply::Host | Reply::Image { .. } | Reply::Dump { .. } => return Err(Full),
             Reply::Done(done) => Payload::Success(Success::Text(done.as_str().into())),
             Reply::Refused(refusal) => {
                 let mut text = heapless::String::<REFUSAL_BYTES_MAX>::new();
                 // A text that does not fit is cut.
-                let _ = write!(text, "{refusal}");
+                let _ = write!(text, "{}", refusal.to_whom(&header.name));
                 let payload = Payload::Failure(text.as_str().into());
                 return wire::encode_frame(&Message { header, payload }, buffer);
             }

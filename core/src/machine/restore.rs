@@ -140,6 +140,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             digest,
             image_bytes,
             memory_mb: needs.memory_mb,
+            networks: needs.networks(),
             startup: decoded.startup.unwrap_or(STARTUP_DEFAULT),
             ..Unikernel::EMPTY
         };

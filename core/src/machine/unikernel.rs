@@ -99,6 +99,10 @@ pub struct Unikernel {
     pub(super) shares: bool,
     /// That part of its memory, MiB.
     pub(super) shared_mb: u64,
+    /// How many networks it has.
+    pub(super) networks: u64,
+    /// How many of them are charged with the place that it takes.
+    pub(super) shared_networks: u64,
     /// Whether a stored image is named by `digest`.
     pub(super) stored: bool,
     /// hvt or spt.
@@ -147,6 +151,8 @@ impl Named for Unikernel {
         charged: false,
         shares: false,
         shared_mb: 0,
+        networks: 0,
+        shared_networks: 0,
         stored: false,
         tender: Tender::Hvt,
         unit: 0,
@@ -251,7 +257,8 @@ impl Unikernel {
     /// What the ledger is charged for it, if it is: one that takes a place shares the charge of that place.
     pub(super) fn usage(&self) -> Usage {
         let memory_mb = self.memory_mb.saturating_sub(self.shared_mb);
-        Usage { unikernels: u64::from(!self.shares), memory_mb, block_mb: 0 }
+        let networks = self.networks.saturating_sub(self.shared_networks);
+        Usage { unikernels: u64::from(!self.shares), memory_mb, block_mb: 0, networks }
     }
 
     /// Whether it is to take the place of the one of its name.

@@ -111,7 +111,12 @@ pub enum Command<'a> {
     Policy(PolicyCommand<'a>),
     /// About block devices.
     Block(BlockCommand<'a>),
+    /// About the host; one of our additions.
+    Host,
 }
+
+/// The tag of [`Command::Host`], far from those of the peer.
+const HOST: u8 = tag::context(30);
 
 impl<'a> Command<'a> {
     /// Reads the next element and hands it to `put`.
@@ -127,6 +132,7 @@ impl<'a> Command<'a> {
             }
             0xa4 => reader.within(choice, PolicyCommand::read).map(|command| put(Self::Policy(command))),
             0xa5 => reader.within(choice, BlockCommand::read).map(|command| put(Self::Block(command))),
+            HOST => reader.within(choice, Reader::null).map(|()| put(Self::Host)),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -139,6 +145,7 @@ impl<'a> Command<'a> {
             Self::Unikernel(command) => writer.within(tag::context(3), |writer| command.write(writer)),
             Self::Policy(command) => writer.within(tag::context(4), |writer| command.write(writer)),
             Self::Block(command) => writer.within(tag::context(5), |writer| command.write(writer)),
+            Self::Host => writer.within(HOST, Writer::null),
         }
     }
 }

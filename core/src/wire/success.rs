@@ -5,6 +5,7 @@ use crate::name::Name;
 use crate::wire::block::{BlockInfo, read_image, write_image};
 use crate::wire::condition::NamedCondition;
 use crate::wire::config::Image;
+use crate::wire::host::HostInfo;
 use crate::wire::info::NamedInfo;
 use crate::wire::list::{Form, Item, List, Order};
 use crate::wire::policy::NamedPolicy;
@@ -50,6 +51,8 @@ pub enum Success<'a> {
     OldInfos4(List<'a, NamedInfo<'a>>),
     /// How unikernels fare, in the order of listings.
     Conditions(List<'a, NamedCondition<'a>>),
+    /// The host that `vmmd` runs on.
+    Host(HostInfo<'a>),
 }
 
 /// Tags of the replies that are lists; shared with the functions that write them from iterators.
@@ -59,6 +62,7 @@ pub(crate) const CONSOLES: u8 = tag::context(12);
 pub(crate) const INFOS: u8 = tag::context(13);
 pub(crate) const INFOS_5: u8 = tag::context(11);
 pub(crate) const INFOS_4: u8 = tag::context(9);
+const HOST: u8 = tag::context(29);
 pub(crate) const CONDITIONS: u8 = tag::context(30);
 
 impl<'a> Item<'a> for Name {
@@ -89,6 +93,7 @@ impl<'a> Success<'a> {
             INFOS_5 => read_list(reader, choice, Form::Info5).map(Self::OldInfos5),
             INFOS_4 => read_list(reader, choice, Form::Info4).map(Self::OldInfos4),
             CONDITIONS => read_list(reader, choice, Form::Current).map(Self::Conditions),
+            HOST => reader.within(choice, HostInfo::read).map(Self::Host),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -113,6 +118,7 @@ impl<'a> Success<'a> {
             Self::OldInfos5(list) => write_list(writer, INFOS_5, list, Form::Info5),
             Self::OldInfos4(list) => write_list(writer, INFOS_4, list, Form::Info4),
             Self::Conditions(list) => write_list(writer, CONDITIONS, list, Form::Current),
+            Self::Host(host) => writer.within(HOST, |writer| host.write(writer)),
         }
     }
 }

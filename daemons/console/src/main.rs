@@ -26,9 +26,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use fulmar_core::limits::CONSOLES_BYTES_MAX;
+use fulmar_core::limits::{CONSOLE_FILES_MAX, CONSOLES_BYTES_MAX};
 use fulmar_host::privilege::{self, Identity};
-use fulmar_host::{log, socket};
+use fulmar_host::{files, log, socket};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
@@ -111,7 +111,10 @@ fn serve(run: &Path) -> Result<(), StartError> {
     step_down(&util)?;
     let _lock = lock(&util.join("console.lock"))?;
     // Where this fails, consoles are refused when the usual limit is reached.
-    let _ = privilege::raise_files_limit();
+    let _ = files::raise_limit();
+    if let Some(text) = files::too_few(CONSOLE_FILES_MAX) {
+        log::line(PROGRAM, format_args!("{text}"));
+    }
     let path = util.join("console.sock");
     let listener = socket::listen(&path, SOCKET_MODE).map_err(|error| StartError::Listen(path.clone(), error))?;
     // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.

@@ -8,9 +8,10 @@ mod start;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitCode};
 
+use fulmar_core::limits::{CONTROL_FILES_MAX, HOST_FILES_MAX};
 use fulmar_host::channel::Channel;
+use fulmar_host::files;
 use fulmar_host::log;
-use fulmar_host::privilege;
 use fulmar_host::shim::Shim;
 use fulmar_vmmd::host_half::{Ending, HostHalf, Signals, say, serve};
 use nix::sys::signal::{Signal, kill};
@@ -56,8 +57,11 @@ fn run_both(options: &Options) -> Result<ExitCode, StartError> {
     if user != options.user {
         say(format_args!("the control half cannot become user {} here and stays {user}", options.user));
     }
-    if let Err(errno) = privilege::raise_files_limit() {
+    if let Err(errno) = files::raise_limit() {
         say(format_args!("could not raise the limit of open files: {}", errno.desc()));
+    }
+    if let Some(text) = files::too_few(HOST_FILES_MAX.max(CONTROL_FILES_MAX)) {
+        say(format_args!("{text}"));
     }
     start::make_folders(options, user)?;
     let lock = start::lock(&options.run)?;

@@ -105,7 +105,13 @@ pub(crate) fn make_folders(options: &Options, user: Identity) -> Result<(), Star
 fn make_folder(path: &Path, mode: u32, owner: Option<Identity>) -> Result<(), StartError> {
     let is_of =
         |found: &fs::Metadata, owner: Identity| (found.uid(), found.gid()) == (owner.uid.as_raw(), owner.gid.as_raw());
-    let made = fs::DirBuilder::new().mode(mode).recursive(true).create(path).and_then(|()| {
+    // The control half must get through to its folders, whoever owns those above them.
+    let above = path.parent().map_or(Ok(()), |above| fs::DirBuilder::new().mode(0o755).recursive(true).create(above));
+    let itself = above.and_then(|()| match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
+    });
+    let made = itself.and_then(|()| {
         let Some(owner) = owner.filter(|owner| fs::metadata(path).is_ok_and(|found| !is_of(&found, *owner))) else {
             return Ok(());
         };
@@ -277,6 +283,25 @@ mod tests {
         // An administrator's link to a folder that is the control half's already.
         std::os::unix::fs::chown(&precious, Some(77), Some(77)).unwrap();
         make_folders(&options, user).unwrap();
+    }
+
+    #[test]
+    fn folders_above_can_be_passed() {
+        let folder = Folder::new();
+        let mut options = options(&folder);
+        options.state = folder.0.join("above/further/state");
+        make_folders(&options, Identity::current()).unwrap();
+        let mode = |path: &str| fs::metadata(folder.0.join(path)).unwrap().mode() & 0o777;
+        // As far as the umask of whoever runs the test lets them.
+        let passed = mode("above") & 0o055;
+        assert_eq!((passed, mode("above/further") & 0o055), (mode("run") & 0o055, passed));
+        assert_eq!(mode("above/further/state") & 0o007, 0);
+        // Again, and where there is a file.
+        make_folders(&options, Identity::current()).unwrap();
+        fs::write(folder.0.join("file"), "").unwrap();
+        options.state = folder.0.join("file");
+        let error = make_folders(&options, Identity::current()).unwrap_err();
+        assert!(error.to_string().contains("--state"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -24,12 +25,16 @@ struct Daemon {
 
 impl Daemon {
     fn start(name: &str) -> Self {
+        Self::start_by(name, vmmd)
+    }
+
+    fn start_by(name: &str, command: impl Fn(&std::path::Path) -> Command) -> Self {
         let folder = std::env::temp_dir().join(format!("fulmar-halves-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
         // The control half is another user where that is possible, and has to get in.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        let host = vmmd(&folder).spawn().unwrap();
+        let host = command(&folder).spawn().unwrap();
         let daemon = Self { folder, host };
         wait_until("vmmd serves", || UnixStream::connect(daemon.folder.join("run/util/vmmd.sock")).is_ok());
         daemon
@@ -141,6 +146,29 @@ fn the_control_half_has_no_privileges() {
     } else {
         fulmar_tests::skips::skip("the_control_half_has_no_privileges", "users cannot be changed here, run it as root");
     }
+}
+
+#[test]
+fn as_many_files_as_may_be_are_allowed_and_too_few_are_said_to_be() {
+    let with_few = |folder: &std::path::Path| {
+        let vmmd = vmmd(folder);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "ulimit -H -n 500 && ulimit -S -n 300 && exec \"$0\" \"$@\""]);
+        command.arg(vmmd.get_program()).args(vmmd.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let mut daemon = Daemon::start_by("files", with_few);
+    for half in [daemon.host(), daemon.control()] {
+        let limits = fs::read_to_string(format!("/proc/{half}/limits")).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), ["500", "500"]);
+    }
+    kill(daemon.host(), Signal::SIGTERM).unwrap();
+    assert!(daemon.end().success());
+    let mut said = String::new();
+    daemon.host.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("the limit of open files is 500") && said.contains("LimitNOFILE"), "{said}");
 }
 
 #[test]

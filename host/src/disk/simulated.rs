@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Content, Folder};
+use super::{Content, Folder, Space};
 
 const SECTOR_BYTES: usize = 32;
 
@@ -35,6 +35,8 @@ struct State {
     /// States of the names since the last sync, the last one the live one.
     names: Vec<BTreeMap<String, usize>>,
     operations: usize,
+    /// Bytes that others have taken of the disk, which has [`DISK_BYTES`].
+    taken: u64,
     faults: Vec<(usize, Fault)>,
     off: bool,
 }
@@ -50,7 +52,15 @@ pub(crate) struct SimulatedFile {
     inode: usize,
 }
 
+/// Bytes of the disk.
+pub(crate) const DISK_BYTES: u64 = 1 << 30;
+
 impl SimulatedFolder {
+    /// Lets others leave so many bytes of the empty disk.
+    pub(crate) fn leave(&self, bytes: u64) {
+        self.state().taken = DISK_BYTES - bytes;
+    }
+
     /// Lets the operation of this number (from 0, counted since the folder was made or last crashed) go wrong.
     pub(crate) fn fault_at(&self, operation: usize, fault: Fault) {
         self.state().faults.push((operation, fault));
@@ -180,6 +190,13 @@ impl Folder for SimulatedFolder {
         }
         state.names.clear();
         finish(&mut state, fault)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let state = self.state();
+        let held: usize = state.inodes.iter().map(|inode| inode.live.len()).sum();
+        let free_bytes = DISK_BYTES.saturating_sub(state.taken).saturating_sub(held as u64);
+        Ok(Space { bytes: DISK_BYTES, free_bytes })
     }
 
     fn names(&self) -> io::Result<Vec<String>> {

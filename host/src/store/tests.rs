@@ -3,11 +3,13 @@
 use std::io::Write;
 
 use flate2::write::ZlibEncoder;
+use fulmar_core::limits::DISK_RESERVE_BYTES;
 
 use super::*;
 use crate::disk::simulated::{Fault, SimulatedFolder};
 
 const IMAGE_BYTES_MAX: u64 = 4 << 20;
+const IMAGES_BYTES_MAX: u64 = 3 * IMAGE_BYTES_MAX;
 const ROOM_BYTES: u64 = 2 * IMAGE_BYTES_MAX;
 
 fn spool_of(spools: &Spools<SimulatedFolder>, bytes: &[u8]) -> Spool<SimulatedFolder> {
@@ -45,7 +47,7 @@ fn content(file: &impl Content) -> Vec<u8> {
 fn an_image_is_found_by_the_digest_of_its_uncompressed_bytes() {
     let folder = SimulatedFolder::default();
     let spools = Spools::new(folder.clone(), ROOM_BYTES);
-    let mut store = Store::new(spools.clone(), IMAGE_BYTES_MAX);
+    let mut store = Store::new(spools.clone(), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX);
     let placed = store.place(spool_of(&spools, &image()), false).unwrap();
     assert_eq!(placed.digest, <[u8; 32]>::from(Sha256::digest(image())));
     assert!(!placed.was_there && placed.bytes == image().len() as u64);
@@ -68,7 +70,7 @@ fn an_image_is_found_by_the_digest_of_its_uncompressed_bytes() {
 fn a_stream_that_is_not_whole_is_refused() {
     let folder = SimulatedFolder::default();
     let spools = Spools::new(folder.clone(), ROOM_BYTES);
-    let mut store = Store::new(spools.clone(), IMAGE_BYTES_MAX);
+    let mut store = Store::new(spools.clone(), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX);
     let whole = zlib(&image());
     let tail = [&whole[..], b"x"].concat();
     for (bytes, truncated) in [
@@ -97,7 +99,9 @@ fn a_bomb_is_refused_by_size() {
         encoder.write_all(&zeros).unwrap();
     }
     let bomb = encoder.finish().unwrap();
-    let error = Store::new(spools.clone(), IMAGE_BYTES_MAX).place(spool_of(&spools, &bomb), true).unwrap_err();
+    let error = Store::new(spools.clone(), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX)
+        .place(spool_of(&spools, &bomb), true)
+        .unwrap_err();
     assert!(matches!(error, StoreError::Spool(SpoolError::TooLarge(IMAGE_BYTES_MAX))), "{error}");
     assert_eq!(held(&folder), 0);
 }
@@ -130,7 +134,7 @@ fn a_full_disk_says_so_and_leaves_nothing() {
 fn the_sweep_keeps_what_is_wanted_and_what_is_not_ours() {
     let folder = SimulatedFolder::default();
     let spools = Spools::new(folder.clone(), ROOM_BYTES);
-    let mut store = Store::new(spools.clone(), IMAGE_BYTES_MAX);
+    let mut store = Store::new(spools.clone(), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX);
     let wanted = store.place(spool_of(&spools, b"wanted"), false).unwrap().digest;
     let unwanted = store.place(spool_of(&spools, b"unwanted"), false).unwrap().digest;
     std::mem::forget(spool_of(&spools, b"of a dead daemon"));
@@ -146,7 +150,7 @@ fn the_sweep_keeps_what_is_wanted_and_what_is_not_ours() {
 fn a_crash_at_every_operation() {
     let run = |folder: &SimulatedFolder| -> Result<(), StoreError> {
         let spools = Spools::new(folder.clone(), ROOM_BYTES);
-        let mut store = Store::new(spools.clone(), IMAGE_BYTES_MAX);
+        let mut store = Store::new(spools.clone(), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX);
         let mut spool = spools.create(1000)?;
         spool.append(&zlib(b"an image"))?;
         let placed = store.place(spool, true)?;
@@ -169,7 +173,7 @@ fn a_crash_at_every_operation() {
                     at += 1;
                     choices >> (at % 6) & 1 == 1
                 });
-                let store = Store::new(Spools::new(folder.clone(), ROOM_BYTES), IMAGE_BYTES_MAX);
+                let store = Store::new(Spools::new(folder.clone(), ROOM_BYTES), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX);
                 if settled {
                     let kept = content(&store.open(&digest).unwrap());
                     assert_eq!(<[u8; 32]>::from(Sha256::digest(kept)), digest);
@@ -180,4 +184,45 @@ fn a_crash_at_every_operation() {
             }
         }
     }
+}
+
+#[test]
+fn no_more_is_kept_than_may_be_and_each_image_counts_once() {
+    let folder = SimulatedFolder::default();
+    let spools = Spools::new(folder, ROOM_BYTES);
+    let bytes = image().len() as u64;
+    let mut store = Store::new(spools.clone(), IMAGE_BYTES_MAX, 2 * bytes + 100);
+    let other = |number: u8| [image(), vec![number]].concat();
+    let first = store.place(spool_of(&spools, &image()), false).unwrap();
+    store.place(spool_of(&spools, &other(1)), false).unwrap();
+    assert_eq!(spools.kept_bytes(), 2 * bytes + 1);
+    assert!(store.place(spool_of(&spools, &image()), false).unwrap().was_there);
+    assert_eq!(spools.kept_bytes(), 2 * bytes + 1);
+    let full = store.place(spool_of(&spools, &other(2)), false).unwrap_err();
+    assert!(full.to_string().contains("full") && full.to_string().contains("destroy"), "{full}");
+    assert_eq!(spools.bytes(), 0, "what was not kept is no spool any more either");
+    store.remove(&first.digest).unwrap();
+    store.remove(&first.digest).unwrap();
+    assert_eq!(spools.kept_bytes(), bytes + 1);
+    store.place(spool_of(&spools, &other(2)), false).unwrap();
+    // A new start counts what there is.
+    let spools = Spools::new(spools.folder().clone(), ROOM_BYTES);
+    let store = Store::new(spools.clone(), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX);
+    assert_eq!(store.sweep(|digest| *digest != first.digest).unwrap(), 0);
+    assert_eq!(spools.kept_bytes(), 2 * bytes + 2);
+}
+
+#[test]
+fn some_of_the_disk_is_left_to_the_journal() {
+    let folder = SimulatedFolder::default();
+    let spools = Spools::new(folder.clone(), ROOM_BYTES);
+    folder.leave(DISK_RESERVE_BYTES + 1500);
+    let mut spool = spools.create(IMAGE_BYTES_MAX).unwrap();
+    spool.append(&[7; 1000]).unwrap();
+    let full = spool.append(&[7; 1000]).unwrap_err();
+    assert!(matches!(full, SpoolError::Reserve) && full.to_string().contains("full"), "{full}");
+    drop(spool);
+    assert_eq!(spools.bytes(), 0);
+    let mut spool = spools.create(IMAGE_BYTES_MAX).unwrap();
+    spool.append(&[7; 1000]).unwrap();
 }

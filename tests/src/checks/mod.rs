@@ -7,6 +7,7 @@ mod der;
 mod journal;
 
 use ::der::Decode;
+use fulmar_core::chunks::{Chunks, NoChunk, Piece};
 use fulmar_core::der::{Malformed, Reader, tag};
 use fulmar_core::halves::{Answer, Request, Status};
 use fulmar_core::scan::{Event, Limits, Scanner};
@@ -142,7 +143,24 @@ pub fn state_file(bytes: &[u8]) {
 pub fn stream(bytes: &[u8]) {
     let Some((size, stream)) = bytes.split_first() else { return };
     let mut pieces = stream.chunks(usize::from(*size).max(1));
-    assert_eq!(scan(&mut pieces), scan(&mut [stream].into_iter()));
+    assert_eq!(scan(&mut pieces.clone()), scan(&mut [stream].into_iter()));
+    assert_eq!(chunks(&mut pieces), chunks(&mut [stream].into_iter()));
+}
+
+/// The stream as chunks of a block device's content: their bytes, and whether they end, or are none.
+fn chunks(pieces: &mut dyn Iterator<Item = &[u8]>) -> (Vec<u8>, Result<bool, NoChunk>) {
+    let (mut chunks, mut seen) = (Chunks::new(), Vec::new());
+    for mut piece in pieces {
+        loop {
+            match chunks.next(&mut piece) {
+                Ok(Piece::More) => break,
+                Ok(Piece::Bytes(bytes)) => seen.extend_from_slice(bytes),
+                Ok(Piece::End) => return (seen, Ok(true)),
+                Err(error) => return (seen, Err(error)),
+            }
+        }
+    }
+    (seen, Ok(false))
 }
 
 /// All that a scanner says about a stream: the bytes of each frame with what was taken out, and how it ends.
@@ -191,7 +209,7 @@ impl ReadAt for Reluctant<'_> {
 pub fn halves(packet: &[u8]) {
     let mut buffer = vec![0; BUFFER_BYTES];
     if let Ok(request) = Request::decode(packet) {
-        assert_eq!(request.encode(&mut buffer).and_then(|again| Request::decode(again)), Ok(request));
+        assert_eq!(request.encode(&mut buffer).and_then(Request::decode), Ok(request));
         if let Request::Launch(plan) = request {
             let names = plan.networks.iter().chain(plan.argv.iter());
             assert!(names.into_iter().all(|name| !name.contains(&0)));
@@ -199,7 +217,7 @@ pub fn halves(packet: &[u8]) {
         }
     }
     if let Ok(answer) = Answer::decode(packet) {
-        assert_eq!(answer.encode(&mut buffer).and_then(|again| Answer::decode(again)), Ok(answer));
+        assert_eq!(answer.encode(&mut buffer).and_then(Answer::decode), Ok(answer));
         if let Answer::Exited { status, record, .. } = answer {
             // The kernel is believed where it speaks, whatever a tenant has recorded; but for one word of the tender's.
             let said = record.complete(status);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use fulmar_core::limits::TRANSFERS_MAX;
-use fulmar_core::machine::{BlockFileError, BlockRefused, BlockStage, Done, Refusal, Refused, Reply};
+use fulmar_core::machine::{BlockFileError, BlockRefused, BlockStage, Done, NotAdmitted, Refusal, Refused, Reply};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Arguments, BlockInfo, Info, List};
 
@@ -40,7 +40,6 @@ pub(super) fn judge_add<const U: usize, const P: usize, const B: usize, const C:
     size: i64,
 ) -> Verdict {
     let refused = |refused| Verdict::Exactly(Reply::Refused(Refusal::Block(refused)));
-    let not_admitted = |refused| Verdict::Exactly(Reply::Refused(Refusal::Admission(refused)));
     if name.is_path() {
         return refused(BlockRefused::Path);
     }
@@ -56,7 +55,9 @@ pub(super) fn judge_add<const U: usize, const P: usize, const B: usize, const C:
         None => {}
     }
     let asked_mb = size.unsigned_abs();
-    for path in name.ancestors() {
+    for (above, path) in (0..).zip(name.ancestors()) {
+        let not_admitted =
+            |refused| Verdict::Exactly(Reply::Refused(Refusal::Admission(NotAdmitted { refused, above })));
         let Some(account) = world.machine.ledger().account_at(&path) else { continue };
         let used_mb = count(world, &path).used.block_mb;
         for policy in account.in_force() {

@@ -170,6 +170,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Reply::Policies => "policies",
             Reply::Blocks => "blocks",
             Reply::Image { .. } => "image",
+            Reply::Host => "host",
             Reply::Dump { .. } => "dump",
             Reply::None => return wrong("an empty reply"),
         });
@@ -284,7 +285,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             (Reply::Done(done), Payload::Success(Success::Text(text))) if text.as_str() == Some(done.as_str()) => {
                 Ok(())
             }
-            (Reply::Refused(refusal), Payload::Failure(text)) if text.as_str() == Some(&refusal.to_string()) => Ok(()),
+            (Reply::Refused(refusal), Payload::Failure(text))
+                if text.as_str() == Some(&refusal.to_whom(&question.ask.name).to_string()) =>
+            {
+                Ok(())
+            }
             (Reply::Infos(_), Payload::Success(Success::Infos(infos))) => oracle::check_infos(self, question, infos),
             (Reply::Conditions(_), Payload::Success(Success::Conditions(list))) => {
                 oracle::check_conditions(self, question, list)
@@ -407,6 +412,7 @@ fn refusal_mark(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::UnknownCommand => "refused: unknown command",
         Refusal::Path => "refused: path",
+        Refusal::HostPath => "refused: host",
         Refusal::Exists => "refused: exists",
         Refusal::DestroyNotFound => "refused: destroy not found",
         Refusal::InfoNotFound => "refused: info not found",

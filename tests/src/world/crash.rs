@@ -179,7 +179,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let kept = self.journal.state().unikernels.values().find(|kept| kept.unit == unit);
         let over = kept.is_some_and(|kept| {
             let named = oracle::unnamed(&kept.arguments) != kept.arguments;
-            !(named && exit == Exit::Code(64)) && !oracle::runs_again_by(&kept.arguments, exit)
+            let renamed = named && exit == Exit::Code(64);
+            !renamed && !oracle::runs_again_by(&kept.arguments, exit)
         });
         self.ended.insert(unit, (exit, over));
         if over {

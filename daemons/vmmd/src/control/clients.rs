@@ -4,7 +4,10 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
-use fulmar_core::limits::{CONNECTIONS_PER_USER_MAX, IDLE_MS_MAX, IMAGE_BYTES_MAX, PROGRESS_MS_MAX};
+use fulmar_core::limits::{
+    CONNECTIONS_PER_USER_MAX, IDLE_MS_MAX, IMAGE_BYTES_MAX, PROGRESS_BYTES_MIN, PROGRESS_MS_MAX,
+    SPOOL_BYTES_PER_USER_MAX,
+};
 use fulmar_core::machine::{Input, Spooled};
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, ScanError};
@@ -147,16 +150,14 @@ impl Control<'_> {
     fn watch(&mut self, index: u16) {
         let slot = self.slots.get(index);
         let Some(stream) = slot.stream.as_mut().filter(|_| !slot.watched) else { return };
-        let uid = peer_uid(stream).unwrap_or(u32::MAX);
         slot.watched = true;
-        slot.uid = uid;
         let watched = self.poll.registry().register(stream, token_of(index), Interest::READABLE | Interest::WRITABLE);
         if let Err(error) = watched {
             log!("could not watch a connection: {error}");
             return self.close(index);
         }
-        let trusted = uid == 0 || uid == self.uid;
-        if !trusted && self.slots.count_of(uid) > CONNECTIONS_PER_USER_MAX {
+        let uid = self.uid_of(index);
+        if !self.trusts(uid) && self.slots.count_of(uid) > CONNECTIONS_PER_USER_MAX {
             log!("connection refused: user {uid} has {CONNECTIONS_PER_USER_MAX} already");
             if self.slots.get(index).stage == Stage::Reading {
                 let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
@@ -164,6 +165,18 @@ impl Control<'_> {
             }
             self.close(index);
         }
+    }
+
+    /// Who is on the other side, noted for the count of its connections.
+    pub(super) fn uid_of(&mut self, index: u16) -> u32 {
+        let slot = self.slots.get(index);
+        slot.uid = slot.stream.as_ref().and_then(|stream| peer_uid(stream).ok()).unwrap_or(u32::MAX);
+        slot.uid
+    }
+
+    /// Whether nothing is kept from this user for the sake of others.
+    fn trusts(&self, uid: u32) -> bool {
+        uid == 0 || uid == self.uid
     }
 
     /// Ends a connection. What it asked for goes on.
@@ -189,10 +202,22 @@ impl Control<'_> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Reading::Acted,
             Err(_) => return Reading::Over,
         };
+        let begins = self.slots.get(index).scanner.is_between_frames();
         self.scan(index, read).unwrap_or_else(|| {
-            self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+            self.progress(index, read, begins);
             Reading::Acted
         })
+    }
+
+    /// Some more of a message has arrived. Whoever sends a little again and again keeps its connection, and what it makes us hold,
+    /// no longer than whoever sends nothing.
+    fn progress(&mut self, index: u16, read: usize, begins: bool) {
+        let slot = self.slots.get(index);
+        slot.arrived_bytes = slot.arrived_bytes.saturating_add(read as u64);
+        if begins || slot.arrived_bytes >= PROGRESS_BYTES_MIN {
+            slot.arrived_bytes = 0;
+            self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+        }
     }
 
     /// Fills the input: with what came early, or with what has come now.
@@ -214,6 +239,7 @@ impl Control<'_> {
     fn scan(&mut self, index: u16, read: usize) -> Option<Reading> {
         let input = std::mem::take(&mut self.slots.input);
         let mut rest = &input[..read];
+        let spooled = if self.slots.get(index).spool.is_some() { self.spooled_by_user(index) } else { 0 };
         let scanned = loop {
             let (slot, head, own) = self.slots.parts(index);
             match slot.scanner.next(head, &mut rest) {
@@ -222,6 +248,9 @@ impl Control<'_> {
                     Ok(spool) => slot.spool = Some(spool),
                     Err(error) => break Some(Err(error)),
                 },
+                Ok(Event::Diverted(piece)) if spooled + piece.len() as u64 > SPOOL_BYTES_PER_USER_MAX => {
+                    break Some(Err(SpoolError::UserQuota));
+                }
                 Ok(Event::Diverted(piece)) => {
                     if let Some(Err(error)) = slot.spool.as_mut().map(|spool| spool.append(piece)) {
                         break Some(Err(error));
@@ -244,6 +273,12 @@ impl Control<'_> {
             Ok(Err(error)) => self.refuse_stream(index, read, error),
             Err(error) => self.refuse_spool(index, &error),
         })
+    }
+
+    /// Bytes of the images that arrive from the user of this connection, where they are bounded.
+    fn spooled_by_user(&mut self, index: u16) -> u64 {
+        let uid = self.uid_of(index);
+        if self.trusts(uid) { 0 } else { self.slots.spooled_by(uid) }
     }
 
     /// The header of the message that is coming, as far as it has come.

@@ -49,6 +49,7 @@ struct Held {
 /// The link, up or down.
 pub(super) struct Console {
     socket: PathBuf,
+    fifos: PathBuf,
     folder: OwnedFd,
     stream: Option<UnixStream>,
     scanner: Scanner,
@@ -65,11 +66,18 @@ pub(super) struct Console {
 }
 
 impl Console {
+    /// How many fifos there are.
+    pub(super) fn count_fifos(&self) -> u64 {
+        std::fs::read_dir(&self.fifos).map_or(0, |entries| entries.count() as u64)
+    }
+
     /// For this run folder, whose `fifo/` is there.
     pub(super) fn new(run: &Path) -> io::Result<Self> {
-        let folder = open(&run.join("fifo"), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let fifos = run.join("fifo");
+        let folder = open(&fifos, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         Ok(Self {
             socket: run.join("util/console.sock"),
+            fifos,
             folder,
             stream: None,
             scanner: Scanner::new(Limits::HOLD_ALL),
@@ -313,8 +321,8 @@ impl Control<'_> {
     }
 
     /// At the start: removes the fifos of those that do not run any more.
-    pub(super) fn clear_fifos(&self, run: &Path) -> io::Result<()> {
-        for entry in std::fs::read_dir(run.join("fifo"))? {
+    pub(super) fn clear_fifos(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.console.fifos)? {
             let entry = entry?;
             // What is no fifo, or is called what no fifo is, is none of ours.
             if !entry.file_type()?.is_fifo() {

@@ -25,6 +25,8 @@ pub(super) enum Asking {
     Bridges,
     /// To keep nothing more of a unit that has ended.
     Forget(Unit),
+    /// How many files it has open.
+    Files,
 }
 
 /// Our end of the channel.
@@ -68,6 +70,7 @@ impl Control<'_> {
                 Asking::Launch(slot) => self.launch(slot),
                 Asking::Signal(unit, signal) => self.host.send(&Request::Signal { unit, signal }),
                 Asking::Bridges => self.host.send(&Request::Bridges),
+                Asking::Files => self.host.send(&Request::Files),
                 Asking::Forget(unit) => self.host.send(&Request::Forget { unit }),
             };
             if !went {
@@ -130,6 +133,7 @@ impl Control<'_> {
                     self.handle(Input::Host { root: &root, tenders });
                 }
             }
+            Answer::Files { open, limit } => self.tell_of_host(open, limit),
             Answer::SurveyFailed(error) => log!("{error}"),
             Answer::Adopted { .. } | Answer::Ended { .. } | Answer::Host(_) => {
                 log!("the host half answered what was not asked")

@@ -13,6 +13,7 @@
 //! | `blocks` | the files of block devices |
 //! | `content` | clients that set or dump a block device |
 //! | `host` | the channel to the host half |
+//! | `inventory` | what there is of the host and what of it is used |
 //! | `console` | the link to the console daemon, and fifos |
 //! | `worker` | the threads that wait for the disk and for the compressor |
 //! | `transfers` | the threads that move the content of block devices |
@@ -23,6 +24,7 @@ mod console;
 mod content;
 mod effects;
 mod host;
+mod inventory;
 mod replies;
 mod slots;
 mod start;
@@ -36,7 +38,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use fulmar_core::halves::{LaunchError, Unit};
+use fulmar_core::halves::{Abilities, LaunchError, Unit};
+use fulmar_core::limits::CONNECTIONS_MAX;
 use fulmar_core::machine::{Change, Now, POLICY_BYTES_MAX, PlanBuffers, Product, Tenders};
 use fulmar_core::policy::Policy;
 use fulmar_host::blocks::Blocks;
@@ -122,6 +125,9 @@ pub struct Control<'m> {
     /// The root policy, with the bridges that were there when last asked.
     root: Policy,
     tenders: Tenders,
+    abilities: Abilities,
+    /// Connections, with their serials, that have asked about the host.
+    askers: heapless::Vec<(u16, u32), CONNECTIONS_MAX>,
     bridges_at_ms: u64,
     appends: Appends,
     /// Launches that failed before the host half was asked.

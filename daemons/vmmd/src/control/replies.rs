@@ -31,6 +31,7 @@ impl Control<'_> {
                 self.worker.press(Pressing::Compress { connection: index, serial, digest, level });
                 return;
             }
+            Reply::Host => return self.ask_about_host(index),
             Reply::Dump { slot, level, whole } => return self.begin_dump(index, slot, Form { level, whole }),
             Reply::Refused(refusal) => {
                 let now_ms = self.now.ms;
@@ -40,7 +41,7 @@ impl Control<'_> {
                     slot.early_bytes = 0;
                     self.slots.set_deadline(index, now_ms + PROGRESS_MS_MAX);
                 }
-                log!("{}: refused: {refusal}", header.name);
+                log!("{}: refused: {}", header.name, refusal.to_whom(&header.name));
                 self.send_reply(index);
             }
             Reply::Done(done) => {
@@ -100,7 +101,7 @@ impl Control<'_> {
     }
 
     /// Sends the reply buffer from `begin` on, as far as it goes, and keeps the rest.
-    fn send(&mut self, index: u16, begin: usize) {
+    pub(super) fn send(&mut self, index: u16, begin: usize) {
         let bytes = self.slots.reply.len() - begin;
         let fits = bytes <= PIECE_BYTES && self.slots.get(index).early_bytes == 0;
         if !fits && self.slots.long_taken.iter().all(|taken| *taken) {

@@ -83,6 +83,8 @@ pub(super) struct Slot {
     /// Whether the event loop watches it; then `uid` is known.
     pub(super) watched: bool,
     pub(super) uid: u32,
+    /// Bytes that have arrived since the message last made progress.
+    pub(super) arrived_bytes: u64,
     pub(super) stage: Stage,
     pub(super) scanner: Scanner,
     /// What arrives that is too large to be held.
@@ -114,6 +116,7 @@ impl Slot {
             serial: 0,
             watched: false,
             uid: 0,
+            arrived_bytes: 0,
             stage: Stage::Reading,
             scanner: Scanner::new(LIMITS),
             spool: None,
@@ -206,6 +209,17 @@ impl Slots {
     pub(super) fn set_deadline(&mut self, index: u16, at_ms: u64) {
         self.get(index).deadline_ms = at_ms;
         self.alarm_ms = self.alarm_ms.min(at_ms);
+    }
+
+    /// All connections.
+    pub(super) fn count(&self) -> usize {
+        self.all.iter().filter(|slot| slot.stream.is_some()).count()
+    }
+
+    /// Bytes of the images that arrive from this user.
+    pub(super) fn spooled_by(&self, uid: u32) -> u64 {
+        let spools = self.all.iter().filter(|slot| slot.uid == uid).filter_map(|slot| slot.spool.as_ref());
+        spools.map(|spool| spool.bytes()).sum()
     }
 
     /// Connections of this user that are watched.

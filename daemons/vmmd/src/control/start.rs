@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, io};
 
-use fulmar_core::halves::{Answer, Host, MessageError, OsError, Request, Status, Unit};
+use fulmar_core::halves::{Abilities, Answer, Host, MessageError, OsError, Request, Status, Unit};
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, POLICY_BRIDGES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
 use fulmar_core::machine::{Input, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
 use fulmar_core::policy::Policy;
@@ -22,6 +22,7 @@ use mio::{Interest, Poll, Waker};
 
 use super::console::Console;
 use super::host::{HostLink, collect_bridges, exit_of};
+use super::inventory::bounds;
 use super::slots::Slots;
 use super::turn::{HOST, LISTENER, WAKER};
 use super::worker::Worker;
@@ -132,6 +133,8 @@ pub(super) fn start<'m>(
         plan: Box::new(PlanBuffers::new()),
         root: root_policy(&survey, settings),
         tenders: survey.tenders,
+        abilities: survey.abilities,
+        askers: heapless::Vec::new(),
         bridges_at_ms: 0,
         appends: Appends {
             filling: batch(),
@@ -145,7 +148,7 @@ pub(super) fn start<'m>(
     control.find_blocks().map_err(StartError::Blocks)?;
     control.take_over(&survey);
     let fifos = settings.run.join("fifo");
-    control.clear_fifos(&settings.run).map_err(|error| StartError::Path(fifos, error))?;
+    control.clear_fifos().map_err(|error| StartError::Path(fifos, error))?;
     control.handle(Input::Start);
     Ok(control)
 }
@@ -234,6 +237,7 @@ fn restore(
 struct Survey {
     root: Policy,
     tenders: Tenders,
+    abilities: Abilities,
     adopted: Vec<Adopted>,
     ended: Vec<Ended>,
 }
@@ -270,14 +274,6 @@ impl Survey {
             (abilities.kvm, "/dev/kvm cannot be opened: hvt images cannot run, spt images can"),
             (abilities.taps, "taps cannot be made: unikernels with networks cannot run"),
             (
-                abilities.memory_cgroup,
-                "no cgroup bounds the memory of tenders: a limit of their address space does, which is wider",
-            ),
-            (
-                abilities.pids_cgroup || abilities.accounts,
-                "nothing bounds the processes of a tender but its filter of system calls",
-            ),
-            (
                 abilities.accounts,
                 "no privilege to change users, or those from --tender-uid-base on are not mapped here: \
                  all tenders run under one account, without capabilities",
@@ -287,6 +283,8 @@ impl Survey {
                 log!("{what}");
             }
         }
+        let (memory, processes) = bounds(&abilities);
+        log!("each tender is bounded in its memory by its {memory}, in its processes by its {processes}");
         let bridges = host.bridges.iter().count();
         if bridges > POLICY_BRIDGES_MAX {
             log!("the host has {bridges} bridges: the first {POLICY_BRIDGES_MAX} can be used");
@@ -299,7 +297,7 @@ impl Survey {
             bridges: collect_bridges(host.bridges.iter()),
         };
         let tenders = Tenders { hvt: abilities.kvm && abilities.tender, spt: abilities.tender };
-        Self { root, tenders, adopted, ended }
+        Self { root, tenders, abilities, adopted, ended }
     }
 }
 

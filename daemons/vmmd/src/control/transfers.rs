@@ -200,7 +200,7 @@ impl Mover {
         loop {
             let done = match inbox.pop() {
                 Transfer::Take(setting) => self.take(setting, &mut workspace),
-                Transfer::Drop(setting, error) => self.end_setting(*setting, Err(error)),
+                Transfer::Drop(setting, error) => self.end_setting(&setting, Err(error)),
                 Transfer::Whole(mut whole) => match self.take_whole(&mut whole, &mut workspace) {
                     Ok(Progress::More) => {
                         // Others have their turn first.
@@ -253,11 +253,11 @@ impl Mover {
             Ok(Progress::Whole) => setting.incoming.take().map_or(Ok(()), |incoming| incoming.finish(&self.blocks)),
             Err(error) => Err(error),
         };
-        self.end_setting(*setting, ended.map_err(|error| file_error(&name, &error)))
+        self.end_setting(&setting, ended.map_err(|error| file_error(&name, &error)))
     }
 
     /// The set is over; nothing of it is left aside.
-    fn end_setting(&self, setting: Setting, outcome: Result<(), BlockFileError>) -> Transferred {
+    fn end_setting(&self, setting: &Setting, outcome: Result<(), BlockFileError>) -> Transferred {
         if setting.incoming.is_some() {
             self.drop_aside(&setting.target.name);
         }
@@ -332,6 +332,8 @@ fn file_error(name: &Name, error: &ContentError) -> BlockFileError {
         ContentError::File(error) => system(&error.error),
         ContentError::Unsettled(error) => BlockFileError::Unsettled(errno(&error.error)),
         ContentError::Spool(SpoolError::Io(_, error)) => system(error),
-        ContentError::Spool(SpoolError::TooLarge(_) | SpoolError::Quota) => BlockFileError::DiskFull,
+        ContentError::Spool(
+            SpoolError::TooLarge(_) | SpoolError::Quota | SpoolError::UserQuota | SpoolError::Reserve,
+        ) => BlockFileError::DiskFull,
     }
 }

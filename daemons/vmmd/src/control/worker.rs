@@ -10,10 +10,11 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use fulmar_core::limits::IMAGE_BYTES_MAX;
+use fulmar_core::limits::{IMAGE_BYTES_MAX, IMAGES_BYTES_MAX};
 use fulmar_core::machine::{BlockFileError, Digest, JournalError, StoreError};
 use fulmar_core::name::Name;
 use fulmar_core::solo5::{ImageFacts, ReadAt, ReadFailed, inspect};
@@ -121,6 +122,7 @@ pub(super) struct Worker {
     pressings: Arc<Queue<Pressing>>,
     transfers: Transfers,
     outcomes: Arc<Queue<Outcome>>,
+    journal_size: Arc<JournalSize>,
     threads: [Option<JoinHandle<()>>; 2],
 }
 
@@ -152,11 +154,14 @@ impl Worker {
         let outcomes = Arc::new(Queue::new());
         let outbox = Outbox { outcomes: Arc::clone(&outcomes), waker: Arc::new(waker) };
         let transfers = Transfers::start(block_folder, &spools, &outbox)?;
-        let mut press = Store::new(spools.clone(), IMAGE_BYTES_MAX);
+        let mut press = Store::new(spools.clone(), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX);
+        let journal_size = Arc::new(JournalSize::default());
+        journal_size.note(&journal);
         let desk = Desk {
             journal,
+            journal_size: Arc::clone(&journal_size),
             blocks: Blocks::new(Arc::clone(block_folder)),
-            store: Store::new(spools, IMAGE_BYTES_MAX),
+            store: Store::new(spools, IMAGE_BYTES_MAX, IMAGES_BYTES_MAX),
             unsettled: Vec::with_capacity(UNSETTLED_ROOM),
             failed: Vec::with_capacity(UNSETTLED_ROOM),
         };
@@ -171,7 +176,13 @@ impl Worker {
                 outbox.tell(Outcome::Compressed(connection, serial, compressed));
             }
         })?;
-        Ok(Self { jobs, pressings, transfers, outcomes, threads: [Some(disk), Some(pressing)] })
+        Ok(Self { jobs, pressings, transfers, outcomes, journal_size, threads: [Some(disk), Some(pressing)] })
+    }
+
+    /// Bytes of the journal, and those beyond which it is written anew.
+    pub(super) fn journal_bytes(&self) -> (u64, u64) {
+        let JournalSize { bytes, bytes_max } = &*self.journal_size;
+        (bytes.load(Ordering::Relaxed), bytes_max.load(Ordering::Relaxed))
     }
 
     /// Asks for something.
@@ -209,8 +220,23 @@ impl Drop for Worker {
 /// Images for which there is room from the start.
 const UNSETTLED_ROOM: usize = 32;
 
+/// How large the journal is, for whoever asks.
+#[derive(Default)]
+struct JournalSize {
+    bytes: AtomicU64,
+    bytes_max: AtomicU64,
+}
+
+impl JournalSize {
+    fn note(&self, journal: &Journal<Arc<HostFolder>>) {
+        self.bytes.store(journal.bytes(), Ordering::Relaxed);
+        self.bytes_max.store(journal.bytes_max(), Ordering::Relaxed);
+    }
+}
+
 struct Desk {
     journal: Journal<Arc<HostFolder>>,
+    journal_size: Arc<JournalSize>,
     blocks: Blocks<Arc<HostFolder>>,
     store: Store<Images>,
     /// Images that are in the store and not yet durable.
@@ -291,6 +317,7 @@ impl Desk {
         {
             log!("{error}");
         }
+        self.journal_size.note(&self.journal);
     }
 
     fn store(&mut self, spool: Spool<Images>, compressed: bool) -> Result<Stored, StoreError> {
@@ -349,7 +376,10 @@ pub(super) fn store_error(error: &store::StoreError) -> StoreError {
     match error {
         store::StoreError::NotCompressed | store::StoreError::Truncated => StoreError::Compression,
         store::StoreError::Spool(SpoolError::TooLarge(_)) => StoreError::TooLarge,
-        store::StoreError::Spool(SpoolError::Quota) => StoreError::DiskFull,
+        store::StoreError::Spool(SpoolError::Quota | SpoolError::UserQuota | SpoolError::Reserve) => {
+            StoreError::DiskFull
+        }
+        store::StoreError::Full(_) => StoreError::StoreFull,
         store::StoreError::Spool(SpoolError::Io(_, error)) | store::StoreError::Io(_, error) if is_full(error) => {
             StoreError::DiskFull
         }

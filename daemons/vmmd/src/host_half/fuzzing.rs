@@ -35,8 +35,7 @@ pub const SUCCEED: u8 = 3;
 /// When the host half does not keep its word.
 pub fn requests(mut script: &[u8]) {
     let Some(mut scene) = Scene::new() else { return };
-    loop {
-        let Some(kind) = take(&mut script) else { break };
+    while let Some(kind) = take(&mut script) {
         match kind {
             END => {
                 let [number, how, len] = [(); 3].map(|()| take(&mut script).unwrap_or(0));
@@ -79,6 +78,14 @@ impl Drop for Folder {
     }
 }
 
+/// What one host half leaves to the next.
+#[derive(Clone, Default)]
+struct Legacy {
+    running: BTreeSet<Unit>,
+    ended: BTreeSet<Unit>,
+    told: BTreeSet<Unit>,
+}
+
 /// A host half, the control half's end of its channel, and what must be true.
 struct Scene {
     half: HostHalf<FakeShim>,
@@ -91,8 +98,10 @@ struct Scene {
     ended: BTreeSet<Unit>,
     /// Units that have ended and may still matter: nobody has said that they may be forgotten.
     kept: BTreeSet<Unit>,
-    /// Units that a survey has to tell of: those that run, or did, and those that have ended.
-    inherited: [BTreeSet<Unit>; 2],
+    /// Those of all these that were told to end.
+    told: BTreeSet<Unit>,
+    /// What a survey has to say.
+    inherited: Legacy,
     /// Whether a call to the host has still to fail, or has in this step.
     refusing: bool,
 }
@@ -102,11 +111,11 @@ impl Scene {
     fn new() -> Option<Self> {
         let folder = std::env::temp_dir().join(format!("fulmar-host-half-{}", std::process::id()));
         fs::create_dir_all(&folder).ok()?;
-        Self::with(FakeShim::new().ok()?, Folder(folder), [BTreeSet::new(), BTreeSet::new()], false)
+        Self::with(FakeShim::new().ok()?, Folder(folder), Legacy::default(), false)
     }
 
     /// Nothing where the host refuses to be looked at, as a script may want.
-    fn with(shim: FakeShim, folder: Folder, inherited: [BTreeSet<Unit>; 2], refusing: bool) -> Option<Self> {
+    fn with(shim: FakeShim, folder: Folder, inherited: Legacy, refusing: bool) -> Option<Self> {
         let (ours, control) = Channel::pair().ok()?;
         control.set_nonblocking(true).ok()?;
         let half = match HostHalf::new(shim, ours, &folder.0) {
@@ -114,9 +123,9 @@ impl Scene {
             Err(HostError::Os(_)) => return None,
             Err(error) => panic!("{error}"),
         };
-        let ([running, kept], ended) = (inherited.clone(), BTreeSet::new());
-        let buffer = vec![0; CHANNEL_BYTES_MAX];
-        Some(Self { half, control, buffer, folder, running, ended, kept, inherited, refusing })
+        let Legacy { running, ended: kept, told } = inherited.clone();
+        let (buffer, ended) = (vec![0; CHANNEL_BYTES_MAX], BTreeSet::new());
+        Some(Self { half, control, buffer, folder, running, ended, kept, told, inherited, refusing })
     }
 
     fn end(&mut self, number: u8, how: u8, record: &[u8]) {
@@ -157,10 +166,10 @@ impl Scene {
 
     /// As when `vmmd` starts again: what ended meanwhile is nobody's child.
     fn succeed(self) -> Option<Self> {
-        let Self { half: HostHalf { mut shim, .. }, folder, running, ended, mut kept, refusing, .. } = self;
+        let Self { half: HostHalf { mut shim, .. }, folder, running, mut ended, kept, told, refusing, .. } = self;
         while shim.next_exit().is_some() {}
-        kept.extend(ended);
-        Self::with(shim, folder, [running, kept], refusing)
+        ended.extend(kept);
+        Self::with(shim, folder, Legacy { running, ended, told }, refusing)
     }
 
     /// Sends a packet, lets it be served, and looks at what comes of it. False when the host half ends.
@@ -198,12 +207,16 @@ impl Scene {
                 Answer::SurveyFailed(_) => assert!(scene.has_refused()),
                 other => panic!("{other:?}"),
             }),
+            Request::Files => self.answered(|_, answer| assert!(matches!(answer, Answer::Files { open: 1.., .. }))),
             Request::Launch(plan) => self.launched(&plan, count),
             // Nothing is answered; what runs is not forgotten.
-            Request::Forget { unit } => _ = self.kept.remove(&unit),
-            Request::Signal { unit, .. } => self.answered(|scene, answer| {
+            Request::Forget { unit } => self.forget(unit),
+            Request::Signal { unit, signal } => self.answered(|scene, answer| {
                 let Answer::Signalled { unit: told, outcome } = answer else { panic!("{answer:?}") };
                 assert_eq!(told, unit);
+                if signal == Signal::Terminate && (scene.running.contains(&unit) || scene.ended.contains(&unit)) {
+                    scene.told.insert(unit);
+                }
                 match outcome {
                     SignalOutcome::Sent => {
                         assert!(scene.running.remove(&unit));
@@ -218,15 +231,27 @@ impl Scene {
         true
     }
 
-    fn surveyed(&mut self) {
-        let [running, ended] = std::mem::take(&mut self.inherited);
-        for unit in running {
-            self.answered(|_, answer| assert!(matches!(answer, Answer::Adopted { unit: told, .. } if told == unit)));
+    /// Of a unit that has ended nothing is left, unless it runs once more.
+    fn forget(&mut self, unit: Unit) {
+        if self.kept.remove(&unit) && !self.running.contains(&unit) && !self.ended.contains(&unit) {
+            self.told.remove(&unit);
         }
-        for unit in ended {
+    }
+
+    fn surveyed(&mut self) {
+        let Legacy { running, ended, told } = std::mem::take(&mut self.inherited);
+        for wanted in running {
+            self.answered(|_, answer| {
+                let Answer::Adopted { unit, told: was_told, .. } = answer else { panic!("{answer:?}") };
+                assert_eq!((unit, was_told), (wanted, told.contains(&wanted)));
+            });
+        }
+        for wanted in ended {
             self.answered(|scene, answer| {
-                let Answer::Ended { unit: told, record } = answer else { panic!("{answer:?}") };
-                assert_eq!((told, record.as_bytes()), (unit, &scene.status(unit)[..]));
+                let Answer::Ended { unit, record } = answer else { panic!("{answer:?}") };
+                // What it has recorded of an end that was wanted does not matter.
+                let status = if told.contains(&unit) { Vec::new() } else { scene.status(unit) };
+                assert_eq!((unit, record.as_bytes()), (wanted, &status[..]));
             });
         }
         self.answered(|scene, answer| match answer {
@@ -250,12 +275,13 @@ impl Scene {
                 assert_eq!(taps.iter().count(), plan.networks.iter().count());
                 scene.running.insert(unit);
                 scene.kept.remove(&unit);
+                scene.told.remove(&unit);
             }
             Answer::LaunchFailed { unit, error } => {
                 assert_eq!(unit, plan.unit);
                 // What is left of a launch goes, and with it what was kept of a unit whose number is used twice.
                 if !scene.folder.0.join("units").join(unit.0.to_string()).exists() {
-                    scene.kept.remove(&unit);
+                    scene.forget(unit);
                 }
                 assert!(!may || (scene.has_refused() && matches!(error, LaunchError::Os(_))), "{error}");
             }
@@ -300,7 +326,9 @@ impl Scene {
         self.refusing &= !self.half.shim.has_failed();
         assert_eq!(self.half.shim.running(), self.running.len());
         let units: BTreeSet<Unit> = [&self.running, &self.ended, &self.kept].into_iter().flatten().copied().collect();
-        let files = units.iter().flat_map(|unit| [format!("{}", unit.0), format!("{}.status", unit.0)]).collect();
+        assert!(self.told.is_subset(&units));
+        let files = units.iter().flat_map(|unit| [format!("{}", unit.0), format!("{}.status", unit.0)]);
+        let files = files.chain(self.told.iter().map(|unit| format!("{}.told", unit.0))).collect();
         let found = fs::read_dir(self.folder.0.join("units")).unwrap();
         let found: BTreeSet<String> = found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         assert_eq!(found, files);

@@ -5,9 +5,9 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`outbox`] | answers that the control half has not taken yet |
-//! | [`records`] | two files for each unit, by which a successor finds it, or how it ended |
-//! | [`mod@serve`] | the loop that waits for requests, exits and signals |
+//! | `outbox` | answers that the control half has not taken yet |
+//! | `records` | two files for each unit, by which a successor finds it, or how it ended |
+//! | `serve` | the loop that waits for requests, exits and signals |
 //! | `fuzzing` | the door that a fuzzer comes in by; in no default build |
 
 #[cfg(any(test, feature = "fake-shim"))]
@@ -29,9 +29,10 @@ use fulmar_core::halves::{
     Answer, Attempt, Host, LaunchError, LaunchPlan, MessageError, OsError, Request, Signal, SignalOutcome,
     StatusRecord, TAPS_BYTES_MAX, Tender, Texts, TextsWriter, Unit,
 };
-use fulmar_core::limits::{CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, INTERFACE_BYTES_MAX, UNITS_MAX};
+use fulmar_core::limits::{CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, HOST_FILES_BASE, INTERFACE_BYTES_MAX, UNITS_MAX};
 use fulmar_core::policy::Bridge;
 use fulmar_host::channel::{Channel, ReceivedFds};
+use fulmar_host::files;
 use fulmar_host::log;
 use fulmar_host::shim::{Capacity, Found, Process, Shim, Start, Tap};
 
@@ -91,6 +92,8 @@ pub struct HostHalf<S> {
     units: BTreeSet<Unit>,
     /// What a predecessor launched and has not been told of; `None` as soon as it has.
     inherited: Option<Inherited>,
+    /// How many files may be open.
+    files_max: u64,
     sending: Box<[u8]>,
 }
 
@@ -129,7 +132,8 @@ impl<S: Shim> HostHalf<S> {
         let units = inherited.survivors.iter().map(|record| record.unit).collect();
         let sending = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
         let inherited = Some(inherited);
-        Ok(Self { shim, channel, outbox: Outbox::default(), records, capacity, units, inherited, sending })
+        let files_max = files::limit();
+        Ok(Self { shim, channel, outbox: Outbox::default(), records, capacity, units, inherited, files_max, sending })
     }
 
     /// Receives one request and answers it; false when the control half is gone.
@@ -146,6 +150,7 @@ impl<S: Shim> HostHalf<S> {
             // A unit that runs is not forgotten, whatever the control half says.
             Request::Forget { unit } if !self.units.contains(&unit) => self.records.remove(unit),
             Request::Forget { .. } => {}
+            Request::Files => self.send(&Answer::Files { open: files::count_open(), limit: self.files_max })?,
         }
         Ok(true)
     }
@@ -212,6 +217,10 @@ impl<S: Shim> HostHalf<S> {
         }
         if self.units.len() >= UNITS_MAX {
             return Err(LaunchError::HostFull);
+        }
+        // Said before the kernel does, which could be at any step, and for want of which nobody could be watched.
+        if self.units.len() as u64 + 1 + HOST_FILES_BASE > self.files_max {
+            return Err(LaunchError::TooFewFiles(self.files_max));
         }
         if !self.capacity.cpus.contains(&plan.cpus) {
             return Err(LaunchError::NoCpu);

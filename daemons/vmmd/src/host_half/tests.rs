@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fulmar_core::halves::Status;
+use fulmar_core::limits::HOST_FILES_MAX;
 use fulmar_core::policy::CpuSet;
 use fulmar_host::shim::fake::FakeShim;
 
@@ -61,6 +62,8 @@ impl Control {
 fn against(shim: FakeShim, folder: &Folder, test: impl FnOnce(&mut Control)) -> Result<Ending, HostError> {
     let (mine, theirs) = Channel::pair().unwrap();
     let mut half = HostHalf::new(shim, mine, &folder.0)?;
+    // Whatever this machine allows: here nothing is watched by a file.
+    half.files_max = HOST_FILES_MAX;
     std::thread::scope(|scope| {
         let host = scope.spawn(move || {
             let (mut signals, _other) = Signals::pretended();
@@ -264,6 +267,35 @@ fn thousands_of_units_run_at_once() {
     })
     .unwrap();
     assert_eq!(records_in(&folder), 2 * UNITS_MAX);
+}
+
+#[test]
+fn it_is_said_before_there_are_too_few_files() {
+    let folder = Folder::new();
+    let (mine, theirs) = Channel::pair().unwrap();
+    let mut half = HostHalf::new(FakeShim::new().unwrap(), mine, &folder.0).unwrap();
+    half.files_max = HOST_FILES_BASE + 2;
+    std::thread::scope(|scope| {
+        let mut control = Control { channel: theirs, buffer: vec![0; CHANNEL_BYTES_MAX] };
+        let (mut signals, _other) = Signals::pretended();
+        scope.spawn(move || serve(&mut half, &mut signals, &mut || {}).unwrap());
+        control.ask(&Request::Survey, &[]);
+        assert!(matches!(control.hear(), Answer::Host(_)));
+        for unit in 0..2 {
+            assert!(matches!(control.launch(&plan(unit)), Answer::Launched { .. }));
+        }
+        let error = LaunchError::TooFewFiles(HOST_FILES_BASE + 2);
+        assert_eq!(control.launch(&plan(2)), Answer::LaunchFailed { unit: Unit(2), error });
+        assert!(error.to_string().contains("LimitNOFILE"), "{error}");
+        control.ask(&Request::Files, &[]);
+        let Answer::Files { open: 1.., limit } = control.hear() else { panic!("no files") };
+        assert_eq!(limit, HOST_FILES_BASE + 2);
+        // As soon as one has ended there is room again.
+        control.ask(&Request::Signal { unit: Unit(0), signal: Signal::Kill }, &[]);
+        assert!(matches!(control.hear(), Answer::Signalled { .. }));
+        assert!(matches!(control.hear(), Answer::Exited { .. }));
+        assert!(matches!(control.launch(&plan(2)), Answer::Launched { .. }));
+    });
 }
 
 #[test]

@@ -1,0 +1,124 @@
+//! What there is of the host and what of it is used, for whoever asks: most is known here, the rest is asked of the machine and of
+//! the host half. Nothing is decided by it.
+
+use fulmar_core::halves::Abilities;
+use fulmar_core::limits::{
+    CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, IMAGES_BYTES_MAX, SPOOL_BYTES_MAX, UNITS_MAX, WIRE_INT_MAX,
+};
+use fulmar_core::machine::HOST_USES;
+use fulmar_core::policy::Bridge;
+use fulmar_core::wire::{self, Fact, HostInfo, List, Message, Payload, Success, Text, Use};
+use fulmar_host::disk::Folder;
+use fulmar_host::files;
+
+use super::host::Asking;
+use super::slots::Stage;
+use super::{Control, log};
+
+/// What is told beside what the machine knows.
+const OWN_USES: usize = 9;
+
+impl Control<'_> {
+    /// A client asks about the host. The answer waits for that of the host half.
+    pub(super) fn ask_about_host(&mut self, index: u16) {
+        let serial = self.slots.get(index).serial;
+        // As many as there are connections can ask.
+        let _ = self.askers.push((index, serial));
+        if self.askers.len() == 1 {
+            self.ask(Asking::Files);
+        }
+    }
+
+    /// Answers all who asked about the host, whose other half has so many files open and may have so many.
+    pub(super) fn tell_of_host(&mut self, open: u64, limit: u64) {
+        for (index, serial) in std::mem::take(&mut self.askers) {
+            let slot = self.slots.get(index);
+            if slot.serial == serial && slot.stream.is_some() && slot.stage == Stage::Waiting {
+                self.tell_one_of_host(index, open, limit);
+                self.slots.wake(index);
+            }
+        }
+    }
+
+    fn tell_one_of_host(&mut self, index: u16, open: u64, limit: u64) {
+        let Some(header) = self.machine.reply_header(index) else { return };
+        let mut uses = heapless::Vec::<Use<'_>, { HOST_USES + OWN_USES }>::new();
+        uses.extend(self.machine.uses_of_host());
+        uses.extend(self.own_uses(index));
+        uses.extend([
+            entry("host-half-files", open, limit),
+            entry("control-half-files", files::count_open(), files::limit()),
+        ]);
+        let facts = facts(&self.abilities);
+        let cpus: Vec<i64> = self.root.cpus.iter().collect();
+        let bridges: Vec<&str> = self.root.bridges.as_slice().iter().map(Bridge::as_str).collect();
+        let host = HostInfo {
+            version: Text(env!("CARGO_PKG_VERSION").as_bytes()),
+            cpuids: List::Items(&cpus),
+            bridges: List::Items(&bridges),
+            uses: List::Items(&uses),
+            facts: List::Items(&facts),
+        };
+        let message = Message { header, payload: Payload::Success(Success::Host(host)) };
+        let buffer_bytes = self.slots.reply.len();
+        match wire::encode_frame(&message, &mut self.slots.reply) {
+            Ok(frame) => {
+                let begin = buffer_bytes - frame.len();
+                self.slots.get(index).keep = false;
+                self.send(index, begin);
+            }
+            Err(error) => {
+                log!("{error}");
+                self.give_up(index);
+            }
+        }
+    }
+
+    fn own_uses(&mut self, index: u16) -> [Use<'static>; OWN_USES - 2] {
+        let (journal, journal_max) = self.worker.journal_bytes();
+        let fifos = self.console.count_fifos();
+        let space = self.images.space().unwrap_or_default();
+        let uid = self.uid_of(index);
+        [
+            entry("fifos", fifos, UNITS_MAX as u64),
+            entry("image-bytes", self.spools.kept_bytes(), IMAGES_BYTES_MAX),
+            entry("spool-bytes", self.spools.bytes(), SPOOL_BYTES_MAX),
+            entry("journal-bytes", journal, journal_max),
+            entry("disk-bytes", space.bytes - space.free_bytes, space.bytes),
+            entry("connections", self.slots.count() as u64, CONNECTIONS_MAX as u64),
+            entry("connections-of-user", self.slots.count_of(uid) as u64, CONNECTIONS_PER_USER_MAX as u64),
+        ]
+    }
+}
+
+fn entry(what: &'static str, used: u64, limit: u64) -> Use<'static> {
+    let number = |value: u64| i64::try_from(value).unwrap_or(WIRE_INT_MAX).min(WIRE_INT_MAX);
+    Use { what: Text(what.as_bytes()), used: number(used), limit: number(limit) }
+}
+
+/// What bounds the memory of each tender, and what its processes.
+pub(super) fn bounds(abilities: &Abilities) -> (&'static str, &'static str) {
+    let memory = if abilities.memory_cgroup { "cgroup" } else { "address space" };
+    let processes = match (abilities.pids_cgroup, abilities.accounts) {
+        (true, _) => "cgroup",
+        (false, true) => "account",
+        (false, false) => "filter of system calls",
+    };
+    (memory, processes)
+}
+
+/// What can be had on this host, and what bounds a tender.
+fn facts(abilities: &Abilities) -> [Fact<'static>; 6] {
+    let Abilities { accounts, taps, kvm, tender, .. } = *abilities;
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    let (memory, processes) = bounds(abilities);
+    [
+        ("tender", yes(tender)),
+        ("kvm", yes(kvm)),
+        ("taps", yes(taps)),
+        ("accounts", yes(accounts)),
+        ("memory-bound", memory),
+        ("processes-bound", processes),
+    ]
+    .map(|(what, how)| Fact { what: what.into(), how: how.into() })
+}
