@@ -204,21 +204,23 @@ fn what_cannot_come_over_is_said_and_the_rest_goes_on() {
         "block :folder left out: it is not a file",
         "block Shop:data left out: its name is not that of a block device",
         "block other: left out: it has the name of a path, not of a block device",
-        "block shop:big did not come over: block device policy limit of 20 MB (used 0 MB) would be exceeded by the request (30 MB)",
+        "block shop:big did not come over: block device policy limit of 20 MB (used 0 MB) would be exceeded by the request (30 MB) \
+         (policy of shop:)",
         "allow it in the policies above (vmmc_local add-policy), then import again",
         "block shop:link did not come over: its file is a link, which is not followed",
         &put_there,
         "block shop:odd did not come over: its file has 1000000 bytes, which is no whole number of MB: albatross does not use it",
         &truncate,
-        "block shop:small:disk did not come over: no block devices are allowed by policy",
+        "block shop:small:disk did not come over: no block devices are allowed by policy (policy of shop:small:)",
         "allow it in the policies above (vmmc_local add-policy), then import again",
         "block shop:void left out: its file is empty",
         "block what_ever left out: its name is not that of a block device",
         "unikernel shop:first came over",
-        "unikernel shop:no-bridge did not come over: bridges br9 not allowed by policy: name another or allow it",
+        "unikernel shop:no-bridge did not come over: bridges br9 not allowed by policy: name another or allow it \
+         (policy of shop:)",
         "unikernel far:no-cpu did not come over: the host has no CPU 77: name another",
         "unikernel shop:large did not come over: maximum allowed memory (200, used 16) would be exceeded (requesting 900): \
-         ask for less or allow more",
+         ask for less or allow more (policy of shop:)",
         "unikernel shop:misses-net did not come over: the image declares net device service, which is not given: add it",
         "unikernel shop:no-image did not come over: invalid or unsupported executable (the file ends within the elf header): build it for Solo5 hvt or spt on \
          x86_64",
@@ -323,9 +325,10 @@ fn a_dry_run_counts_what_is_there() {
         let value: Value = serde_json::from_str(&ran.out).unwrap();
         let item = |kind, name, result, reason, remedy| json!({ "kind": kind, "name": name, "result": result, "reason": reason, "remedy": remedy });
         let (none, some) = (None::<&str>, Some::<&str>);
-        let blocks = "block device policy limit of 20 MB (used 15 MB) would be exceeded by the request (6 MB)";
-        let memory =
-            "maximum allowed memory (200, used 150) would be exceeded (requesting 60): ask for less or allow more";
+        let blocks = "block device policy limit of 20 MB (used 15 MB) would be exceeded by the request (6 MB) \
+                      (policy of shop:)";
+        let memory = "maximum allowed memory (200, used 150) would be exceeded (requesting 60): ask for less or allow more \
+             (policy of shop:)";
         let allow = "allow it in the policies above (vmmc_local add-policy), then import again";
         let expected = json!({
             "state": file, "generation": 6, "dry_run": words.contains(&"--dry-run"), "complete": false, "items": [

@@ -131,7 +131,9 @@ impl Rehearsal {
         self.handle(Input::Command { connection, header: &header, command: &command, image }, seen);
         match self.machine.reply(CONNECTION) {
             Reply::Done(_) => Ok(()),
-            Reply::Refused(refusal) => Err(Failure::Refused { name: name.to_string(), text: refusal.to_string() }),
+            Reply::Refused(refusal) => {
+                Err(Failure::Refused { name: name.to_string(), text: refusal.to_whom(&name).to_string() })
+            }
             _ => Err(UNEXPECTED),
         }
     }

@@ -118,10 +118,6 @@ fn a_block_device_is_a_private_sparse_file() {
     }
     assert_eq!(files(&daemon), ["foo:disk_disk"]);
     assert_eq!(daemon.ask("foo:no", add(2)), text("added block device"));
-    for command in [BlockCommand::Dump { level: 0 }, BlockCommand::Set { compressed: false }] {
-        let refused = daemon.ask("foo:disk", Command::Block(command));
-        assert_eq!(refused.failure(), "this version of vmmd does not offer this command yet");
-    }
     // The longest name is a file name too.
     let longest = format!("{}b", "a:".repeat(124));
     assert_eq!(daemon.ask(&longest, add(1)), text("added block device"));
