@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long a process may take to come up or to end.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process may take to come up or to end. A disk that is busy elsewhere was seen to take half a minute for one sync.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A new folder in the system's folder for temporary files: sockets need short paths.
 ///
