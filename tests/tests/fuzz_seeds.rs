@@ -10,7 +10,7 @@ use std::path::Path;
 use fulmar_core::certificate;
 use fulmar_core::halves::{Answer, Request};
 use fulmar_core::journal::{Replay, Tail};
-use fulmar_core::wire::{Arguments, Policy};
+use fulmar_core::wire::{self, Arguments, Cut, Frame, Policy};
 use fulmar_tests::choose::Bytes;
 use fulmar_tests::{checks, seeds, world};
 
@@ -74,6 +74,11 @@ fn seeds_are_what_they_are_meant_to_be() {
         seeds["halves"].len()
     );
     assert!(seeds["whole_certificate"].len() > 50);
+    let is_cut = |bytes: &[u8]| {
+        let cut = Cut { at: bytes[0].into(), len: 2000 };
+        wire::decode(Frame { head: &bytes[1..], cut: Some(cut) }).is_ok()
+    };
+    assert!(good("message_with_cut", is_cut) > 15, "{}", good("message_with_cut", is_cut));
     let journal = &seeds["journal"].iter().find(|(name, _)| name == "kinds").unwrap().1;
     let mut replay = Replay::new(journal).unwrap();
     let mut entries = 0;

@@ -23,13 +23,13 @@ pub use self::journal::journal;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Bytes of the length before a frame.
-const LENGTH_BYTES: usize = 4;
+pub(crate) const LENGTH_BYTES: usize = 4;
 
 /// The identifier octet of an OBJECT IDENTIFIER, which the wire does not have.
 const OBJECT_IDENTIFIER_TAG: u8 = 0x06;
 
 /// Bytes of what is taken out of a message.
-const CUT_BYTES: usize = 2000;
+pub(crate) const CUT_BYTES: usize = 2000;
 
 /// A message: what decodes comes back from its own encoding, and the header is seen without the rest.
 pub fn message(bytes: &[u8]) {
@@ -218,6 +218,9 @@ pub fn halves(packet: &[u8]) {
     }
     if let Ok(answer) = Answer::decode(packet) {
         assert_eq!(answer.encode(&mut buffer).and_then(Answer::decode), Ok(answer));
+        if let Answer::Ended { record, .. } = answer {
+            assert_eq!(record.end().is_some(), record.end().is_some_and(|end| record.complete(Status::Unknown) == end));
+        }
         if let Answer::Exited { status, record, .. } = answer {
             // The kernel is believed where it speaks, whatever a tenant has recorded; but for one word of the tender's.
             let said = record.complete(status);
