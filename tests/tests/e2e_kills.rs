@@ -63,7 +63,6 @@ fn given_seed() -> Option<u64> {
 }
 
 #[test]
-#[ignore = "a sync of the disk was seen to take half a minute while it runs, and why is not known yet: cargo test --test e2e_kills -- --ignored"]
 fn kills_of_a_fixed_seed() {
     let Some(mut siege) = Siege::begin("kills_of_a_fixed_seed") else { return };
     kills(&mut siege, given_seed().unwrap_or(3), false);
@@ -72,7 +71,6 @@ fn kills_of_a_fixed_seed() {
 }
 
 #[test]
-#[ignore = "a sync of the disk was seen to take half a minute while it runs, and why is not known yet: cargo test --test e2e_kills -- --ignored"]
 fn kills_of_a_fresh_seed_with_networks() {
     with_bridge("kills_of_a_fresh_seed_with_networks", None, |siege, net| {
         let fresh = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
