@@ -136,7 +136,8 @@ impl<F: Folder> Spools<F> {
         Ok(space.free_bytes >= reserve.saturating_add(bytes))
     }
 
-    pub(crate) fn folder(&self) -> &F {
+    /// The folder that they are in.
+    pub fn folder(&self) -> &F {
         &self.shared.folder
     }
 

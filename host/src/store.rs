@@ -1,9 +1,9 @@
 //! Images by their digest: each is a file whose name is the SHA-256, in hex, of its uncompressed bytes. One that is in use is never
 //! changed. An image arrives in a spool; [`Store::place`] undoes its compression, within a bound, and gives it its name,
-//! [`Store::settle`] makes that durable. Only then may a record name it, and it may go only after the record that
+//! [`settle`] makes that durable. Only then may a record name it, and it may go only after the record that
 //! drops it. So after a crash what no record names is unfinished or left over, and [`Store::sweep`] removes it.
 //!
-//! Its user is one thread that may wait for the disk. A caller that loses interest drops what it holds; nothing else is needed.
+//! Its users are threads that may wait for the disk; one alone places and removes. A caller that loses interest drops what it holds; nothing else is needed.
 
 use std::sync::atomic::Ordering;
 use std::{fmt, io};
@@ -109,15 +109,6 @@ impl<F: Folder> Store<F> {
         self.spools.kept().fetch_add(bytes, Ordering::Relaxed);
         let file = self.open(&digest)?;
         Ok(Placed { digest, bytes, file, was_there: false })
-    }
-
-    /// Makes an image that was placed durable.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`]: no record may name it; remove it.
-    pub fn settle(&self, placed: &F::File) -> Result<(), StoreError> {
-        let done = placed.sync().and_then(|()| self.spools.folder().sync());
-        done.map_err(|error| StoreError::Io("make an image durable", error))
     }
 
     /// Opens an image to read.
@@ -245,6 +236,15 @@ impl<F: Folder> Store<F> {
 
 fn bytes_of(file: &impl Content) -> Result<u64, StoreError> {
     file.bytes().map_err(|error| StoreError::Io("look at an image", error))
+}
+
+/// Makes an image that was placed in this folder durable.
+///
+/// # Errors
+/// [`StoreError::Io`]: no record may name it; remove it.
+pub fn settle<F: Folder>(folder: &F, placed: &F::File) -> Result<(), StoreError> {
+    let done = placed.sync().and_then(|()| folder.sync());
+    done.map_err(|error| StoreError::Io("make an image durable", error))
 }
 
 /// Opens the image of this digest in its folder.

@@ -8,6 +8,7 @@
 )]
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
@@ -140,6 +141,31 @@ fn an_image_too_large_or_a_bomb() {
         siege.expect_service();
     });
     siege.expect_log("vmmd", "larger than 256 MB");
+    // While they are looked at, records are written all the same.
+    let mut bombs: Vec<Raw> = (0..2).map(|_| Raw::connect(&socket)).collect();
+    for (number, bomb) in bombs.iter_mut().enumerate() {
+        assert!(bomb.send(&frame(&format!("siege:bomb{number}"), wish.command())));
+    }
+    let answered = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let one = scope.spawn(|| {
+            let reasons: Vec<String> = bombs.iter_mut().map(|bomb| bomb.receive().reason().to_owned()).collect();
+            answered.store(true, Ordering::SeqCst);
+            reasons
+        });
+        let mut written = 0;
+        while !answered.load(Ordering::SeqCst) {
+            let memory = ["--mem=17", "--mem=18"][written % 2];
+            let said = siege.client(&["add-policy", "beside:", "1", "--cpu=0", memory]);
+            assert_eq!(said.code, 0, "{said:?}");
+            written += 1;
+        }
+        assert!(one.join().unwrap().iter().any(|reason| reason.contains("larger than 256 MB")));
+        written
+    });
+    // One could have been before the bombs, one after.
+    assert!(written > 2, "{written} policies were written while two images were looked at");
+    assert_eq!(siege.client(&["remove-policy", "beside:"]).code, 0);
     siege.end();
 }
 

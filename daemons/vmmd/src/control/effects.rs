@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::host::Asking;
-use super::worker::{Job, Outcome, errno};
+use super::worker::{FileJob, Outcome, errno};
 use super::{Control, log};
 
 impl Control<'_> {
@@ -36,26 +36,26 @@ impl Control<'_> {
             Effect::Store { slot } => self.store(slot),
             Effect::Inspect { slot } => {
                 if let Some(digest) = self.machine.unikernel(slot).and_then(|unikernel| unikernel.digest()) {
-                    self.worker.push(Job::Inspect { slot, digest: *digest });
+                    self.worker.file(FileJob::Inspect { slot, digest: *digest });
                 }
             }
-            Effect::Release { digest } => self.worker.push(Job::Release(digest)),
+            Effect::Release { digest } => self.worker.file(FileJob::Release(digest)),
             Effect::Collect => {
                 let mut wanted: Vec<Digest> =
                     self.machine.unikernels().filter_map(|(_, unikernel)| unikernel.digest().copied()).collect();
                 wanted.sort_unstable();
-                self.worker.push(Job::Collect(wanted));
+                self.worker.file(FileJob::Collect(wanted));
             }
             Effect::MakeBlock { slot, content: Some(content) } => self.make_block_of(slot, content),
             Effect::SetContent { slot, source } => self.set_content(slot, source),
             Effect::MakeBlock { slot, content: None } => {
                 if let Some(block) = self.machine.block(slot) {
-                    self.worker.push(Job::MakeBlock { slot, name: *block.name(), bytes: block.bytes() });
+                    self.worker.file(FileJob::MakeBlock { slot, name: *block.name(), bytes: block.bytes() });
                 }
             }
             Effect::RemoveBlock { slot } => {
                 if let Some(block) = self.machine.block(slot) {
-                    self.worker.push(Job::RemoveBlock { slot, name: *block.name() });
+                    self.worker.file(FileJob::RemoveBlock { slot, name: *block.name() });
                 }
             }
             Effect::Launch { slot } => self.ask(Asking::Launch(slot)),
@@ -89,7 +89,7 @@ impl Control<'_> {
         // The machine was given it by this connection in the input that it now answers.
         if let Some(spool) = client.spool.take() {
             let compressed = client.compressed;
-            self.worker.push(Job::Store { slot, spool, compressed });
+            self.worker.file(FileJob::Store { slot, spool, compressed });
         }
     }
 
@@ -111,7 +111,7 @@ impl Control<'_> {
         if let Some(spare) = self.appends.spare.take() {
             let batch = std::mem::replace(&mut self.appends.filling, spare);
             std::mem::swap(&mut self.appends.changes, &mut self.appends.under_way);
-            self.worker.push(Job::Append(batch));
+            self.worker.append(batch);
         }
     }
 

@@ -15,7 +15,7 @@
 //! | `host` | the channel to the host half |
 //! | `inventory` | what there is of the host and what of it is used |
 //! | `console` | the link to the console daemon, and fifos |
-//! | `worker` | the threads that wait for the disk and for the compressor |
+//! | `worker` | the threads that wait: for the journal, for files, for the compressor |
 //! | `transfers` | the threads that move the content of block devices |
 
 mod blocks;

@@ -1,56 +1,37 @@
-//! The thread that waits for the disk: the journal, the image store and the block devices are its own. Jobs are done in their order, one at a time;
-//! that order is relied upon (an image is durable before the record that names it, and goes after the record that drops it).
+//! The threads that wait, so that the event loop need not: for the journal (`records`), for images and the files of block devices
+//! (`files`), for the compression of an image that a client asked for. The content of block devices has threads of its own:
+//! `transfers`. Each has a queue and does its jobs in their order, one at a time.
 //!
-//! An image is told to be stored before it is durable, so that its unikernel can be launched meanwhile. It is made durable before the
-//! next record is written; where that fails, a record that names it is refused.
-//!
-//! Compressing an image for a client takes seconds. A second thread does only that, so that no record waits for it. The content of
-//! block devices has threads of its own: `transfers`.
+//! That a record is not written before the image that it names is durable is kept by a queue: `files` asks `records` to make an
+//! image durable before it says that the image is stored, and so before anybody can ask for that record.
+
+mod files;
+mod records;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use fulmar_core::limits::{IMAGE_BYTES_MAX, IMAGES_BYTES_MAX};
 use fulmar_core::machine::{BlockFileError, Digest, JournalError, StoreError};
-use fulmar_core::name::Name;
-use fulmar_core::solo5::{ImageFacts, ReadAt, ReadFailed, inspect};
+use fulmar_core::solo5::ImageFacts;
 use fulmar_host::blocks::Blocks;
-use fulmar_host::disk::{Content, HostFolder, is_full};
-use fulmar_host::journal::{AppendError, Batch, Journal};
+use fulmar_host::disk::{HostFolder, is_full};
+use fulmar_host::journal::{Batch, Journal};
 use fulmar_host::spool::{Spool, SpoolError, Spools};
 use fulmar_host::store::{self, Store};
 
+pub(super) use self::files::FileJob;
+use self::files::Files;
+use self::records::{JournalSize, RecordJob, Records};
 use super::log;
 use super::transfers::{Transfer, Transferred, Transfers};
 
 /// The folder of the images, shared with the thread.
 pub(super) type Images = Arc<HostFolder>;
 
-/// What the thread is asked for.
-pub(super) enum Job {
-    /// Make these records durable.
-    Append(Batch),
-    /// Check and store the image of a slot.
-    Store { slot: u16, spool: Spool<Images>, compressed: bool },
-    /// Look into the stored image of a slot once more.
-    Inspect { slot: u16, digest: Digest },
-    /// Remove an image.
-    Release(Digest),
-    /// Remove all images but these, which are sorted.
-    Collect(Vec<Digest>),
-    /// Make the file of the block device of a slot.
-    MakeBlock { slot: u16, name: Name, bytes: u64 },
-    /// Remove it.
-    RemoveBlock { slot: u16, name: Name },
-    /// End.
-    Stop,
-}
-
-/// What the second thread is asked for.
+/// What the compressing thread is asked for.
 pub(super) enum Pressing {
     /// Compress an image for a client.
     Compress { connection: u16, serial: u32, digest: Digest, level: u8 },
@@ -118,12 +99,13 @@ impl<T> Queue<T> {
 
 /// The threads, from outside.
 pub(super) struct Worker {
-    jobs: Arc<Queue<Job>>,
+    records: Arc<Queue<RecordJob>>,
+    files: Arc<Queue<FileJob>>,
     pressings: Arc<Queue<Pressing>>,
     transfers: Transfers,
     outcomes: Arc<Queue<Outcome>>,
     journal_size: Arc<JournalSize>,
-    threads: [Option<JoinHandle<()>>; 2],
+    threads: [Option<JoinHandle<()>>; 3],
 }
 
 /// Where outcomes go.
@@ -150,44 +132,48 @@ impl Worker {
         block_folder: &Arc<HostFolder>,
         waker: mio::Waker,
     ) -> io::Result<Self> {
-        let (jobs, pressings) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
+        let (records, files, pressings) = (Arc::new(Queue::new()), Arc::new(Queue::new()), Arc::new(Queue::new()));
         let outcomes = Arc::new(Queue::new());
         let outbox = Outbox { outcomes: Arc::clone(&outcomes), waker: Arc::new(waker) };
         let transfers = Transfers::start(block_folder, &spools, &outbox)?;
         let mut press = Store::new(spools.clone(), IMAGE_BYTES_MAX, IMAGES_BYTES_MAX);
-        let journal_size = Arc::new(JournalSize::default());
-        journal_size.note(&journal);
-        let desk = Desk {
-            journal,
-            journal_size: Arc::clone(&journal_size),
-            blocks: Blocks::new(Arc::clone(block_folder)),
-            store: Store::new(spools, IMAGE_BYTES_MAX, IMAGES_BYTES_MAX),
-            unsettled: Vec::with_capacity(UNSETTLED_ROOM),
-            failed: Vec::with_capacity(UNSETTLED_ROOM),
-        };
+        let keeper = Records::new(journal, Arc::clone(spools.folder()), Arc::clone(&files));
+        let journal_size = keeper.journal_size();
+        let keeper_of_files = Files::new(
+            Store::new(spools, IMAGE_BYTES_MAX, IMAGES_BYTES_MAX),
+            Blocks::new(Arc::clone(block_folder)),
+            Arc::clone(&records),
+        );
+        // Where one cannot be started, the others end with the program.
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let (inbox, out) = (Arc::clone(&jobs), outbox.clone());
-        let disk = thread("disk").spawn(move || desk.work(&inbox, &out))?;
-        let inbox = Arc::clone(&pressings);
-        // Where this fails, the first thread ends with the program.
+        let (jobs, out) = (Arc::clone(&records), outbox.clone());
+        let recording = thread("records").spawn(move || keeper.work(&jobs, &out))?;
+        let (jobs, out) = (Arc::clone(&files), outbox.clone());
+        let filing = thread("files").spawn(move || keeper_of_files.work(&jobs, &out))?;
+        let jobs = Arc::clone(&pressings);
         let pressing = thread("compress").spawn(move || {
-            while let Pressing::Compress { connection, serial, digest, level } = inbox.pop() {
+            while let Pressing::Compress { connection, serial, digest, level } = jobs.pop() {
                 let compressed = press.compress(&digest, u32::from(level));
                 outbox.tell(Outcome::Compressed(connection, serial, compressed));
             }
         })?;
-        Ok(Self { jobs, pressings, transfers, outcomes, journal_size, threads: [Some(disk), Some(pressing)] })
+        let threads = [Some(recording), Some(filing), Some(pressing)];
+        Ok(Self { records, files, pressings, transfers, outcomes, journal_size, threads })
     }
 
     /// Bytes of the journal, and those beyond which it is written anew.
     pub(super) fn journal_bytes(&self) -> (u64, u64) {
-        let JournalSize { bytes, bytes_max } = &*self.journal_size;
-        (bytes.load(Ordering::Relaxed), bytes_max.load(Ordering::Relaxed))
+        self.journal_size.get()
     }
 
-    /// Asks for something.
-    pub(super) fn push(&self, job: Job) {
-        self.jobs.push(job);
+    /// Asks for these records to be made durable.
+    pub(super) fn append(&self, batch: Batch) {
+        self.records.push(RecordJob::Append(batch));
+    }
+
+    /// Asks for something with an image or with the file of a block device.
+    pub(super) fn file(&self, job: FileJob) {
+        self.files.push(job);
     }
 
     /// Asks for something that takes seconds.
@@ -208,166 +194,14 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.jobs.push(Job::Stop);
+        self.records.push(RecordJob::Stop);
+        self.files.push(FileJob::Stop);
         self.pressings.push(Pressing::Stop);
         for thread in self.threads.iter_mut().filter_map(Option::take) {
             // A panic over there has been reported over there.
             let _ = thread.join();
         }
     }
-}
-
-/// Images for which there is room from the start.
-const UNSETTLED_ROOM: usize = 32;
-
-/// How large the journal is, for whoever asks.
-#[derive(Default)]
-struct JournalSize {
-    bytes: AtomicU64,
-    bytes_max: AtomicU64,
-}
-
-impl JournalSize {
-    fn note(&self, journal: &Journal<Arc<HostFolder>>) {
-        self.bytes.store(journal.bytes(), Ordering::Relaxed);
-        self.bytes_max.store(journal.bytes_max(), Ordering::Relaxed);
-    }
-}
-
-struct Desk {
-    journal: Journal<Arc<HostFolder>>,
-    journal_size: Arc<JournalSize>,
-    blocks: Blocks<Arc<HostFolder>>,
-    store: Store<Images>,
-    /// Images that are in the store and not yet durable.
-    unsettled: Vec<(Digest, File)>,
-    /// Images that could not be made durable: none of the records on their way may name them.
-    failed: Vec<Digest>,
-}
-
-impl Desk {
-    fn work(mut self, jobs: &Queue<Job>, outbox: &Outbox) {
-        loop {
-            let job = jobs.try_pop().unwrap_or_else(|| {
-                self.settle();
-                jobs.pop()
-            });
-            if !matches!(job, Job::Store { .. }) {
-                self.settle();
-            }
-            match job {
-                Job::Append(mut batch) => {
-                    let appended = self.append(&mut batch);
-                    outbox.tell(Outcome::Appended(batch, appended));
-                    self.compact_if_wanted();
-                }
-                Job::Store { slot, spool, compressed } => {
-                    outbox.tell(Outcome::Stored(slot, self.store(spool, compressed)));
-                }
-                Job::Inspect { slot, digest } => {
-                    outbox.tell(Outcome::Stored(slot, self.inspect(&digest)));
-                }
-                Job::Release(digest) => self.remove(&digest),
-                Job::Collect(wanted) => match self.store.sweep(|digest| wanted.binary_search(digest).is_ok()) {
-                    Ok(0) => {}
-                    Ok(count) => log!("removed {count} unused files of the image folder"),
-                    Err(error) => log!("{error}"),
-                },
-                Job::MakeBlock { slot, name, bytes } => {
-                    let made = self.blocks.make(&name, bytes).map_err(|error| {
-                        log!("{name}: {error}");
-                        let error = error.error;
-                        if is_full(&error) { BlockFileError::DiskFull } else { BlockFileError::Disk(errno(&error)) }
-                    });
-                    outbox.tell(Outcome::BlockMade(slot, made));
-                }
-                Job::RemoveBlock { slot, name } => {
-                    if let Err(error) = self.blocks.remove(&name) {
-                        log!("{name}: {error}, which the next start tries again");
-                    }
-                    outbox.tell(Outcome::BlockRemoved(slot));
-                }
-                Job::Stop => return,
-            }
-        }
-    }
-
-    fn append(&mut self, batch: &mut Batch) -> Result<(), JournalError> {
-        if self.failed.iter().any(|digest| batch.mentions(digest)) {
-            batch.clear();
-            return Err(JournalError::Disk(nix::errno::Errno::EIO as i32));
-        }
-        if self.journal.is_closed() {
-            self.compact_if_wanted();
-        }
-        let appended = self.journal.append(batch);
-        batch.clear();
-        appended.map_err(|error| {
-            log!("{error}");
-            match error {
-                AppendError::NotWritten(error) | AppendError::Unknown(error) => journal_error(&error),
-                AppendError::Closed => JournalError::Disk(nix::errno::Errno::EIO as i32),
-            }
-        })
-    }
-
-    fn compact_if_wanted(&mut self) {
-        if self.journal.wants_compaction()
-            && let Err(error) = self.journal.compact()
-        {
-            log!("{error}");
-        }
-        self.journal_size.note(&self.journal);
-    }
-
-    fn store(&mut self, spool: Spool<Images>, compressed: bool) -> Result<Stored, StoreError> {
-        let placed = self.store.place(spool, compressed).map_err(|error| store_error(&error))?;
-        match inspect(&ImageFile(&placed.file)) {
-            Ok(facts) => {
-                let stored = Stored { digest: placed.digest, bytes: placed.bytes, facts };
-                // One that was there is durable already, or waits here to be.
-                if !placed.was_there {
-                    self.unsettled.push((placed.digest, placed.file));
-                }
-                Ok(stored)
-            }
-            Err(error) => {
-                if !placed.was_there {
-                    self.remove(&placed.digest);
-                }
-                Err(StoreError::Image(error))
-            }
-        }
-    }
-
-    fn inspect(&self, digest: &Digest) -> Result<Stored, StoreError> {
-        let file = self.store.open(digest).map_err(|error| store_error(&error))?;
-        let bytes = Content::bytes(&file).map_err(|error| StoreError::Disk(errno(&error)))?;
-        let facts = inspect(&ImageFile(&file)).map_err(StoreError::Image)?;
-        Ok(Stored { digest: *digest, bytes, facts })
-    }
-
-    /// Makes durable what is not.
-    fn settle(&mut self) {
-        while let Some((digest, file)) = self.unsettled.pop() {
-            self.failed.retain(|failed| *failed != digest);
-            if let Err(error) = self.store.settle(&file) {
-                log!("{error}");
-                self.failed.push(digest);
-                self.remove(&digest);
-            }
-        }
-    }
-
-    fn remove(&mut self, digest: &Digest) {
-        if let Err(error) = self.store.remove(digest) {
-            log!("{error}");
-        }
-    }
-}
-
-fn journal_error(error: &io::Error) -> JournalError {
-    if is_full(error) { JournalError::DiskFull } else { JournalError::Disk(errno(error)) }
 }
 
 /// What the machine calls it.
@@ -393,13 +227,4 @@ pub(super) fn store_error(error: &store::StoreError) -> StoreError {
 /// The system's number; 0 where there is none.
 pub(super) fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(0)
-}
-
-/// An image for the core to look into.
-struct ImageFile<'f>(&'f std::fs::File);
-
-impl ReadAt for ImageFile<'_> {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, ReadFailed> {
-        Content::read_at(self.0, buffer, offset).map_err(|error| ReadFailed { errno: errno(&error) })
-    }
 }
