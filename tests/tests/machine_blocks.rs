@@ -220,7 +220,8 @@ fn a_creation_that_cannot_be_recorded_leaves_nothing() {
     assert_eq!(host.machine.blocks().count(), 0);
     assert_eq!(say(&mut host, "p:storage", Wish::BlockAdd(2)), "None");
     act(&mut host, &[STORE, Action::Append(1, Fate::Unknown)]);
-    let undone = "the journal could not be written, the change was undone: input or output failed (error 5)";
+    let undone = "the journal could not be written, the change was undone, but a crash may bring it back: input or output \
+        failed (error 5)";
     assert_eq!(said(&host.last_reply), undone);
     // The record could come back by a crash: the file stays, and counts, until the journal is written.
     assert_eq!(host.block_files.len(), 1);

@@ -295,7 +295,7 @@ fn a_failed_creation_leaves_nothing() {
         ),
         (
             &[Action::Store(true), LAUNCH, Action::Exit(UNIT, Exit::Code(0)), Action::Append(1, Fate::Unknown)],
-            "the journal could not be written, the change was undone: input or output failed (error 5)",
+            "the journal could not be written, the change was undone, but a crash may bring it back: input or output failed (error 5)",
         ),
     ];
     for (steps, text) in cases {

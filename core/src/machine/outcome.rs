@@ -62,6 +62,9 @@ pub enum JournalError {
     DiskFull,
     /// The disk failed with this errno.
     Disk(i32),
+    /// The disk failed with this errno when the record may have been written: a crash before the journal is written again may
+    /// bring the change back.
+    Unsettled(i32),
 }
 
 impl fmt::Display for JournalError {
@@ -71,6 +74,11 @@ impl fmt::Display for JournalError {
             Self::Disk(errno) => {
                 write!(f, "the journal could not be written, the change was undone: {}", Errno(*errno))
             }
+            Self::Unsettled(errno) => write!(
+                f,
+                "the journal could not be written, the change was undone, but a crash may bring it back: {}",
+                Errno(*errno)
+            ),
         }
     }
 }

@@ -384,7 +384,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             return self.crash(crash);
         }
         for append in self.appends.drain(..count).collect::<Vec<_>>() {
-            let outcome = if durable { Ok(()) } else { Err(JournalError::Disk(5)) };
+            let outcome = match fate {
+                _ if durable => Ok(()),
+                Fate::Unknown => Err(JournalError::Unsettled(5)),
+                _ => Err(JournalError::Disk(5)),
+            };
             if !durable && let fulmar_core::machine::Change::Unikernel(slot) = append.change {
                 let unit = self.machine.unikernel(slot).map_or(0, fulmar_core::machine::Unikernel::unit);
                 self.faulted.insert(unit);

@@ -4,7 +4,6 @@
 //! where that fails, a record that names it is refused.
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -98,7 +97,9 @@ impl Records {
         appended.map_err(|error| {
             log!("{error}");
             match error {
-                AppendError::NotWritten(error) | AppendError::Unknown(error) => journal_error(&error),
+                AppendError::NotWritten(error) if is_full(&error) => JournalError::DiskFull,
+                AppendError::NotWritten(error) => JournalError::Disk(errno(&error)),
+                AppendError::Unknown(error) => JournalError::Unsettled(errno(&error)),
                 AppendError::Closed => JournalError::Disk(Errno::EIO as i32),
             }
         })
@@ -123,8 +124,4 @@ impl Records {
             self.files.push(FileJob::Release(digest));
         }
     }
-}
-
-fn journal_error(error: &io::Error) -> JournalError {
-    if is_full(error) { JournalError::DiskFull } else { JournalError::Disk(errno(error)) }
 }
