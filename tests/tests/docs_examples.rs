@@ -41,6 +41,25 @@ fn every_page_with_lines_to_type_is_typed() {
     assert_eq!(pages.collect::<BTreeSet<_>>(), PAGES.iter().map(|page| (*page).to_owned()).collect());
 }
 
+/// What the dashboard asks Prometheus for is promised in `docs/metrics.md`.
+#[test]
+fn the_dashboard_asks_for_metrics_that_there_are() {
+    let page = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let dashboard = fs::read_to_string(root().join("packaging/grafana-dashboard.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    let mut metrics = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let words = target["expr"].as_str().unwrap().split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+            metrics.extend(words.filter(|word| word.starts_with("fulmar_")).map(str::to_owned));
+        }
+    }
+    assert!(metrics.len() > 8, "{metrics:?}");
+    for metric in metrics {
+        assert!(page.contains(&format!("| `{metric}` | ")), "{metric} is not in docs/metrics.md");
+    }
+}
+
 /// Nobody runs `cargo xtask test` from within itself: the commands exist, by xtask's own help.
 #[test]
 fn the_commands_of_the_readme_exist() {
