@@ -28,7 +28,8 @@ pub(crate) fn programs() -> Done<Programs> {
     let programs = Programs { folder: target().join("release") };
     let mut build =
         cargo(&["build", "--release", "--locked", "--package", "fulmar-console", "--package", "fulmar-client"]);
-    step("building vmmd_console and vmmc_local", &mut build)?;
+    build.args(["--package", "fulmar-stats"]);
+    step("building vmmd_console, vmmd_stats and vmmc_local", &mut build)?;
     // Those two are trusted and count every KiB.
     for (package, program) in [("fulmar-vmmd", "vmmd"), ("fulmar-tender", "fulmar-tender")] {
         let title = format!("building {program}, linked statically (a minute or so the first time)");

@@ -167,7 +167,7 @@ mod tests {
             assert!(targets.add(&name(text), "", pid, List::EMPTY).is_ok());
         }
         assert_eq!(measured(&mut targets, &["foo:"]), expected(&[("foo:bar:b", 2), ("foo:a", 1)]));
-        assert_eq!(measured(&mut targets, &["foo:a", "foo"]), expected(&[("foo:a", 1), (":foo", 5)]));
+        assert_eq!(measured(&mut targets, &["foo:a", "foo"]), expected(&[(":foo", 5), ("foo:a", 1)]));
         assert_eq!(measured(&mut targets, &["foo:bar"]), expected(&[]));
         assert_eq!(measured(&mut targets, &[":"]).len(), 5);
         assert_eq!(measured(&mut targets, &[]), expected(&[]));
