@@ -35,6 +35,8 @@ pub enum Daemon {
     Vmmd,
     /// Keeps what they write.
     Console,
+    /// Measures them.
+    Stats,
 }
 
 impl Daemon {
@@ -44,6 +46,7 @@ impl Daemon {
         match self {
             Self::Vmmd => "util/vmmd.sock",
             Self::Console => "util/console.sock",
+            Self::Stats => "util/stat.sock",
         }
     }
 }
@@ -53,6 +56,7 @@ impl fmt::Display for Daemon {
         f.write_str(match self {
             Self::Vmmd => "vmmd",
             Self::Console => "vmmd_console",
+            Self::Stats => "vmmd_stats",
         })
     }
 }
@@ -214,7 +218,7 @@ impl Connection {
 
     /// The reply in these bytes.
     pub(crate) fn success<'f>(&self, name: Name, frame: Frame<'f>) -> Result<Success<'f>, Failure> {
-        success(self.daemon, name, payload(self.daemon, frame)?)
+        success(self.daemon, name, message(self.daemon, frame)?.payload)
     }
 
     /// Waits for the next message; nothing when the daemon has closed the connection between two of them.
@@ -222,6 +226,14 @@ impl Connection {
     /// # Errors
     /// All that can be wrong with a daemon.
     pub fn next_payload(&mut self) -> Result<Option<Payload<'_>>, Failure> {
+        Ok(self.next_message()?.map(|message| message.payload))
+    }
+
+    /// As [`Connection::next_payload`], with what the message is about.
+    ///
+    /// # Errors
+    /// All that can be wrong with a daemon.
+    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, Failure> {
         let daemon = self.daemon;
         let Some(bytes) = self.frame_bytes()? else { return Ok(None) };
         if bytes > REPLY_BYTES_MAX {
@@ -234,7 +246,7 @@ impl Connection {
         if (self.reply.len() as u64) < bytes {
             return Err(Failure::Closed { daemon });
         }
-        payload(daemon, Frame::whole(&self.reply)).map(Some)
+        message(daemon, Frame::whole(&self.reply)).map(Some)
     }
 
     /// The length of the next frame; nothing at the end of the conversation.
@@ -290,13 +302,13 @@ impl Connection {
     }
 }
 
-/// What the message in these bytes says.
-fn payload(daemon: Daemon, frame: Frame<'_>) -> Result<Payload<'_>, Failure> {
+/// The message in these bytes.
+fn message(daemon: Daemon, frame: Frame<'_>) -> Result<Message<'_>, Failure> {
     let message = wire::decode(frame).map_err(|error| Failure::Garbled { daemon, error })?;
     if message.header.sequence != SEQUENCE {
         return Err(Failure::Unexpected { daemon });
     }
-    Ok(message.payload)
+    Ok(message)
 }
 
 /// That it was done, or why not.

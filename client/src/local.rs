@@ -102,7 +102,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surround
             return code;
         }
     };
-    if end_with_reader && matches!(line.subcommand, Subcommands::Console(_)) {
+    if end_with_reader && matches!(line.subcommand, Subcommands::Console(_) | Subcommands::Stats(_)) {
         thread::spawn(wait_for_reader_to_go);
     }
     let door = LocalDoor::new(&line.run, time_out);

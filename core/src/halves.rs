@@ -73,6 +73,8 @@ pub enum Answer<'a> {
         unit: Unit,
         /// Its process id.
         pid: u32,
+        /// When the process started, as only this host's shim can read it: tells it from a later one of the same id.
+        started: u64,
         /// The account it runs under: not to be given to another unit.
         account: u16,
         /// When it was launched, unix milliseconds; for people.
@@ -97,6 +99,8 @@ pub enum Answer<'a> {
         unit: Unit,
         /// Its process id.
         pid: u32,
+        /// When the process started, as in [`Answer::Adopted`].
+        started: u64,
         /// Its taps, in the order of the plan's networks.
         #[serde(borrow)]
         taps: Texts<'a>,

@@ -121,6 +121,28 @@ pub const CONSOLE_OUTPUTS_BYTES_MAX: usize = 2 * CONSOLE_CONNECTIONS_MAX * CONSO
 /// Time in which a message to the console daemon must be complete and its reply must be read, milliseconds.
 pub const CONSOLE_TALK_MS_MAX: u64 = 10_000;
 
+/// Connections that the statistics daemon serves at once.
+pub const STATS_CONNECTIONS_MAX: usize = 512;
+
+/// Unikernels that the statistics daemon watches.
+pub const STATS_TARGETS_MAX: usize = UNITS_MAX;
+
+/// Bytes of a message to the statistics daemon: of one that adds a unikernel with as many networks as it can have.
+pub const STATS_FRAME_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes that wait for one client of the statistics daemon, besides what it has yet to take of the last measurements.
+pub const STATS_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Time in which a message to the statistics daemon must be complete, and what was measured must be read, milliseconds.
+pub const STATS_TALK_MS_MAX: u64 = 10_000;
+
+/// Files that the statistics daemon has open at most: each unikernel's process, its connections, a few of its own.
+pub const STATS_FILES_MAX: u64 = (STATS_TARGETS_MAX + STATS_CONNECTIONS_MAX + 64) as u64;
+
+/// Bytes that wait for the statistics daemon to take them from `vmmd`. When there is no room for more its link ends; it comes again
+/// and is told of everything.
+pub const STATS_LINK_BYTES_MAX: usize = 64 * 1024;
+
 /// Largest value of an INTEGER on the wire: the peer's native integers have 63 bits (`docs/wire.md`).
 pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
 
@@ -275,6 +297,11 @@ const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);
 const _: () =
     assert!(CONSOLE_PUSH_BYTES_MAX < CONSOLE_LINES_MAX && CONSOLES_MAX * CONSOLE_LINE_BYTES_MAX < CONSOLES_BYTES_MAX);
 const _: () = assert!(CONSOLE_CONNECTIONS_PER_USER_MAX < CONSOLE_CONNECTIONS_MAX);
+const _: () = assert!(
+    DEVICES_MAX * (DEVICE_NAME_BYTES_MAX + INTERFACE_BYTES_MAX + 8) + NAME_BYTES_MAX + 128 < STATS_FRAME_BYTES_MAX
+);
+const _: () =
+    assert!(2 * STATS_FRAME_BYTES_MAX < STATS_LINK_BYTES_MAX && STATS_LINK_BYTES_MAX <= STATS_OUTPUT_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_PER_USER_MAX < CONNECTIONS_MAX && CONNECTIONS_MAX <= u16::MAX as usize);
 const _: () = assert!(FRAME_HEAD_BYTES_MAX < REPLY_BYTES_MAX);
 const _: () = assert!((FRAME_HEAD_BYTES_MAX as u64) < PROGRESS_BYTES_MIN);

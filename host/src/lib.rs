@@ -10,6 +10,7 @@
 //! | [`files`] | how many may be open |
 //! | [`journal`] | the file of the desired state: append, compact, recover |
 //! | [`log`] | lines for people |
+//! | [`meter`] | what the statistics daemon needs of its operating system |
 //! | [`privilege`] | becoming another user for good |
 //! | [`shim`] | what a host half needs of its operating system |
 //! | [`socket`] | listening Unix sockets, who is on the other side |
@@ -23,6 +24,7 @@ pub mod disk;
 pub mod files;
 pub mod journal;
 pub mod log;
+pub mod meter;
 pub mod privilege;
 pub mod shim;
 pub mod socket;

@@ -8,6 +8,7 @@
 //! | `spawn` | one fork, a list of steps, one exec |
 //! | `sys` | all that is unsafe |
 //! | `tap` | network interfaces that vanish with their holder |
+//! | `usage` | what a process has used, what went through its taps |
 //! | `watch` | processes and their ends |
 #![cfg(target_os = "linux")]
 
@@ -17,6 +18,7 @@ mod netlink;
 mod spawn;
 mod sys;
 mod tap;
+mod usage;
 mod watch;
 
 use std::fs::{self, File, OpenOptions};
@@ -42,6 +44,7 @@ use nix::unistd::Pid;
 pub use self::cgroup::{Cgroups, NoCgroups};
 use self::netlink::Netlink;
 use self::spawn::Ground;
+pub use self::usage::LinuxMeter;
 use self::watch::Watch;
 
 /// How the kernel kills for want of memory.

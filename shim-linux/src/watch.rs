@@ -25,10 +25,7 @@ pub(crate) struct Watch {
 impl Watch {
     /// Watches nothing yet.
     pub(crate) fn new() -> Result<Self, Errno> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(16).collect();
-        Ok(Self { epoll, processes: BTreeMap::new(), boot: u64::from_str_radix(&digits, 16).unwrap_or_default() })
+        Ok(Self { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, processes: BTreeMap::new(), boot: boot() })
     }
 
     /// The fd to wait on.
@@ -98,6 +95,13 @@ impl Watch {
     }
 }
 
+/// A number that differs after every boot.
+pub(crate) fn boot() -> u64 {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).unwrap_or_default()
+}
+
 /// Only a parent is told the status; the others find nobody to wait for.
 fn reap(pidfd: BorrowedFd<'_>) -> Status {
     match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
@@ -108,7 +112,7 @@ fn reap(pidfd: BorrowedFd<'_>) -> Status {
 }
 
 /// The start of a process in clock ticks since boot: field 22 of its `stat`. None for one that has ended.
-fn started(stat: &[u8]) -> Option<u64> {
+pub(crate) fn started(stat: &[u8]) -> Option<u64> {
     // The second field is the program's name in parentheses, and may have any character in it.
     let after = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = stat.get(after + 1..)?.split(|byte| *byte == b' ').skip(1);

@@ -139,6 +139,14 @@ impl System {
         self.start("vmmd_console", &[], "console.sock")
     }
 
+    /// Starts `vmmd_stats`, with further options, and waits for its socket.
+    ///
+    /// # Errors
+    /// What went wrong, with the daemon's log.
+    pub fn start_stats(&mut self, options: &[&OsStr]) -> Result<u32, String> {
+        self.start("vmmd_stats", options, "stat.sock")
+    }
+
     fn start(&mut self, name: &str, options: &[&OsStr], socket: &str) -> Result<u32, String> {
         let pid = self.launch(name, options)?;
         let socket = self.socket(socket);

@@ -18,6 +18,7 @@ pub mod remove_block;
 pub mod remove_policy;
 pub mod restart;
 pub mod set_block;
+pub mod stats;
 
 use std::fmt;
 use std::io::Write;
@@ -85,6 +86,8 @@ pub enum Subcommands {
     Get(get::Get),
     /// Show what a unikernel writes, and follow it
     Console(console::Console),
+    /// Show what unikernels use of CPU, memory and network, and follow it
+    Stats(stats::Stats),
     /// List the consoles whose unikernel does not run
     InactiveConsoles(inactive_consoles::InactiveConsoles),
     /// Show the policies
@@ -126,6 +129,7 @@ impl Subcommands {
             Self::Info(command) => command.run(context),
             Self::Get(command) => command.run(context),
             Self::Console(command) => command.run(context),
+            Self::Stats(command) => command.run(context),
             Self::InactiveConsoles(command) => command.run(context),
             Self::Policy(command) => command.run(context),
             Self::AddPolicy(command) => command.run(context),

@@ -3,7 +3,9 @@
 use fulmar_core::limits::WIRE_INT_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::solo5::ImageFacts;
-use fulmar_core::wire::{BlockInfo, Condition, FailBehaviour, HostInfo, Info, Kind, LastRun, Policy, RunEnd, Text};
+use fulmar_core::wire::{
+    BlockInfo, Condition, FailBehaviour, HostInfo, Info, Kind, LastRun, Policy, RunEnd, Text, Usage,
+};
 use serde_json::{Map, Value, json};
 
 use super::text::{hex, mac, run_end, timestamp};
@@ -108,6 +110,31 @@ pub fn image(file: &str, bytes: u64, facts: &ImageFacts) -> Value {
 #[must_use]
 pub fn line(unix_ms: i64, line: Text<'_>) -> Value {
     json!({ "time": timestamp(unix_ms), "line": lossy(line) })
+}
+
+/// What was measured of a unikernel, and how much of a CPU it has used since the measurement before.
+#[must_use]
+pub fn usage(name: &Name, usage: &Usage<'_>, cpu_percent: Option<f64>) -> Value {
+    let Usage { rusage, interfaces, counters, memory } = usage;
+    let counters = counters.iter().flat_map(|counters| counters.iter());
+    json!({
+        "name": name.as_str(),
+        "cpu_seconds": crate::commands::stats::cpu_seconds(rusage),
+        "cpu_percent": cpu_percent,
+        "memory_bytes": memory.map(|memory| crate::commands::stats::bytes_of_pages(memory.rss)),
+        "virtual_bytes": memory.map(|memory| memory.vsize),
+        "started": memory.map(|memory| crate::commands::stats::started(&memory)).map(timestamp),
+        "page_faults": { "minor": rusage.minflt, "major": rusage.majflt },
+        "context_switches": { "voluntary": rusage.nvcsw, "involuntary": rusage.nivcsw },
+        "networks": interfaces.iter().map(|it| json!({
+            "device": lossy(it.bridge),
+            "sent": { "packets": it.input_packets, "bytes": it.input_bytes, "errors": it.input_errors,
+                      "dropped": it.input_dropped },
+            "received": { "packets": it.output_packets, "bytes": it.output_bytes, "errors": it.output_errors,
+                          "dropped": it.output_dropped },
+        })).collect::<Vec<_>>(),
+        "hypervisor": counters.map(|counter| (lossy(counter.name), json!(counter.value))).collect::<Map<_, _>>(),
+    })
 }
 
 /// What was done to something.

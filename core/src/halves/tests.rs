@@ -58,6 +58,7 @@ fn answers_round_trip() {
     round_trip_answer(Answer::Adopted {
         unit: Unit(1),
         pid: 77,
+        started: u64::MAX,
         account: 9,
         started_ms: 1_700_000_000_000,
         told: true,
@@ -66,7 +67,7 @@ fn answers_round_trip() {
     round_trip_answer(Answer::Host(Host { cpus: CpuSet::first(128), memory_mb: 1 << 40, bridges: taps, abilities }));
     round_trip_answer(Answer::Bridges(Texts::default()));
     round_trip_answer(Answer::SurveyFailed(error));
-    round_trip_answer(Answer::Launched { unit: Unit(1), pid: 77, taps });
+    round_trip_answer(Answer::Launched { unit: Unit(1), pid: 77, started: 5, taps });
     round_trip_answer(Answer::LaunchFailed {
         unit: Unit(1),
         error: LaunchError::NoSuchBridge(Bridge::new(b"service").unwrap()),

@@ -51,11 +51,11 @@ pub(super) fn halves() -> Vec<Seed> {
     let records = ["exited 7", "faulted signal=11 rip=0x1001db", "terminated signal=15", "failed"];
     let records = records.map(|text| format!("{text:63}\n").into_bytes());
     let mut answers = vec![
-        Answer::Adopted { unit, pid: 77, account: 9, started_ms: 1_700_000_000_000, taps, told: true },
+        Answer::Adopted { unit, pid: 77, started: 5, account: 9, started_ms: 1_700_000_000_000, taps, told: true },
         Answer::Host(Host { cpus: CpuSet::first(128), memory_mb: 1 << 40, bridges: taps, abilities }),
         Answer::Bridges(taps),
         Answer::SurveyFailed(error),
-        Answer::Launched { unit, pid: 77, taps },
+        Answer::Launched { unit, pid: 77, started: u64::MAX, taps },
         failed(LaunchError::NoSuchAccount(9000)),
         failed(LaunchError::Os(error)),
         Answer::Signalled { unit, outcome: SignalOutcome::Sent },

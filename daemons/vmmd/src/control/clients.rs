@@ -11,7 +11,9 @@ use fulmar_core::limits::{
 use fulmar_core::machine::{Input, Spooled};
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, ScanError};
-use fulmar_core::wire::{self, BlockCommand, Command, Cut, Frame, Header, Image, Message, Payload, UnikernelCommand};
+use fulmar_core::wire::{
+    self, BlockCommand, Command, Cut, Frame, Header, Image, Message, Payload, StatsCommand, UnikernelCommand,
+};
 use fulmar_host::socket::peer_uid;
 use fulmar_host::spool::SpoolError;
 use mio::Interest;
@@ -350,6 +352,9 @@ impl Control<'_> {
         let Payload::Command(command) = &payload else {
             return self.refuse(index, &header, "unknown command");
         };
+        if matches!(command, Command::Stats(StatsCommand::Initial)) && header.name.is_root() {
+            return self.link_stats(index, &header);
+        }
         // Chunks follow at once, whatever is said to it.
         slot.linger = matches!(command, Command::Block(BlockCommand::Set { .. }));
         slot.compressed = is_compressed(command);

@@ -103,10 +103,11 @@ impl Control<'_> {
 
     fn answer(&mut self, answer: Answer<'_>) {
         match answer {
-            Answer::Launched { unit, .. } => {
+            Answer::Launched { unit, pid, started, taps } => {
                 if let Some((_, unikernel)) = self.machine.find_unit(unit).filter(|(_, it)| it.restarts() > 0) {
                     log!("{} runs again, restart {}", unikernel.name(), unikernel.restarts());
                 }
+                self.add_stats(unit, pid, started, taps);
                 self.handle(Input::Launched { unit, outcome: Ok(()) });
             }
             Answer::LaunchFailed { unit, error } => {
@@ -118,6 +119,7 @@ impl Control<'_> {
                 let exit = exit_of(record.complete(status));
                 self.log_unit(unit, format_args!("ended: {exit}"));
                 self.drop_fifo(unit);
+                self.drop_stats(unit);
                 self.handle(Input::Exited { unit, exit });
                 self.forget(unit);
             }

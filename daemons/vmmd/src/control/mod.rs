@@ -15,6 +15,7 @@
 //! | `host` | the channel to the host half |
 //! | `inventory` | what there is of the host and what of it is used |
 //! | `console` | the link to the console daemon, and fifos |
+//! | `stats` | the link to the statistics daemon |
 //! | `worker` | the threads that wait: for the journal, for files, for the compressor |
 //! | `transfers` | the threads that move the content of block devices |
 
@@ -28,6 +29,7 @@ mod inventory;
 mod replies;
 mod slots;
 mod start;
+mod stats;
 mod transfers;
 mod turn;
 mod worker;
@@ -52,6 +54,7 @@ use mio::{Events, Poll};
 use console::Console;
 use host::HostLink;
 use slots::Slots;
+use stats::Stats;
 use worker::Worker;
 
 /// Writes a line of the log.
@@ -117,6 +120,7 @@ pub struct Control<'m> {
     _lock: FolderLock,
     host: HostLink,
     console: Console,
+    stats: Stats,
     worker: Worker,
     images: Arc<HostFolder>,
     blocks: Blocks<Arc<HostFolder>>,

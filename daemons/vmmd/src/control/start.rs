@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, io};
 
-use fulmar_core::halves::{Abilities, Answer, Host, MessageError, OsError, Request, Status, Unit};
+use fulmar_core::halves::{Abilities, Answer, Host, MessageError, OsError, Request, Status, Texts, Unit};
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, POLICY_BRIDGES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
 use fulmar_core::machine::{Input, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
 use fulmar_core::policy::Policy;
@@ -24,6 +24,7 @@ use super::console::Console;
 use super::host::{HostLink, collect_bridges, exit_of};
 use super::inventory::bounds;
 use super::slots::Slots;
+use super::stats::Stats;
 use super::turn::{HOST, LISTENER, WAKER};
 use super::worker::Worker;
 use super::{Appends, Clock, Control, SOCKET, Settings, log};
@@ -126,6 +127,7 @@ pub(super) fn start<'m>(
         uid: nix::unistd::geteuid().as_raw(),
         host,
         console,
+        stats: Stats::default(),
         worker,
         images,
         blocks: Blocks::new(block_folder),
@@ -154,9 +156,12 @@ pub(super) fn start<'m>(
 }
 
 /// A unikernel that runs since before.
-#[derive(Clone, Copy)]
 struct Adopted {
     unit: Unit,
+    pid: u32,
+    started: u64,
+    /// As [`Texts`] have them.
+    taps: Vec<u8>,
     account: u16,
     started_ms: i64,
     told: bool,
@@ -188,12 +193,13 @@ impl Control<'_> {
             }
             self.forget(unit);
         }
-        for Adopted { unit, account, started_ms, told } in survey.adopted.iter().copied() {
+        for &Adopted { unit, pid, started, ref taps, account, started_ms, told } in &survey.adopted {
             match self.machine.find_unit(unit) {
                 Some((_, unikernel)) if told => log!("{} was told to end and still runs", unikernel.name()),
                 Some((_, unikernel)) => log!("{} still runs", unikernel.name()),
                 None => log!("unit {} runs and nothing says that it should: ending it", unit.0),
             }
+            self.add_stats(unit, pid, started, Texts::new(taps).unwrap_or_default());
             self.handle(Input::Survivor { unit, account, started_wall_ms: started_ms, told });
         }
     }
@@ -256,8 +262,9 @@ impl Survey {
                 Err(error) => return Err(StartError::Channel(error)),
             };
             match Answer::decode(packet).map_err(StartError::Message)? {
-                Answer::Adopted { unit, account, started_ms, told, .. } => {
-                    adopted.push(Adopted { unit, account, started_ms, told })
+                Answer::Adopted { unit, pid, started, account, started_ms, told, taps } => {
+                    let taps = taps.as_bytes().to_vec();
+                    adopted.push(Adopted { unit, pid, started, taps, account, started_ms, told });
                 }
                 Answer::Ended { unit, record } => ended.push(Ended { unit, status: record.end() }),
                 Answer::Host(host) => return Ok(Self::of(&host, adopted, ended)),

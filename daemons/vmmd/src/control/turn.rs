@@ -16,7 +16,8 @@ pub(super) const LISTENER: Token = Token(0);
 pub(super) const WAKER: Token = Token(1);
 pub(super) const HOST: Token = Token(2);
 pub(super) const CONSOLE: Token = Token(3);
-const FIRST_SLOT: usize = 4;
+pub(super) const STATS: Token = Token(4);
+const FIRST_SLOT: usize = 5;
 
 /// Time between two looks at the host's bridges, milliseconds: a new one can be used after this.
 const BRIDGES_MS: u64 = 2_000;
@@ -49,6 +50,7 @@ impl Control<'_> {
                     self.drain();
                 }
                 CONSOLE => self.serve_console(),
+                STATS => self.serve_stats(),
                 token => self.connection_event(token, event),
             }
         }

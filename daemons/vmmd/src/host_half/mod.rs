@@ -161,7 +161,8 @@ impl<S: Shim> HostHalf<S> {
             let Record { unit, process, account, ref taps, told } = survivor;
             let taps = Texts::new(taps).unwrap_or_default();
             let started_ms = self.records.written_ms(unit);
-            self.send(&Answer::Adopted { unit, pid: process.pid, account, started_ms, told, taps })?;
+            let Process { pid, started } = process;
+            self.send(&Answer::Adopted { unit, pid, started, account, started_ms, told, taps })?;
         }
         for (unit, told) in ended {
             let mut buffer = [0; STATUS_BYTES_MAX];
@@ -194,7 +195,7 @@ impl<S: Shim> HostHalf<S> {
         match self.launch(plan, fds, &mut names) {
             Ok((process, taps)) => {
                 self.units.insert(unit);
-                self.send(&Answer::Launched { unit, pid: process.pid, taps })
+                self.send(&Answer::Launched { unit, pid: process.pid, started: process.started, taps })
             }
             Err(error) => {
                 say(format_args!("unit {}: {error}", unit.0));

@@ -117,6 +117,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                     say(Answer::Adopted {
                         unit: Unit(unit),
                         pid: 1,
+                        started: 7,
                         account,
                         started_ms: 0,
                         told: false,
@@ -164,7 +165,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                 world.running.insert(plan.unit.0, plan.account);
                 world.ended.remove(&plan.unit.0);
                 if !world.silent {
-                    say(Answer::Launched { unit: plan.unit, pid: 1, taps: none() });
+                    say(Answer::Launched { unit: plan.unit, pid: 1, started: 7, taps: none() });
                 }
             }
             Request::Signal { unit, .. } => {

@@ -1,0 +1,59 @@
+//! What is asked for: watch a unikernel, watch it no longer, send what is measured.
+
+use fulmar_core::wire::{Command, Header, Message, Payload, StatsCommand};
+use fulmar_host::log;
+use fulmar_host::meter::Meter;
+use mio::Token;
+
+use crate::PROGRAM;
+use crate::server::Server;
+
+impl<M: Meter> Server<M> {
+    /// Does what a message of a client says, and answers.
+    pub(crate) fn command(&mut self, token: Token, message: &Message<'_>) {
+        let header = message.header;
+        if matches!(message.payload, Payload::Command(Command::Stats(StatsCommand::Subscribe))) {
+            return self.subscribe(token, &header);
+        }
+        let done = self.watch(message);
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        match done {
+            Some(Ok(text)) => connection.put_text(&header, text),
+            Some(Err(text)) => connection.put_failure(&header, &text),
+            None => {
+                let text = "unknown command: this is the statistics daemon";
+                log::line(PROGRAM, format_args!("{}: {text}", header.name));
+                connection.put_failure(&header, text);
+                connection.finish();
+            }
+        }
+    }
+
+    fn subscribe(&mut self, token: Token, header: &Header) {
+        let Some(connection) = self.connections.get_mut(&token) else { return };
+        connection.subscribe(header, self.records.len());
+        self.expect_measurement();
+    }
+
+    /// Watches what a message names, or no longer. Nothing where the message says something else.
+    pub(crate) fn watch(&mut self, message: &Message<'_>) -> Option<Result<&'static str, String>> {
+        let name = message.header.name;
+        match message.payload {
+            Payload::Command(Command::Stats(StatsCommand::Add { device, pid, taps })) => {
+                Some(match self.targets.add(&name, device, pid, taps) {
+                    Ok(()) => Ok("added"),
+                    Err(error) => {
+                        let text = error.to_string();
+                        log::line(PROGRAM, format_args!("{name} is not watched: {text}"));
+                        Err(text)
+                    }
+                })
+            }
+            Payload::Command(Command::Stats(StatsCommand::Remove)) => {
+                self.targets.remove(&name);
+                Some(Ok("removed"))
+            }
+            _ => None,
+        }
+    }
+}
