@@ -134,8 +134,8 @@ pub const EVENT_REFUSALS_PER_MINUTE_MAX: u64 = 120;
 /// Bytes of the event log where nothing is said, MiB: half a million usual events.
 pub const LOG_MB_DEFAULT: u64 = 64;
 
-/// The most that may be said, MiB. All of it is read at the start.
-pub const LOG_MB_MAX: u64 = 4096;
+/// The most that may be said, MiB. All of it is read at the start, and by who wants the last events of a path in which little happens.
+pub const LOG_MB_MAX: u64 = 1024;
 
 /// Days that events are kept where nothing is said.
 pub const LOG_DAYS_DEFAULT: u64 = 365;
