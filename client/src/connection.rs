@@ -35,6 +35,8 @@ pub enum Daemon {
     Vmmd,
     /// Keeps what they write.
     Console,
+    /// Keeps what happens.
+    Log,
 }
 
 impl Daemon {
@@ -44,6 +46,7 @@ impl Daemon {
         match self {
             Self::Vmmd => "util/vmmd.sock",
             Self::Console => "util/console.sock",
+            Self::Log => "util/log.sock",
         }
     }
 }
@@ -53,6 +56,7 @@ impl fmt::Display for Daemon {
         f.write_str(match self {
             Self::Vmmd => "vmmd",
             Self::Console => "vmmd_console",
+            Self::Log => "vmmd_log",
         })
     }
 }

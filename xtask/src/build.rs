@@ -26,9 +26,9 @@ impl Programs {
 /// Builds all programs that belong to a running system, in release form.
 pub(crate) fn programs() -> Done<Programs> {
     let programs = Programs { folder: target().join("release") };
-    let mut build =
-        cargo(&["build", "--release", "--locked", "--package", "fulmar-console", "--package", "fulmar-client"]);
-    step("building vmmd_console and vmmc_local", &mut build)?;
+    let packages = ["--package", "fulmar-console", "--package", "fulmar-log", "--package", "fulmar-client"];
+    let mut build = cargo(&[&["build", "--release", "--locked"], &packages[..]].concat());
+    step("building vmmd_console, vmmd_log and vmmc_local", &mut build)?;
     // Those two are trusted and count every KiB.
     for (package, program) in [("fulmar-vmmd", "vmmd"), ("fulmar-tender", "fulmar-tender")] {
         let title = format!("building {program}, linked statically (a minute or so the first time)");

@@ -17,7 +17,9 @@
 
 mod segment;
 
-pub use segment::{BadHeader, Header, Record, Step, Tail, decode_header, encode_header, encode_record, find_tail, step};
+pub use segment::{
+    BadHeader, Header, Record, Step, Tail, decode_header, encode_header, encode_record, find_tail, step,
+};
 
 use crate::limits::EVENT_BYTES_MAX;
 

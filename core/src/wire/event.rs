@@ -377,9 +377,7 @@ impl<'a> Event<'a> {
     fn read_own(reader: &mut Reader<'a>, choice: u8) -> Result<Self, Malformed> {
         reader.within(choice, |reader| {
             reader.within(tag::SEQUENCE, |reader| match choice {
-                DAEMON => {
-                    Ok(Self::Daemon { program: reader.utf8()?, version: reader.utf8()?, up: reader.boolean()? })
-                }
+                DAEMON => Ok(Self::Daemon { program: reader.utf8()?, version: reader.utf8()?, up: reader.boolean()? }),
                 DONE => {
                     let (name, deed) = (reader.name()?, Deed::read_number(reader)?);
                     Ok(Self::Done { name, deed, user: reader.optional(tag::context(0), Reader::integer)? })
@@ -394,11 +392,9 @@ impl<'a> Event<'a> {
                     end: RunEnd::read(reader)?,
                     asked: reader.boolean()?,
                 }),
-                DECIDED => Ok(Self::Decided {
-                    name: reader.name()?,
-                    next: Next::read(reader)?,
-                    reason: Text(reader.text()?),
-                }),
+                DECIDED => {
+                    Ok(Self::Decided { name: reader.name()?, next: Next::read(reader)?, reason: Text(reader.text()?) })
+                }
                 TROUBLE => Ok(Self::Trouble { name: reader.name()?, reason: Text(reader.text()?) }),
                 _ => Ok(Self::Lost { count: reader.integer()?, loss: Loss::read_number(reader)? }),
             })
@@ -575,7 +571,10 @@ impl fmt::Display for Event<'_> {
             }
             Self::Decided { name, next, reason } => match next {
                 Next::Rest { seconds, failures } => {
-                    write!(f, "{name} does not run, next try in {seconds} s (short runs in a row: {failures}): {reason}")
+                    write!(
+                        f,
+                        "{name} does not run, next try in {seconds} s (short runs in a row: {failures}): {reason}"
+                    )
                 }
                 Next::Again { restarts } => write!(f, "{name} is started again, restart {restarts}: {reason}"),
                 Next::Never => write!(f, "{name} is not started again: {reason}"),
@@ -586,7 +585,9 @@ impl fmt::Display for Event<'_> {
             Self::Lost { count, loss } => match loss {
                 Loss::Away => write!(f, "{count} events are lost: the log daemon was not there"),
                 Loss::Disk => write!(f, "{count} events are lost: the disk of the log took no more"),
-                Loss::Torn => write!(f, "{count} bytes of the log are lost: it was being written when everything stopped"),
+                Loss::Torn => {
+                    write!(f, "{count} bytes of the log are lost: it was being written when everything stopped")
+                }
                 Loss::Refusals => write!(f, "{count} more commands were refused"),
             },
         }

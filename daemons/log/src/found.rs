@@ -90,7 +90,10 @@ fn take(
     if is_newest && tail.bytes < bytes.len() {
         file.set_len(tail.bytes as u64)?;
         *torn_bytes = (bytes.len() - tail.bytes) as u64;
-        log::line(PROGRAM, format_args!("cut {torn_bytes} bytes of an unfinished write, after event {}", tail.next - 1));
+        log::line(
+            PROGRAM,
+            format_args!("cut {torn_bytes} bytes of an unfinished write, after event {}", tail.next - 1),
+        );
         segment_bytes = tail.bytes;
     }
     Ok(Segment {

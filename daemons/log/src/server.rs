@@ -306,7 +306,10 @@ impl Server {
                 self.send(token);
                 continue;
             }
-            log::line(PROGRAM, format_args!("connection closed: its message did not come to an end, or it does not read"));
+            log::line(
+                PROGRAM,
+                format_args!("connection closed: its message did not come to an end, or it does not read"),
+            );
             self.close(token);
         }
     }

@@ -29,7 +29,7 @@ fn with_events(number: u64) -> Daemon {
 }
 
 fn event(number: u64) -> Came {
-    let name = if number % 2 == 0 { "a:x" } else { "b:y" };
+    let name = if number.is_multiple_of(2) { "a:x" } else { "b:y" };
     Came::Event(number, format!("{name}: created unikernel (asked by user 0)"))
 }
 

@@ -15,6 +15,8 @@
 //! | `host` | the channel to the host half |
 //! | `inventory` | what there is of the host and what of it is used |
 //! | `console` | the link to the console daemon, and fifos |
+//! | `events` | what is worth an event, and who asked for it |
+//! | `log_link` | the link to the event log |
 //! | `worker` | the threads that wait for the disk and for the compressor |
 //! | `transfers` | the threads that move the content of block devices |
 
@@ -23,8 +25,10 @@ mod clients;
 mod console;
 mod content;
 mod effects;
+mod events;
 mod host;
 mod inventory;
+mod log_link;
 mod replies;
 mod slots;
 mod start;
@@ -47,10 +51,12 @@ use fulmar_host::channel::Channel;
 use fulmar_host::disk::{FolderLock, HostFolder};
 use fulmar_host::journal::Batch;
 use fulmar_host::spool::{Spool, Spools};
-use mio::{Events, Poll};
+use mio::Poll;
 
 use console::Console;
+use events::Events;
 use host::HostLink;
+use log_link::LogLink;
 use slots::Slots;
 use worker::Worker;
 
@@ -117,6 +123,8 @@ pub struct Control<'m> {
     _lock: FolderLock,
     host: HostLink,
     console: Console,
+    log_link: LogLink,
+    events: Events,
     worker: Worker,
     images: Arc<HostFolder>,
     blocks: Blocks<Arc<HostFolder>>,
@@ -159,9 +167,12 @@ impl<'m> Control<'m> {
     /// # Errors
     /// What the event loop died of.
     pub fn run(&mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(256);
+        let mut events = mio::Events::with_capacity(256);
         while self.turn(&mut events, None)? {}
         log!("the host half is gone: the control half ends too, unikernels go on");
+        self.tell_daemon(false);
+        // As far as it goes: nobody is waited for.
+        let _ = self.log_link.flush();
         Ok(())
     }
 }
