@@ -10,7 +10,7 @@ use fulmar_core::event::{self, Header, RECORD_BYTES_MAX, RECORD_BYTES_MIN};
 use fulmar_host::log;
 
 use crate::PROGRAM;
-use crate::store::Segment;
+use crate::store::{Segment, now_ms, unix_ms};
 
 /// What follows the name of a segment that was set aside.
 const ASIDE: &str = "damaged";
@@ -78,6 +78,7 @@ fn take(
     torn_bytes: &mut u64,
     see: &mut impl FnMut(u64),
 ) -> io::Result<Segment> {
+    let written = file.metadata()?.modified();
     let mut times = None;
     let tail = event::find_tail(header, bytes, |record| {
         see(record.writer);
@@ -102,6 +103,8 @@ fn take(
         bytes: segment_bytes as u64,
         begun_ms: times.map(|(begun, _)| begun),
         newest_ms: times.map_or(i64::MIN, |(_, newest)| newest),
+        // Where the file system does not know, it counts as written now.
+        written_ms: written.map_or_else(|_| now_ms(), unix_ms),
         spoilt: false,
         file: Arc::new(file),
     })

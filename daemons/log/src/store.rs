@@ -57,6 +57,8 @@ pub(crate) struct Segment {
     pub(crate) begun_ms: Option<i64>,
     /// When the latest of its events happened, whatever their order.
     pub(crate) newest_ms: i64,
+    /// When it was last written to: its events may have any date.
+    pub(crate) written_ms: i64,
     /// Whether something is behind its last record that could not be taken back: nothing more is written to it.
     pub(crate) spoilt: bool,
     pub(crate) file: Arc<File>,
@@ -218,6 +220,7 @@ impl Store {
         segment.next = sequence + 1;
         segment.begun_ms = segment.begun_ms.or(Some(entry.unix_ms));
         segment.newest_ms = segment.newest_ms.max(entry.unix_ms);
+        segment.written_ms = now_ms();
         self.next = sequence + 1;
         self.syncer.want(&segment.file);
         Ok(())
@@ -250,8 +253,16 @@ impl Store {
         self.syncer.want(&self.folder_file);
         let bytes = HEADER_BYTES as u64;
         let next = header.first;
-        let segment = Segment { header, next, bytes, begun_ms: None, newest_ms: i64::MIN, spoilt: false, file };
-        self.segments.push_back(segment);
+        self.segments.push_back(Segment {
+            header,
+            next,
+            bytes,
+            begun_ms: None,
+            newest_ms: i64::MIN,
+            written_ms: now_ms(),
+            spoilt: false,
+            file,
+        });
         Ok(())
     }
 
@@ -261,7 +272,7 @@ impl Store {
             let bytes: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
             let oldest_wanted = now_ms().saturating_sub(i64::try_from(self.bounds.age_ms).unwrap_or(i64::MAX));
             let Some(oldest) = self.segments.front().filter(|_| self.segments.len() > 1) else { return };
-            if bytes + room_bytes <= self.bounds.bytes && oldest.newest_ms >= oldest_wanted {
+            if bytes + room_bytes <= self.bounds.bytes && oldest.written_ms >= oldest_wanted {
                 return;
             }
             let path = self.folder.join(file_name(oldest.header.first));
@@ -394,6 +405,11 @@ fn salt() -> io::Result<u32> {
 
 /// The wall clock, in milliseconds since 1970.
 pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    unix_ms(SystemTime::now())
+}
+
+/// A time in milliseconds since 1970.
+pub(crate) fn unix_ms(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
