@@ -115,6 +115,7 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
     // vmmd makes the folder of the sockets.
     system.start_vmmd(&[]).unwrap();
     system.start_console().unwrap();
+    system.start_log(&[]).unwrap();
     let mut said = String::new();
     let pages = [blocks("docs/vmmc_local.md"), blocks("docs/import.md")].concat();
     for line in pages.iter().flat_map(|block| block.lines()) {
@@ -122,7 +123,9 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
         let (out, error) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success(), "{line}\n{out}{error}\n{}", system.log("vmmd"));
         if line.ends_with("--json") {
-            assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{line}\n{out}");
+            // One document, or one a line.
+            let documents = serde_json::Deserializer::from_str(&out).into_iter::<serde_json::Value>();
+            assert!(documents.into_iter().all(|document| document.is_ok()) && !out.is_empty(), "{line}\n{out}");
         }
         said += &out;
     }
@@ -131,6 +134,7 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
         ":hello: created unikernel",
         ":hello: destroyed unikernel",
         "shop:web",
+        "added policy (asked by user",
         "shop:data: removed block",
         "would come over",
         "\"result\": \"there\"",

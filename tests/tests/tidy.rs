@@ -54,6 +54,8 @@ const WALL_CLOCKS: &[(&str, &str)] = &[
     ("daemons/console/src/stream.rs", "the time of a line"),
     ("daemons/influx/src/line.rs", "the time of a measurement, and how long ago its process was started"),
     ("daemons/influx/src/measure.rs", "the time of a measurement"),
+    ("daemons/log/src/store.rs", "the time of its own events; segments that are older than is wanted go"),
+    ("daemons/vmmd/src/control/events.rs", "the time of an event"),
     ("daemons/vmmd/src/control/mod.rs", "reads it for the machine"),
     ("daemons/vmmd/src/control/start.rs", "when a survivor started, for the machine"),
     ("daemons/vmmd/src/host_half/records.rs", "when a unit was launched, for the machine"),
