@@ -357,7 +357,11 @@ impl Control<'_> {
             return self.refuse(index, &header, "unknown command");
         };
         if matches!(command, Command::Stats(StatsCommand::Initial)) && header.name.is_root() {
-            return self.link_stats(index, &header);
+            let uid = self.uid_of(index);
+            return match self.trusts(uid) {
+                true => self.link_stats(index, &header),
+                false => self.refuse(index, &header, "only root and the user of the daemons may measure"),
+            };
         }
         // Chunks follow at once, whatever is said to it.
         slot.linger = matches!(command, Command::Block(BlockCommand::Set { .. }));
