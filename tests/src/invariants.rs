@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fulmar_core::limits::STOP_MS_MAX;
-use fulmar_core::machine::{Again, BlockStage, Life, Stage, Trouble};
+use fulmar_core::machine::{Again, BlockStage, Change, Life, Stage, Trouble};
 use fulmar_core::name::Name;
 
 use crate::oracle::{block_names, count, memory_mb, policy_of};
@@ -22,6 +22,7 @@ pub fn check<const U: usize, const P: usize, const B: usize, const C: usize, con
     check_blocks(world)?;
     content::check(world)?;
     check_deadline(world)?;
+    check_appends(world)?;
     check_durable(world)?;
     if world.is_quiet() { check_quiet(world) } else { Ok(()) }
 }
@@ -148,6 +149,20 @@ fn check_deadline<const U: usize, const P: usize, const B: usize, const C: usize
         }
         _ => Ok(()),
     }
+}
+
+/// However long the journal takes, no more waits for it than there are changes: of each one, and of a unikernel its label beside
+/// a record that makes the journal sure.
+fn check_appends<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+) -> Result<(), Violation> {
+    for append in &world.appends {
+        let same = world.appends.iter().filter(|other| other.change == append.change).count();
+        if same > if matches!(append.change, Change::Unikernel(_)) { 2 } else { 1 } {
+            return Err(format!("{:?} waits {same} times to be written", append.change));
+        }
+    }
+    Ok(())
 }
 
 /// What is durable can be brought about: its images are there, and it is what the machine has where nothing is under way.

@@ -99,6 +99,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     /// The record of a desired unikernel was written once more, perhaps because the journal was not sure: a client that waits
     /// for it to be started anew is not made to wait for an alarm as well.
     pub(super) fn recorded_again(&mut self, now: Now, slot: u16, outcome: Result<(), JournalError>) {
+        self.set_rewriting(slot, false);
         let waits = |it: &&Unikernel| it.stage == Stage::Kept && it.restarting && it.life == Life::None && !it.charged;
         if self.unikernels.get(slot).filter(waits).is_none() {
             return;

@@ -93,6 +93,8 @@ pub struct Unikernel {
     pub(super) successor: bool,
     /// Whether somebody waits for it to be started anew.
     pub(super) restarting: bool,
+    /// Whether its record, which is there, is being written once more.
+    pub(super) rewriting: bool,
     /// Whether the ledger is charged for it.
     pub(super) charged: bool,
     /// Whether the one whose place it takes is charged for it in part.
@@ -148,6 +150,7 @@ impl Named for Unikernel {
         stop: Stop::No,
         successor: false,
         restarting: false,
+        rewriting: false,
         charged: false,
         shares: false,
         shared_mb: 0,

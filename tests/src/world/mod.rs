@@ -11,6 +11,7 @@ pub mod content;
 mod crash;
 mod effects;
 pub mod journal;
+mod key;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
