@@ -289,7 +289,8 @@ pub fn run_seed<const U: usize, const P: usize, const B: usize, const C: usize, 
 }
 
 /// What is left of a failing run after shrinking, in words.
-fn shrunk<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+#[must_use]
+pub fn shrunk<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     actions: Vec<Action>,
     budget: Budget,
 ) -> String {

@@ -47,7 +47,11 @@ pub fn audit(search: &Search, states_max: usize) -> Result<Audit, Violation> {
                     one.iter().filter(|(key, _)| !other.contains_key(*key)).map(|(_, action)| *action).collect()
                 };
                 let (one, other) = (only(&of_first, &of_next), only(&of_next, &of_first));
-                return Err(format!("two worlds of one key: one goes on by {one:?}, the other by {other:?}; the second one was reached by {action:?}\n{:#?}\n{:#?}", first.shown(), next.shown()));
+                return Err(format!(
+                    "two worlds of one key: one goes on by {one:?}, the other by {other:?}; the second one was reached by {action:?}\n{:#?}\n{:#?}",
+                    first.shown(),
+                    next.shown()
+                ));
             }
             audit.pairs += 1;
         }

@@ -13,7 +13,7 @@ const LARGER: Spec = Spec { image: 0, memory_mb: 48, fail: Some(&[]), ..Spec::PL
 const ON_DISK: Spec = Spec { image: 6, blocks: &["storage"], ..Spec::PLAIN };
 const ON_BRIDGE: Spec = Spec { image: 3, bridge: Some("br0"), fail: Some(&[]), ..Spec::PLAIN };
 
-const NOTHING: Left = Left { commands: 0, faults: 0, crashes: 0, exits: 0, hosts: 0, waits: 0, hang_ups: 0 };
+const NOTHING: Left = Left { commands: 0, faults: 0, crashes: 0, exits: 0, hosts: 0, waits: 0, hang_ups: 0, slow: 2 };
 
 /// How large the graphs are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,8 +88,8 @@ fn create(size: Size) -> Graph {
         ],
         left: size.of(
             Left { commands: 2, faults: 1, crashes: 1, exits: 1, ..NOTHING },
+            Left { commands: 2, faults: 2, crashes: 2, exits: 1, ..NOTHING },
             Left { commands: 3, faults: 2, crashes: 2, exits: 1, ..NOTHING },
-            Left { commands: 4, faults: 2, crashes: 2, exits: 2, ..NOTHING },
         ),
         ..empty("create")
     }
@@ -107,8 +107,8 @@ fn replace(size: Size) -> Graph {
         ],
         left: size.of(
             Left { commands: 1, faults: 1, crashes: 1, exits: 1, ..NOTHING },
+            Left { commands: 2, faults: 1, crashes: 2, exits: 1, ..NOTHING },
             Left { commands: 2, faults: 2, crashes: 2, exits: 1, ..NOTHING },
-            Left { commands: 3, faults: 2, crashes: 2, exits: 2, ..NOTHING },
         ),
         ..empty("replace")
     }
@@ -122,8 +122,8 @@ fn labels(size: Size) -> Graph {
         exits: vec![Exit::Code(2), Exit::Code(3), Exit::Code(64), Exit::OutOfMemory],
         left: size.of(
             Left { commands: 1, faults: 1, crashes: 1, exits: 1, ..NOTHING },
+            Left { commands: 1, faults: 2, crashes: 2, exits: 1, ..NOTHING },
             Left { commands: 1, faults: 2, crashes: 2, exits: 2, ..NOTHING },
-            Left { commands: 2, faults: 2, crashes: 2, exits: 3, ..NOTHING },
         ),
         ..empty("labels")
     }
@@ -188,8 +188,8 @@ fn policies(size: Size) -> Graph {
         exits: Vec::new(),
         left: size.of(
             Left { commands: 2, faults: 1, crashes: 1, ..NOTHING },
+            Left { commands: 3, faults: 1, crashes: 1, ..NOTHING },
             Left { commands: 3, faults: 2, crashes: 1, ..NOTHING },
-            Left { commands: 4, faults: 2, crashes: 2, ..NOTHING },
         ),
         ..empty("policies")
     }
@@ -203,19 +203,22 @@ fn hosts(size: Size) -> Graph {
             ask("p:b", Wish::Create(LARGER)),
             ask("p:a", Wish::Restart),
             ask("p:a", Wish::ForceCreate(FAITHFUL)),
-            ask("p:", Wish::PolicyAdd(PolicySpec {
-                unikernels: 2,
-                memory_mb: 64,
-                cpus: &[0],
-                bridges: &["br0"],
-                block_mb: None,
-            })),
+            ask(
+                "p:",
+                Wish::PolicyAdd(PolicySpec {
+                    unikernels: 2,
+                    memory_mb: 64,
+                    cpus: &[0],
+                    bridges: &["br0"],
+                    block_mb: None,
+                }),
+            ),
         ],
         hosts: vec![0, 1, 2],
         left: size.of(
             Left { commands: 1, crashes: 1, exits: 1, hosts: 1, ..NOTHING },
+            Left { commands: 1, faults: 1, crashes: 1, exits: 1, hosts: 2, ..NOTHING },
             Left { commands: 2, faults: 1, crashes: 2, exits: 1, hosts: 2, ..NOTHING },
-            Left { commands: 2, faults: 2, crashes: 2, exits: 2, hosts: 3, ..NOTHING },
         ),
         ..empty("hosts")
     }
@@ -229,15 +232,18 @@ fn clients(size: Size) -> Graph {
             ask("p:a", Wish::Destroy),
             ask("p:a", Wish::Restart),
             ask("p:b", Wish::Create(Spec::PLAIN)),
-            ask("p:", Wish::PolicyAdd(PolicySpec { unikernels: 1, memory_mb: 64, cpus: &[0], bridges: &[], block_mb: None })),
+            ask(
+                "p:",
+                Wish::PolicyAdd(PolicySpec { unikernels: 1, memory_mb: 64, cpus: &[0], bridges: &[], block_mb: None }),
+            ),
             Ask { name: Name::ROOT, wish: Wish::Info },
             Ask { name: Name::ROOT, wish: Wish::Condition },
         ],
         compactions: true,
         left: size.of(
             Left { commands: 2, faults: 1, hang_ups: 1, ..NOTHING },
+            Left { commands: 2, faults: 1, crashes: 1, exits: 1, hang_ups: 2, ..NOTHING },
             Left { commands: 3, faults: 2, crashes: 1, exits: 1, hang_ups: 2, ..NOTHING },
-            Left { commands: 4, faults: 2, crashes: 2, exits: 1, hang_ups: 2, ..NOTHING },
         ),
         ..empty("clients")
     }
@@ -251,8 +257,8 @@ fn clock(size: Size) -> Graph {
         waits: vec![1, 700, 20_000],
         left: size.of(
             Left { commands: 1, faults: 1, exits: 2, waits: 1, ..NOTHING },
+            Left { commands: 1, faults: 1, crashes: 1, exits: 2, waits: 2, ..NOTHING },
             Left { commands: 2, faults: 1, crashes: 1, exits: 2, waits: 2, ..NOTHING },
-            Left { commands: 2, faults: 2, crashes: 2, exits: 3, waits: 2, ..NOTHING },
         ),
         ..empty("clock")
     }

@@ -5,14 +5,17 @@
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use fulmar_core::machine::Exit;
 use fulmar_tests::ask::Ask;
-use fulmar_tests::drive::next_to_settle;
+use fulmar_tests::drive::{next_to_settle, shrunk};
+use fulmar_tests::world::arrows::Arrows;
 use fulmar_tests::world::{Action, Budget, Crash, Rest, SetFate, Violation, World};
-use stateright::{Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 /// Two unikernels, three policies (the host's among them), two block devices, two clients.
 pub type Small = World<2, 3, 2, 2, 512>;
@@ -60,6 +63,8 @@ pub struct Left {
     pub waits: u8,
     /// Clients that hang up.
     pub hang_ups: u8,
+    /// Deadlines that pass while a record waits to be written.
+    pub slow: u8,
 }
 
 /// A world and what may still happen in it.
@@ -101,7 +106,8 @@ impl State {
             let phase = (it.stage(), it.life(), it.again(), it.trouble(), it.failures());
             format!("{slot} {} unit {} {phase:?}", it.name(), it.unit())
         });
-        let blocks = world.machine.blocks().map(|(slot, it)| format!("{slot} {} {:?} {:?}", it.name(), it.stage(), it.holder()));
+        let blocks =
+            world.machine.blocks().map(|(slot, it)| format!("{slot} {} {:?} {:?}", it.name(), it.stage(), it.holder()));
         let (unikernels, blocks): (Vec<_>, Vec<_>) = (unikernels.collect(), blocks.collect());
         format!(
             "{unikernels:#?} {blocks:?}\nnow {}, due {:?}\ntasks {:?}\nappends {:?}\nlaunches {:?}\nprocesses {:?}\nended {:?}\n\
@@ -137,6 +143,7 @@ impl State {
             Action::Exit(unit, _) if !self.is_told(*unit) => left.exits = left.exits.saturating_sub(1),
             Action::Host(_) => left.hosts = left.hosts.saturating_sub(1),
             Action::Wait(_) => left.waits = left.waits.saturating_sub(1),
+            Action::Tick(_) if !world.appends.is_empty() => left.slow = left.slow.saturating_sub(1),
             Action::HangUp(_) => left.hang_ups = left.hang_ups.saturating_sub(1),
             _ => {}
         }
@@ -177,22 +184,75 @@ impl State {
     }
 }
 
+/// A graph that was gone through to its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Distinct states.
+    pub states: usize,
+    /// Steps that were taken, to whatever state.
+    pub steps: usize,
+    /// The longest way that was gone.
+    pub depth: usize,
+    /// How long that took.
+    pub seconds: f64,
+}
+
 /// A graph that is gone through.
+#[derive(Clone)]
 pub struct Search {
     graph: Graph,
+    arrows: Option<Arrows>,
     /// Keys of worlds from which everything comes to rest.
-    settling: Mutex<HashSet<u64>>,
+    settling: Arc<Mutex<HashSet<u64>>>,
 }
 
 impl Search {
     /// Of this graph.
     #[must_use]
     pub fn new(graph: Graph) -> Self {
-        Self { graph, settling: Mutex::new(HashSet::new()) }
+        Self { graph, arrows: None, settling: Arc::default() }
+    }
+
+    /// The same, and notes how the machine goes from phase to phase.
+    #[must_use]
+    pub fn drawing(graph: Graph, arrows: Arrows) -> Self {
+        Self { arrows: Some(arrows), ..Self::new(graph) }
+    }
+
+    /// Goes through all states there are.
+    ///
+    /// # Errors
+    /// What goes wrong, and the way there.
+    pub fn go_through(&self) -> Result<Found, Violation> {
+        let begun = Instant::now();
+        self.start()?;
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let search = self.clone().checker().threads(threads).finish_when(HasDiscoveries::Any);
+        // By depth: what waits to be looked at is little then.
+        let checker = search.spawn_dfs().join();
+        if let Some(path) = checker.discoveries().into_values().next() {
+            let violation = match path.last_state() {
+                State { violation: Some(violation), .. } => violation.clone(),
+                state => self.settle(state).err().unwrap_or_default(),
+            };
+            let actions = self.before().chain(path.into_actions()).collect();
+            let budget = Budget { faults: 99, crashes: 99, commands: 99 };
+            return Err(format!("{violation}\n{}", shrunk::<2, 3, 2, 2, 512>(actions, budget)));
+        }
+        if !checker.is_done() {
+            return Err("it was not gone through to its end".into());
+        }
+        let (states, steps, depth) = (checker.unique_state_count(), checker.state_count(), checker.max_depth());
+        Ok(Found { states, steps, depth, seconds: begun.elapsed().as_secs_f64() })
     }
 
     fn settling(&self) -> MutexGuard<'_, HashSet<u64>> {
         self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happens before the first state. What never ran began at 0: when this has passed that is long ago, and stays so.
+    fn before(&self) -> impl Iterator<Item = Action> {
+        [Action::Wait(20_000)].into_iter().chain(self.graph.before.iter().copied())
     }
 
     /// The first state.
@@ -201,13 +261,11 @@ impl Search {
     /// What goes wrong even before.
     pub fn start(&self) -> Result<State, Violation> {
         let Left { commands, faults, crashes, .. } = self.graph.left;
-        let before = u32::try_from(self.graph.before.len()).unwrap_or(u32::MAX);
-        let mut world = Small::new(Budget { faults: 0, crashes: 0, commands: before })?;
-        // What never ran began at 0: from now on that is long ago, and stays so.
-        world.apply(&Action::Wait(20_000))?;
-        for action in &self.graph.before {
-            world.apply(action)?;
+        let mut world = Small::new(Budget { faults: 0, crashes: 0, commands: u32::MAX })?;
+        for action in self.before() {
+            world.apply(&action)?;
         }
+        world.arrows.clone_from(&self.arrows);
         world.budget = Budget { faults: faults.into(), crashes: crashes.into(), commands: commands.into() };
         Ok(State::new(world, self.graph.left, None))
     }
@@ -228,7 +286,7 @@ impl Search {
                 Action::Host(host) => left.hosts > 0 && graph.hosts.contains(&host),
                 Action::HangUp(_) => left.hang_ups > 0,
                 Action::Compact => graph.compactions && world.appends.is_empty(),
-                Action::Tick(late_ms) => late_ms == 0,
+                Action::Tick(late_ms) => late_ms == 0 && (left.slow > 0 || world.appends.is_empty()),
                 Action::Wait(_) | Action::Crash(_) => false,
                 Action::Set(_, SetFate::Refused | SetFate::Done | SetFate::Unsettled)
                 | Action::Ask(..)

@@ -31,7 +31,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     /// the same order.
     pub fn hash_canonical<H: Hasher>(&self, now_ms: u64, rank: impl Fn(u64) -> usize, state: &mut H) {
         for (_, it) in self.unikernels.iter() {
-            (it.name, it.stage, it.life, it.successor, it.restarting, it.rewriting, it.charged).hash(state);
+            (it.name, it.stage, it.life, it.successor, it.restarting, it.over, it.rewriting, it.charged).hash(state);
             (it.shares, it.shared_mb, it.networks, it.shared_networks).hash(state);
             (it.stored, it.digest, it.image_bytes, it.tender, it.memory_mb, it.startup).hash(state);
             (rank(it.unit), self.arguments_der(it), it.failures.min(FAILURES_MAX), it.trouble).hash(state);

@@ -79,6 +79,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.wait(connection, Waiting::Unikernel(slot));
         let Some(unikernel) = self.unikernels.get_mut(slot) else { return };
         unikernel.restarting = true;
+        unikernel.over = false;
         unikernel.failures = 0;
         match (unikernel.life, unikernel.stop) {
             (Life::Alive, Stop::No) => self.stop(now, slot),

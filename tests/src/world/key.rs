@@ -112,7 +112,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             (units.of(it.unit), it.account, &it.fail, it.named, &it.blocks).hash(hash);
         }
         for (unit, it) in &self.processes {
-            let told = it.terminated_ms.map(|at| at.wrapping_sub(self.now.ms));
+            let told = it.terminated_ms.map(|at| if it.killed { 0 } else { at.wrapping_sub(self.now.ms) });
             (units.of(*unit), it.account, &it.fail, it.named, &it.blocks, told, it.killed).hash(hash);
         }
         for (unit, ended) in &self.ended {
@@ -135,7 +135,17 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let appends = self.appends.iter().map(|append| append.record.unit());
         let asked = self.clients.iter().flatten().chain(&self.orphans).map(|question| question.unit);
         let others = self.processes.keys().chain(self.ended.keys()).copied();
-        Ranks::new(machine.chain(launches).chain(known).chain(kept).chain(laid).chain(appends).chain(asked).chain(others).collect())
+        Ranks::new(
+            machine
+                .chain(launches)
+                .chain(known)
+                .chain(kept)
+                .chain(laid)
+                .chain(appends)
+                .chain(asked)
+                .chain(others)
+                .collect(),
+        )
     }
 
     fn content_numbers(&self) -> Ranks {
