@@ -29,7 +29,7 @@ pub enum Size {
 /// All graphs of a size.
 #[must_use]
 pub fn all(size: Size) -> Vec<Graph> {
-    let graphs = [create, replace, labels, blocks, contents, policies, hosts, clients, clock];
+    let graphs = [create, replace, labels, blocks, contents, policies, uncharged, hosts, clients, clock];
     graphs.into_iter().map(|graph| graph(size)).collect()
 }
 
@@ -192,6 +192,28 @@ fn policies(size: Size) -> Graph {
             Left { commands: 3, faults: 2, crashes: 1, ..NOTHING },
         ),
         ..empty("policies")
+    }
+}
+
+/// One rests after a crash and is not charged, while a policy against it is on its way to a disk that fails.
+fn uncharged(size: Size) -> Graph {
+    let tight = PolicySpec { unikernels: 1, memory_mb: 16, cpus: &[0], bridges: &[], block_mb: None };
+    let mut before = after(&[ask("p:a", Wish::Create(LARGER))]);
+    before.push(Action::Crash(Crash { late: true, dying: 1, ..Crash::PLAIN }));
+    Graph {
+        before,
+        asks: vec![
+            ask("p:", Wish::PolicyAdd(tight)),
+            ask("p:", Wish::PolicyRemove),
+            ask("p:a", Wish::Restart),
+            ask("p:a", Wish::Destroy),
+        ],
+        left: size.of(
+            Left { commands: 1, faults: 1, crashes: 1, ..NOTHING },
+            Left { commands: 2, faults: 2, crashes: 1, exits: 1, ..NOTHING },
+            Left { commands: 3, faults: 2, crashes: 2, exits: 1, ..NOTHING },
+        ),
+        ..empty("uncharged")
     }
 }
 

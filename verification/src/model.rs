@@ -261,7 +261,7 @@ impl Search {
     /// What goes wrong even before.
     pub fn start(&self) -> Result<State, Violation> {
         let Left { commands, faults, crashes, .. } = self.graph.left;
-        let mut world = Small::new(Budget { faults: 0, crashes: 0, commands: u32::MAX })?;
+        let mut world = Small::new(Budget { faults: u32::MAX, crashes: u32::MAX, commands: u32::MAX })?;
         for action in self.before() {
             world.apply(&action)?;
         }
