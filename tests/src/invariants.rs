@@ -69,14 +69,18 @@ fn check_containment<const U: usize, const P: usize, const B: usize, const C: us
     Ok(())
 }
 
-/// Every process belongs to one slot or is being ended; no two share an account.
+/// Every process belongs to one slot or is being ended; no two, nor one and a launch, share a unit or an account. A fifo has the
+/// name of its unikernel: no two of one name run or are launched.
 fn check_processes<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
-    let mut units = BTreeMap::new();
+    let (mut units, mut fifos) = (BTreeMap::new(), BTreeSet::new());
     for (slot, unikernel) in world.machine.unikernels() {
         if let Some(other) = units.insert(unikernel.unit(), slot) {
             return Err(format!("slots {other} and {slot} are both unit {}", unikernel.unit()));
+        }
+        if unikernel.life() != Life::None && !fifos.insert(unikernel.name()) {
+            return Err(format!("two of the name {} run", unikernel.name()));
         }
         let runs = world.processes.contains_key(&unikernel.unit());
         let launching = world.launches.iter().any(|launch| launch.unit == unikernel.unit());
@@ -92,6 +96,15 @@ fn check_processes<const U: usize, const P: usize, const B: usize, const C: usiz
         }
         if !accounts.insert(process.account) {
             return Err(format!("two processes run under account {}", process.account));
+        }
+    }
+    let mut launching = BTreeSet::new();
+    for launch in &world.launches {
+        if world.processes.contains_key(&launch.unit) || !launching.insert(launch.unit) {
+            return Err(format!("unit {} is launched twice", launch.unit));
+        }
+        if !accounts.insert(launch.account) {
+            return Err(format!("account {} is given twice", launch.account));
         }
     }
     Ok(())
