@@ -8,12 +8,13 @@ use std::time::Instant;
 use fulmar_tests::world::arrows::Arrows;
 use fulmar_verification::graphs::{self, Size};
 use fulmar_verification::model::{Found, Search};
-use fulmar_verification::{brief, mutants, table};
+use fulmar_verification::{audit, brief, mutants, table};
 
 const HELP: &str = "\
 usage: fulmar-verification COMMAND
 
   graphs [brief|usual|larger] [NAME]   go through all states of the graphs, or of one
+  audit                                whether states that count as one go on as one
   table [--write]                      compare verification/transitions.md with the machine, or write it anew
   brief                                the checks that planted bugs must not pass
   mutants [NAME]...                    plant each bug and run them
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             _ => Err(HELP.to_owned()),
         },
         ["graphs"] => go_through(Size::Usual, None),
+        ["audit"] => audit(),
         ["table"] => compare_table(),
         ["table", "--write"] => write_table(),
         ["brief"] => brief::run(),
@@ -62,6 +64,20 @@ fn go_through(size: Size, only: Option<&str>) -> Result<(), String> {
     println!("{:<10} {states:>10} {steps:>10} {:>6} {:>8.1}", "all", "", begun.elapsed().as_secs_f64());
     let few = size != Size::Brief && only.is_none() && states < STATES_MIN;
     if few { Err(format!("only {states} states: that is too few")) } else { Ok(()) }
+}
+
+/// States of each graph at which an audit looks.
+const AUDITED: usize = 2_000;
+
+fn audit() -> Result<(), String> {
+    let mut pairs = 0;
+    for graph in graphs::all(Size::Usual) {
+        let name = graph.name;
+        let audit = audit::audit(&Search::new(graph), AUDITED).map_err(|violation| format!("{name}: {violation}"))?;
+        pairs += audit.pairs;
+        println!("{name}: {} states, {} pairs that count as one go on as one", audit.states, audit.pairs);
+    }
+    if pairs > AUDITED { Ok(()) } else { Err(format!("only {pairs} pairs: that is too few")) }
 }
 
 fn current_table() -> Result<String, String> {

@@ -2,7 +2,7 @@
 //! sequence numbers), in the order of the slots, in which of two clients is which, and in what is only shown to people.
 //!
 //! Whoever goes through all worlds goes on from one of each key. That this loses nothing is not proved but tried:
-//! `verification/tests/audit.rs`.
+//! `verification/src/audit.rs`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
