@@ -37,7 +37,7 @@ const HOSTS_OF_TWO: [&[&str]; 3] = [&["storage", "disk"], &["disk", "storage"], 
 pub const BLOCK_DEVICES: [&str; 2] = ["storage", "extra"];
 
 /// A create that is wrong in itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Flaw {
     /// It is not.
     None,
@@ -62,7 +62,7 @@ pub const FLAWS: [Flaw; 8] =
     [Flaw::None, Flaw::NoMemory, Flaw::NoCpu, Flaw::Bhyve, Flaw::Sector, Flaw::Twice, Flaw::Nul, Flaw::NoImage];
 
 /// What a unikernel is asked to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Spec {
     /// Index into [`IMAGES`].
     pub image: usize,
@@ -85,7 +85,7 @@ pub struct Spec {
 }
 
 /// A policy that is asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PolicySpec {
     /// Number of unikernels.
     pub unikernels: i64,
@@ -100,7 +100,7 @@ pub struct PolicySpec {
 }
 
 /// A content that comes within a message, or none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Octets {
     /// No field for it.
     None,
@@ -139,7 +139,7 @@ impl Octets {
 }
 
 /// One request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wish {
     /// Make one.
     Create(Spec),
@@ -182,7 +182,7 @@ pub enum Wish {
 }
 
 /// A request about a name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Ask {
     /// About what.
     pub name: Name,

@@ -239,7 +239,9 @@ pub fn settle<const U: usize, const P: usize, const B: usize, const C: usize, co
     Err(format!("not quiet after {steps_max} steps without faults"))
 }
 
-fn next_to_settle<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+/// What happens next where nothing fails any more; nothing when all is quiet.
+#[must_use]
+pub fn next_to_settle<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     world: &World<U, P, B, C, A>,
 ) -> Option<Action> {
     if !world.appends.is_empty() {
@@ -287,7 +289,8 @@ pub fn run_seed<const U: usize, const P: usize, const B: usize, const C: usize, 
 }
 
 /// What is left of a failing run after shrinking, in words.
-fn shrunk<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+#[must_use]
+pub fn shrunk<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     actions: Vec<Action>,
     budget: Budget,
 ) -> String {

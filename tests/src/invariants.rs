@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fulmar_core::limits::STOP_MS_MAX;
-use fulmar_core::machine::{Again, BlockStage, Life, Stage, Trouble};
+use fulmar_core::machine::{Again, BlockStage, Change, Life, Stage, Trouble};
 use fulmar_core::name::Name;
 
 use crate::oracle::{block_names, count, memory_mb, policy_of};
@@ -22,6 +22,7 @@ pub fn check<const U: usize, const P: usize, const B: usize, const C: usize, con
     check_blocks(world)?;
     content::check(world)?;
     check_deadline(world)?;
+    check_appends(world)?;
     check_durable(world)?;
     if world.is_quiet() { check_quiet(world) } else { Ok(()) }
 }
@@ -68,14 +69,18 @@ fn check_containment<const U: usize, const P: usize, const B: usize, const C: us
     Ok(())
 }
 
-/// Every process belongs to one slot or is being ended; no two share an account.
+/// Every process belongs to one slot or is being ended; no two, nor one and a launch, share a unit or an account. A fifo has the
+/// name of its unikernel: no two of one name run or are launched.
 fn check_processes<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
     world: &World<U, P, B, C, A>,
 ) -> Result<(), Violation> {
-    let mut units = BTreeMap::new();
+    let (mut units, mut fifos) = (BTreeMap::new(), BTreeSet::new());
     for (slot, unikernel) in world.machine.unikernels() {
         if let Some(other) = units.insert(unikernel.unit(), slot) {
             return Err(format!("slots {other} and {slot} are both unit {}", unikernel.unit()));
+        }
+        if unikernel.life() != Life::None && !fifos.insert(unikernel.name()) {
+            return Err(format!("two of the name {} run", unikernel.name()));
         }
         let runs = world.processes.contains_key(&unikernel.unit());
         let launching = world.launches.iter().any(|launch| launch.unit == unikernel.unit());
@@ -91,6 +96,15 @@ fn check_processes<const U: usize, const P: usize, const B: usize, const C: usiz
         }
         if !accounts.insert(process.account) {
             return Err(format!("two processes run under account {}", process.account));
+        }
+    }
+    let mut launching = BTreeSet::new();
+    for launch in &world.launches {
+        if world.processes.contains_key(&launch.unit) || !launching.insert(launch.unit) {
+            return Err(format!("unit {} is launched twice", launch.unit));
+        }
+        if !accounts.insert(launch.account) {
+            return Err(format!("account {} is given twice", launch.account));
         }
     }
     Ok(())
@@ -148,6 +162,20 @@ fn check_deadline<const U: usize, const P: usize, const B: usize, const C: usize
         }
         _ => Ok(()),
     }
+}
+
+/// However long the journal takes, no more waits for it than there are changes: of each one, and of a unikernel its label beside
+/// a record that makes the journal sure.
+fn check_appends<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+) -> Result<(), Violation> {
+    for append in &world.appends {
+        let same = world.appends.iter().filter(|other| other.change == append.change).count();
+        if same > if matches!(append.change, Change::Unikernel(_)) { 2 } else { 1 } {
+            return Err(format!("{:?} waits {same} times to be written", append.change));
+        }
+    }
+    Ok(())
 }
 
 /// What is durable can be brought about: its images are there, and it is what the machine has where nothing is under way.

@@ -27,7 +27,7 @@ use crate::images::IMAGES;
 use crate::world::{Question, Violation, World};
 
 /// What the machine must say to a command.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub enum Verdict {
     /// At once, exactly this.
     Exactly(Reply),

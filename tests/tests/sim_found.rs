@@ -138,3 +138,48 @@ fn a_restart_is_answered_when_the_journal_has_answered() {
         settle(&mut world).unwrap();
     }
 }
+
+/// The same, where the removal of its record was asked for, and failed: it no longer had a label to lose, and went for good.
+#[test]
+fn what_was_to_run_without_its_label_does_so_after_a_removal_that_failed() {
+    let word = Crash { dying: 1, word: Some(Exit::Code(64)), ..Crash::PLAIN };
+    let run = [
+        Action::Store(true),
+        create("p:a", Some(&[2])),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Durable),
+        Action::Crash(word),
+        Action::Ask(0, Ask { name: name("p:a"), wish: Wish::Destroy }),
+        Action::Append(1, Fate::Durable),
+        Action::Append(1, Fate::NotWritten),
+    ];
+    let mut world = World::<2, 4, 2, 2, 512>::new(BUDGET).unwrap();
+    run.iter().for_each(|action| world.apply(action).unwrap());
+    settle(&mut world).unwrap();
+    assert_eq!(world.processes.len(), 1);
+}
+
+/// While the disk took its time to write a record, the same one was asked for once more every second.
+#[test]
+fn a_slow_journal_is_asked_once_for_each_record() {
+    let run = [
+        Action::Store(true),
+        create("p:a", Some(&[])),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Durable),
+        Action::Crash(Crash { late: true, dying: 1, ..Crash::PLAIN }),
+        Action::Ask(0, Ask { name: name("p:"), wish: Wish::PolicyAdd(ROOMY) }),
+        Action::Append(1, Fate::Unknown),
+        Action::Ask(0, Ask { name: name("p:storage"), wish: Wish::BlockAdd(5) }),
+        Action::Store(true),
+        Action::Append(1, Fate::Unknown),
+    ];
+    let mut world = World::<2, 4, 2, 2, 512>::new(BUDGET).unwrap();
+    run.iter().for_each(|action| world.apply(action).unwrap());
+    // More than ten minutes: the block device that is undone is looked at three times.
+    (0..700).for_each(|_| world.apply(&Action::Tick(0)).unwrap());
+    assert_eq!(world.appends.len(), 1);
+    settle(&mut world).unwrap();
+}

@@ -19,6 +19,9 @@ usage: cargo xtask COMMAND
                   recovery, scale, tender (beside the original ones, if the environment variables
                   SOLO5_SPT and SOLO5_HVT name them)
   test            all tests of the workspace
+  verify [graphs|larger|table [--write]|mutants]
+                  all states of a small host, the table of transitions, the planted
+                  bugs; without a word all but `larger` (verification/README.md)
   checks          what else must hold: formatting, lints, documentation
 ";
 
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         ["demo", "--stop"] => demo::stop(),
         ["bench", names @ ..] => bench::run(names),
         ["test"] => suite::test(),
+        ["verify", words @ ..] => suite::verify(words),
         ["checks"] => suite::checks(),
         // Started by `demo` alone: cleans up after it, however it ends.
         ["guard", folder] => guard::run(folder.as_ref()),

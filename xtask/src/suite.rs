@@ -1,6 +1,7 @@
-//! `cargo xtask test` and `cargo xtask checks`: what must hold, each step by its name.
+//! `cargo xtask test`, `cargo xtask checks` and `cargo xtask verify`: what must hold, each step by its name.
 
 use std::fs;
+use std::process::Command;
 
 use fulmar_tests::built::{Kind, configs};
 
@@ -21,6 +22,26 @@ pub(crate) fn test() -> Done {
         println!("SKIPPED: {line}");
     }
     println!("== all tests passed, {} skipped", skipped.lines().count());
+    Ok(())
+}
+
+/// The states of a small host, the table of transitions, the planted bugs: each, or all but the larger graphs.
+pub(crate) fn verify(words: &[&str]) -> Done {
+    let runs: &[&[&str]] = match words {
+        [] => &[&["graphs", "usual"], &["audit"], &["table"], &["mutants"]],
+        ["graphs"] => &[&["graphs", "usual"]],
+        ["larger"] => &[&["graphs", "larger"]],
+        ["table"] => &[&["table"]],
+        ["table", "--write"] => &[&["table", "--write"]],
+        ["mutants"] => &[&["mutants"]],
+        _ => return Err(Failure("verify takes graphs, larger, table, table --write or mutants".into())),
+    };
+    let build = ["build", "--profile", "verify", "--locked", "--package", "fulmar-verification"];
+    step("building the verification", &mut cargo(&build))?;
+    for run in runs {
+        let mut command = Command::new(target().join("verify").join("fulmar-verification"));
+        step(&format!("verification: {}", run.join(" ")), command.args(*run).current_dir(root()))?;
+    }
     Ok(())
 }
 

@@ -193,8 +193,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             let at = now.ms.saturating_add(REST_MS_MAX);
             block.stage = BlockStage::Undoing(at);
             self.set_alarm(at);
-            // One of them makes the journal sure for all.
-            if self.unsure && self.effects.is_empty() {
+            // Any record makes the journal sure for all, also one that a slow disk still has to write.
+            if self.unsure && self.appending == 0 && self.effects.is_empty() {
                 self.effect(Effect::Append(Change::BlockGone(slot)));
             }
         }

@@ -1,6 +1,6 @@
 //! Destroying, and all the ways in which a slot becomes free.
 
-use super::outcome::{JournalError, Trouble};
+use super::outcome::JournalError;
 use super::refusal::Refusal;
 use super::unikernel::{Again, Life, Stage, Stop};
 use super::{Change, Done, Effect, Machine, Now, Reply, Waiting};
@@ -51,12 +51,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             }
             Err(error) => {
                 unikernel.stage = Stage::Kept;
-                let trouble = unikernel.trouble;
+                let over = unikernel.over;
                 self.answer_all(Waiting::Unikernel(slot), Reply::Refused(Refusal::Journal(error)));
                 if life == Life::None {
                     // It stays desired. One that has ended for good must not run again: only its record is left to go.
                     let at = now.ms.saturating_add(REST_MS_MAX);
-                    let over = matches!(trouble, Trouble::Ended(exit) if self.is_over(slot, exit));
                     self.set_again(slot, if over { Again::Drop(at) } else { Again::Launch(at) });
                     self.effect(Effect::Rest { slot });
                 }

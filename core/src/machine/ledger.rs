@@ -230,6 +230,11 @@ impl<const P: usize> Ledger<P> {
         self.accounts.iter()
     }
 
+    /// The accounts with their slots.
+    pub(super) fn table(&self) -> &Table<Account, P> {
+        &self.accounts
+    }
+
     /// The accounts at `path` and below it, in the order of listings.
     pub fn listing(&self, path: &Name) -> impl DoubleEndedIterator<Item = &Account> {
         self.accounts.below(path).iter().filter_map(|slot| self.accounts.get(*slot))

@@ -41,6 +41,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         if let Some(unikernel) = self.unikernels.get_mut(slot) {
             unikernel.account = account;
             unikernel.life = Life::Launching;
+            unikernel.over = false;
             unikernel.stop = Stop::No;
             self.launching = self.launching.saturating_add(1);
             self.effect(Effect::Launch { slot });
@@ -127,13 +128,16 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Stage::Dropped => self.free(now, slot, Reply::Done(Done::DestroyedUnikernel)),
             Stage::Failed(refusal) => self.free(now, slot, Reply::Refused(refusal)),
             // What follows is decided when the record, or its removal, is durable.
+            Stage::Dropping if !asked => {
+                self.note_over(slot, exit);
+            }
             Stage::Free | Stage::Storing | Stage::Waiting | Stage::Creating | Stage::Recording | Stage::Dropping => {}
         }
     }
 
     /// A desired unikernel has ended without being asked: run it again, or record that it is done.
     pub(super) fn ended(&mut self, now: Now, slot: u16, exit: Exit) {
-        if self.is_over(slot, exit) {
+        if self.note_over(slot, exit) {
             return self.begin_drop(slot);
         }
         let renamed = exit == Exit::Code(EXIT_ARGUMENTS) && self.take_label(slot);
@@ -155,9 +159,18 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.rest(now, slot);
     }
 
+    /// Decides whether it is not to run again after this exit, once: what follows may change its arguments.
+    fn note_over(&mut self, slot: u16, exit: Exit) -> bool {
+        let over = self.is_over(slot, exit);
+        if let Some(unikernel) = self.unikernels.get_mut(slot) {
+            unikernel.over = over;
+        }
+        over
+    }
+
     /// Whether it is not to run again after this exit. One that does not know its arguments gets a second try without
     /// its label among them, whatever else it asked for.
-    pub(super) fn is_over(&self, slot: u16, exit: Exit) -> bool {
+    fn is_over(&self, slot: u16, exit: Exit) -> bool {
         let Some(arguments) = self.arguments(slot) else { return true };
         let second_try = arguments.add_name && exit == Exit::Code(EXIT_ARGUMENTS);
         !second_try && !Unikernel::runs_again(arguments.fail_behaviour, exit)

@@ -20,6 +20,7 @@ mod arena;
 mod arguments;
 mod block;
 mod blocks;
+mod canonical;
 mod condition;
 mod content;
 mod create;
@@ -120,6 +121,8 @@ pub struct Machine<const U: usize, const P: usize, const B: usize, const C: usiz
     undoing: u16,
     /// Block devices that are being set, and clients that read one.
     transfers: u16,
+    /// Appends that were given out and are not answered.
+    appending: u32,
     /// Whether the last append has failed: a crash could still bring back what it was to write.
     unsure: bool,
     /// Images that may go as soon as none is being stored and the journal is sure of what it says.
@@ -159,6 +162,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             queued: 0,
             undoing: 0,
             transfers: 0,
+            appending: 0,
             unsure: false,
             releases: heapless::Vec::new(),
             collect: false,
@@ -263,6 +267,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     }
 
     fn effect(&mut self, effect: Effect) {
+        if matches!(effect, Effect::Append(_)) {
+            self.appending = self.appending.saturating_add(1);
+        }
         // The bound is derived from what one input can cause; beyond it is a bug, and a lost effect would be a leak.
         let pushed = self.effects.push(effect);
         assert!(pushed.is_ok(), "more effects than one input can cause");
@@ -339,6 +346,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     }
 
     fn appended(&mut self, now: Now, change: Change, outcome: Result<(), JournalError>) {
+        self.appending = self.appending.saturating_sub(1);
         // After a failure the journal is not written again before it is rid of what has failed.
         self.unsure = outcome.is_err();
         match change {

@@ -79,6 +79,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.wait(connection, Waiting::Unikernel(slot));
         let Some(unikernel) = self.unikernels.get_mut(slot) else { return };
         unikernel.restarting = true;
+        unikernel.over = false;
         unikernel.failures = 0;
         match (unikernel.life, unikernel.stop) {
             (Life::Alive, Stop::No) => self.stop(now, slot),
@@ -99,6 +100,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     /// The record of a desired unikernel was written once more, perhaps because the journal was not sure: a client that waits
     /// for it to be started anew is not made to wait for an alarm as well.
     pub(super) fn recorded_again(&mut self, now: Now, slot: u16, outcome: Result<(), JournalError>) {
+        self.set_rewriting(slot, false);
         let waits = |it: &&Unikernel| it.stage == Stage::Kept && it.restarting && it.life == Life::None && !it.charged;
         if self.unikernels.get(slot).filter(waits).is_none() {
             return;

@@ -220,6 +220,12 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         }
     }
 
+    pub(super) fn set_rewriting(&mut self, slot: u16, rewriting: bool) {
+        if let Some(unikernel) = self.unikernels.get_mut(slot) {
+            unikernel.rewriting = rewriting;
+        }
+    }
+
     fn set_charged(&mut self, slot: u16) {
         if let Some(unikernel) = self.unikernels.get_mut(slot) {
             unikernel.charged = true;
@@ -232,9 +238,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let (name, memory_mb, usage) = (unikernel.name, unikernel.memory_mb, unikernel.usage());
         if self.unsure {
             // A crash could bring back a policy that does not allow this. Once any record is durable it cannot: write the
-            // one that is there already, and look again. One input causes a bounded number of effects.
-            if self.effects.len() < crate::limits::CONNECTIONS_MAX {
+            // one that is there already, and look again; not once more while a slow disk still has that to write. One input
+            // causes a bounded number of effects.
+            if !unikernel.rewriting && self.effects.len() < crate::limits::CONNECTIONS_MAX {
                 self.effect(Effect::Append(Change::Unikernel(slot)));
+                self.set_rewriting(slot, true);
             }
             return self.set_again(slot, Again::Launch(now.ms.saturating_add(REST_MS_MIN)));
         }

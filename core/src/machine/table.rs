@@ -109,6 +109,13 @@ impl<T: Named, const N: usize> Table<T, N> {
         &self.order
     }
 
+    /// After how many others a free slot is given out.
+    pub(super) fn turn_of(&self, slot: u16) -> usize {
+        let freed = self.free.iter().rev().position(|other| *other == slot);
+        let fresh = usize::from(slot.saturating_sub(self.used)).saturating_add(self.free.len());
+        freed.unwrap_or(fresh)
+    }
+
     /// The slots at `path` and below it, in the order of listings.
     pub(super) fn below(&self, path: &Name) -> &[u16] {
         let start = self.place(path, false).unwrap_or_else(|place| place);

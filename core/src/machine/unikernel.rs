@@ -93,6 +93,10 @@ pub struct Unikernel {
     pub(super) successor: bool,
     /// Whether somebody waits for it to be started anew.
     pub(super) restarting: bool,
+    /// Whether it has ended for good: its record is to go.
+    pub(super) over: bool,
+    /// Whether its record, which is there, is being written once more.
+    pub(super) rewriting: bool,
     /// Whether the ledger is charged for it.
     pub(super) charged: bool,
     /// Whether the one whose place it takes is charged for it in part.
@@ -148,6 +152,8 @@ impl Named for Unikernel {
         stop: Stop::No,
         successor: false,
         restarting: false,
+        over: false,
+        rewriting: false,
         charged: false,
         shares: false,
         shared_mb: 0,

@@ -11,7 +11,7 @@ use fulmar_core::name::Name;
 use crate::oracle;
 
 /// What is desired of a unikernel, durably.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Kept {
     /// Its number.
     pub unit: u64,
@@ -26,7 +26,7 @@ pub struct Kept {
 }
 
 /// The desired state.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct State {
     /// The unikernels.
     pub unikernels: BTreeMap<Name, Kept>,
@@ -115,6 +115,9 @@ impl State {
 pub struct Laid {
     bytes: Vec<u8>,
     subject: Option<Name>,
+    unit: u64,
+    /// The same with 0 for the number of the unit.
+    unnumbered: Vec<u8>,
 }
 
 impl Laid {
@@ -123,11 +126,31 @@ impl Laid {
     /// # Errors
     /// A record that is too long.
     pub fn new(record: &Record<'_>) -> Result<Self, String> {
-        let mut bytes = vec![0; RECORD_BYTES_MAX];
-        let len = put(record, &mut bytes).map_err(|error| error.to_string())?;
-        bytes.truncate(len);
+        let lay = |record: &Record<'_>| -> Result<Vec<u8>, String> {
+            let mut bytes = vec![0; RECORD_BYTES_MAX];
+            let len = put(record, &mut bytes).map_err(|error| error.to_string())?;
+            Ok(bytes[..len].to_vec())
+        };
+        let (unit, unnumbered) = match *record {
+            Record::Unikernel { name, unit, digest, image_bytes, target, arguments } => {
+                (unit, lay(&Record::Unikernel { name, unit: 0, digest, image_bytes, target, arguments })?)
+            }
+            _ => (0, lay(record)?),
+        };
         let (Subject::Unikernel(name) | Subject::Policy(name) | Subject::Block(name)) = record.subject();
-        Ok(Self { bytes, subject: Name::parse(name).ok() })
+        Ok(Self { bytes: lay(record)?, subject: Name::parse(name).ok(), unit, unnumbered })
+    }
+
+    /// The unit that it names, 0 for none.
+    #[must_use]
+    pub fn unit(&self) -> u64 {
+        self.unit
+    }
+
+    /// What it says, the number of the unit aside.
+    #[must_use]
+    pub fn unnumbered(&self) -> &[u8] {
+        &self.unnumbered
     }
 
     /// The name or path that it is about.
@@ -144,7 +167,7 @@ pub struct Journal {
     durable: Vec<u8>,
     generation: u64,
     /// What a failed append may have left behind the durable bytes. While it is there nothing is appended.
-    unknown: Option<Vec<u8>>,
+    unknown: Option<Vec<Laid>>,
     /// What the durable bytes say.
     state: State,
 }
@@ -170,6 +193,12 @@ impl Journal {
         self.unknown.is_some()
     }
 
+    /// Records that may be durable although their append has failed; nothing where none has failed so.
+    #[must_use]
+    pub fn unknown(&self) -> Option<&[Laid]> {
+        self.unknown.as_deref()
+    }
+
     /// What may be durable although its append has failed.
     ///
     /// # Errors
@@ -177,7 +206,7 @@ impl Journal {
     pub fn state_if_unknown_is_kept(&self) -> Result<Vec<State>, String> {
         let mut states = vec![self.state.clone()];
         if let Some(unknown) = &self.unknown {
-            let bytes = [&self.durable[..], unknown].concat();
+            let bytes = [&self.durable[..], &self.sealed(unknown)].concat();
             let mut replay = Replay::new(&bytes).map_err(|error| error.to_string())?;
             let mut state = State::default();
             while let Some(entry) = replay.next_entry().map_err(|error| error.to_string())? {
@@ -209,8 +238,7 @@ impl Journal {
             Fate::NotWritten => return Ok(false),
             Fate::Unknown => {
                 // A journal that is closed already refuses before it writes anything.
-                let bytes = self.sealed(records);
-                self.unknown.get_or_insert(bytes);
+                self.unknown.get_or_insert_with(|| records.to_vec());
                 return Ok(false);
             }
             Fate::Durable => {}
@@ -272,7 +300,7 @@ impl Journal {
 
     /// Loses power while `in_flight` is being written. Afterwards [`Journal::bytes`] are what a new process finds.
     pub fn crash(&mut self, in_flight: &[Laid], rest: Rest) {
-        let loose = self.unknown.take().unwrap_or_else(|| self.sealed(in_flight));
+        let loose = self.unknown.take().map_or_else(|| self.sealed(in_flight), |unknown| self.sealed(&unknown));
         let part = |of: u8| loose.len() * usize::from(of) / 256;
         let kept = match rest {
             Rest::Kept => loose.clone(),

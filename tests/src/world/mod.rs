@@ -6,11 +6,13 @@
 //! a crash keeps what is durable and, of the rest, any part.
 
 mod act;
+pub mod arrows;
 mod clients;
 pub mod content;
 mod crash;
 mod effects;
 pub mod journal;
+mod key;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,6 +20,7 @@ use fulmar_core::machine::{Change, Digest, Exit, Input, Machine, Now, Reply};
 use fulmar_core::name::Name;
 
 pub use self::act::{Action, ActionKind, KINDS};
+use self::arrows::{Arrows, kind_of, phases};
 pub use self::clients::{Known, Question};
 pub use self::content::{Dump, OnDisk, SetFate, Setting};
 pub use self::crash::Crash;
@@ -183,6 +186,8 @@ pub struct World<const U: usize, const P: usize, const B: usize, const C: usize,
     pub last_reply: Reply,
     /// How often things happened, for the report of a run.
     pub marks: BTreeMap<&'static str, u64>,
+    /// How the machine went from phase to phase, where somebody wants to know.
+    pub arrows: Option<Arrows>,
     sequence: u64,
 }
 
@@ -218,6 +223,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             effects: 0,
             last_reply: Reply::None,
             marks: BTreeMap::new(),
+            arrows: None,
             sequence: 0,
         };
         world.tell_host(0)?;
@@ -228,7 +234,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
 
     /// Gives an input to the machine and takes in all its effects.
     pub(crate) fn handle(&mut self, input: Input<'_>) -> Result<(), Violation> {
+        let (kind, before) = (kind_of(&input), self.arrows.is_some().then(|| phases(&self.machine)));
         self.machine.handle(self.now, input);
+        if let (Some(arrows), Some(before)) = (&self.arrows, before) {
+            arrows.note(&before, kind, &phases(&self.machine));
+        }
         self.drain()
     }
 
