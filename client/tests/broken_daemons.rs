@@ -173,6 +173,7 @@ fn every_command_has_help_with_an_example() {
         "get",
         "console",
         "inactive-consoles",
+        "log",
         "policy",
         "add-policy",
         "remove-policy",

@@ -4,6 +4,11 @@
 
 mod common;
 
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+
 use fulmar_core::limits::{LOG_CONNECTIONS_MAX, LOG_FRAME_BYTES_MAX, WIRE_INT_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::time::{UNIX_MS_MAX, UNIX_MS_MIN};
@@ -11,9 +16,9 @@ use fulmar_core::wire::{
     Command, ConsoleCommand, Deed, Event, Header, List, LogCommand, LogFrom, Message, Note, Payload, RunEnd, Success,
     Window, encode_frame,
 };
-use std::io::Write as _;
 
 use common::{Came, Daemon, asked, count, created, name, since, told};
+use fulmar_tests::skips::skip;
 
 const STARTED: &str = concat!("vmmd_log ", env!("CARGO_PKG_VERSION"), " started");
 
@@ -162,6 +167,37 @@ fn what_makes_no_sense_is_refused() {
         assert!(matches!(client.next(), Came::Failure(text) if text.starts_with("unknown command")));
     }
     assert_eq!(daemon.last(), 2);
+}
+
+/// Who may connect may read; what happened is for the daemons to say.
+#[test]
+fn only_root_and_the_user_of_the_daemons_tell() {
+    const TEST: &str = "only_root_and_the_user_of_the_daemons_tell";
+    const STRANGER: &str = "FULMAR_STRANGER";
+    if let Some(socket) = std::env::var_os(STRANGER) {
+        let mut client = common::Client { stream: std::os::unix::net::UnixStream::connect(socket).unwrap() };
+        client.send(&told(1, 0, created("a:x")));
+        assert_eq!(client.next(), Came::Failure("only vmmd tells what has happened".into()));
+        assert_eq!(client.next(), Came::End);
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return skip(TEST, "users cannot be changed here");
+    }
+    let daemon = Daemon::start(&[]);
+    let mut anybody = fs::metadata(daemon.socket()).unwrap().permissions();
+    assert_eq!(anybody.mode() & 0o777, 0o660);
+    anybody.set_mode(0o666);
+    fs::set_permissions(daemon.socket(), anybody).unwrap();
+    // Where it can be executed by everybody.
+    let program = daemon.folder.join("stranger");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut stranger = std::process::Command::new(program);
+    stranger.args(["--exact", TEST, "--nocapture"]).env(STRANGER, daemon.socket()).uid(77).gid(77);
+    let output = stranger.current_dir("/").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(daemon.text().contains("only vmmd tells what has happened"), "{}", daemon.text());
+    assert_eq!(daemon.last(), 1);
 }
 
 #[test]

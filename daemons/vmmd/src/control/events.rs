@@ -30,7 +30,7 @@ struct Asked {
     serial: u32,
     name: Name,
     deed: Deed,
-    uid: u32,
+    uid: Option<u32>,
     /// Whether the client is gone: nobody will be answered.
     is_gone: bool,
 }
@@ -71,7 +71,7 @@ impl Events {
         if self.asked.len() >= ASKED_MAX {
             self.asked.pop_front();
         }
-        let uid = slot.stream.as_ref().and_then(|stream| peer_uid(stream).ok()).unwrap_or(u32::MAX);
+        let uid = slot.stream.as_ref().and_then(|stream| peer_uid(stream).ok());
         let (connection, serial) = (index, slot.serial);
         self.asked.push_back(Asked { connection, serial, name: *name, deed, uid, is_gone: false });
     }
@@ -84,9 +84,9 @@ impl Events {
     }
 
     /// Who had asked for this, if somebody had.
-    fn take_asked(&mut self, name: &Name, deed: Deed) -> Option<u32> {
+    fn take_asked(&mut self, name: &Name, deed: Deed) -> Option<Asked> {
         let at = self.asked.iter().position(|asked| asked.deed == deed && asked.name == *name)?;
-        self.asked.remove(at).map(|asked| asked.uid)
+        self.asked.remove(at)
     }
 }
 
@@ -164,7 +164,7 @@ impl Control<'_> {
     /// A client is told that it is done. Changes were told of when they were durable; a restart changes nothing that is.
     pub(super) fn tell_done(&mut self, index: u16) {
         if let Some(Asked { name, deed: Deed::RestartedUnikernel, uid, .. }) = self.take_answered(index) {
-            self.tell(&Event::Done { name, deed: Deed::RestartedUnikernel, user: Some(uid.into()) });
+            self.tell(&Event::Done { name, deed: Deed::RestartedUnikernel, user: uid.map(i64::from) });
         }
     }
 
@@ -179,12 +179,12 @@ impl Control<'_> {
 
     /// What a client sent with its command is refused, before the machine was asked.
     pub(super) fn tell_image_refused(&mut self, index: u16, name: &Name, error: &dyn fmt::Display) {
-        let uid = self.uid_of(index);
+        let uid = self.slots.get(index).stream.as_ref().and_then(|stream| peer_uid(stream).ok());
         self.tell_refusal(name, &text(format_args!("{error}")), uid);
     }
 
-    fn tell_refusal(&mut self, name: &Name, reason: &str, uid: u32) {
-        let event = Event::Refused { name: *name, reason: reason.into(), user: Some(uid.into()) };
+    fn tell_refusal(&mut self, name: &Name, reason: &str, uid: Option<u32>) {
+        let event = Event::Refused { name: *name, reason: reason.into(), user: uid.map(i64::from) };
         self.events.refusals += 1;
         let is_over = self.now.ms.saturating_sub(self.events.minute_ms) >= MINUTE_MS;
         if self.events.refusals <= EVENT_REFUSALS_PER_MINUTE_MAX || is_over {
@@ -218,8 +218,8 @@ impl Control<'_> {
 
     /// What nobody had asked for is no deed: the record of a unikernel that has ended goes too.
     fn tell_deed(&mut self, name: Name, deed: Deed) {
-        if let Some(uid) = self.events.take_asked(&name, deed) {
-            self.tell(&Event::Done { name, deed, user: Some(uid.into()) });
+        if let Some(asked) = self.events.take_asked(&name, deed) {
+            self.tell(&Event::Done { name, deed, user: asked.uid.map(i64::from) });
         }
     }
 

@@ -94,7 +94,7 @@ impl LogLink {
     }
 
     /// Sends what waits. `false` when the link is broken.
-    pub(super) fn flush(&mut self) -> bool {
+    fn flush(&mut self) -> bool {
         let Some(stream) = &mut self.stream else { return true };
         while self.sent < self.waiting.len() {
             let (front, back) = self.waiting.as_slices();
@@ -205,10 +205,23 @@ impl Control<'_> {
 
     /// Goes on with the link: answers, what waits to be sent.
     pub(super) fn serve_log(&mut self) {
-        if !(self.log_link.hear() && self.log_link.flush()) {
-            log!("the event log is gone, calling it again");
-            self.log_link.retry_later(self.now.ms);
+        if self.log_link.hear() {
+            self.flush_log();
+        } else {
+            self.lose_log();
         }
+    }
+
+    /// Sends what waits, if something does.
+    pub(super) fn flush_log(&mut self) {
+        if !self.log_link.flush() {
+            self.lose_log();
+        }
+    }
+
+    fn lose_log(&mut self) {
+        log!("the event log is gone, calling it again");
+        self.log_link.retry_later(self.now.ms);
     }
 }
 

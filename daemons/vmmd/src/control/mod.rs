@@ -176,7 +176,7 @@ impl<'m> Control<'m> {
         log!("the host half is gone: the control half ends too, unikernels go on");
         self.tell_daemon(false);
         // As far as it goes: nobody is waited for.
-        let _ = self.log_link.flush();
+        self.flush_log();
         Ok(())
     }
 }

@@ -68,7 +68,7 @@ impl Control<'_> {
         self.expire();
         self.commit();
         // All that has happened in this turn.
-        self.serve_log();
+        self.flush_log();
         Ok(alive)
     }
 
