@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fulmar_core::limits::STOP_MS_MAX;
-use fulmar_core::machine::{Again, BlockStage, Change, Life, Stage, Trouble};
+use fulmar_core::machine::{Again, BlockStage, Change, Life, Stage, Transfer, Trouble};
 use fulmar_core::name::Name;
 
 use crate::oracle::{block_names, count, memory_mb, policy_of};
@@ -21,6 +21,7 @@ pub fn check<const U: usize, const P: usize, const B: usize, const C: usize, con
     check_processes(world)?;
     check_blocks(world)?;
     content::check(world)?;
+    check_transfers(world)?;
     check_deadline(world)?;
     check_appends(world)?;
     check_durable(world)?;
@@ -140,6 +141,21 @@ fn check_blocks<const U: usize, const P: usize, const B: usize, const C: usize, 
         }
     }
     Ok(())
+}
+
+/// What counts towards the bound of sets and dumps is under way.
+fn check_transfers<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize>(
+    world: &World<U, P, B, C, A>,
+) -> Result<(), Violation> {
+    let under_way = |transfer| match transfer {
+        Transfer::None => 0,
+        Transfer::Set => 1,
+        Transfer::Dumps(clients) => i64::from(clients),
+    };
+    let expected: i64 = world.machine.blocks().map(|(_, block)| under_way(block.transfer())).sum();
+    let uses = world.machine.uses_of_host();
+    let counted = uses.iter().find(|it| it.what.0 == b"transfers").map(|it| it.used);
+    if counted == Some(expected) { Ok(()) } else { Err(format!("{counted:?} transfers count, {expected} are under way")) }
 }
 
 /// The deadline is not later than what is due first.

@@ -3,13 +3,13 @@
 use super::Machine;
 use super::ledger::Usage;
 use super::unikernel::Life;
-use crate::limits::{TAPS_MAX, UNITS_MAX, WIRE_INT_MAX};
+use crate::limits::{TAPS_MAX, TRANSFERS_MAX, UNITS_MAX, WIRE_INT_MAX};
 use crate::name::Name;
 use crate::policy::Policy;
 use crate::wire::{Text, Use};
 
 /// How many uses the machine tells of.
-pub const HOST_USES: usize = 8;
+pub const HOST_USES: usize = 9;
 
 impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// What is used of what the host has, and of the machine's own room.
@@ -30,6 +30,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             entry("argument-bytes", size(self.arena.len()), size(A)),
             entry("processes", size(processes), size(UNITS_MAX)),
             entry("taps", used.networks, TAPS_MAX),
+            entry("transfers", self.transfers.into(), TRANSFERS_MAX.into()),
         ]
     }
 }
