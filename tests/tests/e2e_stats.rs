@@ -256,7 +256,7 @@ fn name_of(bytes: &[u8]) -> String {
 #[test]
 fn frames_are_counted_for_whose_they_are() {
     const TEST: &str = "frames_are_counted_for_whose_they_are";
-    with_bridge(TEST, None, |siege, _| {
+    with_bridge(TEST, None, |siege, net| {
         siege.system.start_stats(&QUICK.map(OsStr::new)).unwrap();
         create(siege, "sends", "network", &["--net", "service:br0"]);
         // Its device is called as the other's, and its tap comes after it. It reads what comes.
@@ -272,14 +272,27 @@ fn frames_are_counted_for_whose_they_are() {
         // What one sends the other receives.
         client.expect("tenant:other", |now| now.interfaces["service"][2] >= 2);
 
+        // What is said is what the kernel says of that tap.
+        let received = |tap: &str| -> i64 {
+            let file = net.join("class/net").join(tap).join("statistics/rx_packets");
+            std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+        };
+        let matches = |client: &mut Subscriber, name: &str, tap: &str| {
+            let before = received(tap);
+            let measured = client.expect(name, |now| now.interfaces["service"][0] >= before);
+            assert!(measured.interfaces["service"][0] <= received(tap), "{name} {measured:?}");
+        };
+        matches(&mut client, ":sends", "vmmtap0");
+        matches(&mut client, "tenant:other", "vmmtap1");
+
         // The lowest tap goes and another unikernel gets it: what it counts is its own.
-        let old = client.next_of(":sends").interfaces["service"][0];
-        assert!(old >= 2);
         assert_eq!(siege.client(&["destroy", "sends"]).code, 0);
         client.expect_silence(":sends", ":quiet");
-        create(siege, "heir", "network", &["--net", "service:br0"]);
+        create(siege, "heir", "echo", &["--net", "service:br0", "--arg=--ipv4=10.0.0.3/24"]);
         let heir = client.next_of(":heir");
-        assert!(heir.interfaces["service"][0] < 2, "{heir:?}");
+        assert!(heir.interfaces["service"][0] <= received("vmmtap0"), "{heir:?}");
+        matches(&mut client, ":heir", "vmmtap0");
+        matches(&mut client, "tenant:other", "vmmtap1");
 
         // A tap that is taken away has no number, nor has another one of its name.
         assert!(fulmar_tests::bridge::ip(&["link", "set", "vmmtap0", "down"]));
