@@ -37,6 +37,8 @@ pub enum Daemon {
     Console,
     /// Measures them.
     Stats,
+    /// Keeps what happens.
+    Log,
 }
 
 impl Daemon {
@@ -47,6 +49,7 @@ impl Daemon {
             Self::Vmmd => "util/vmmd.sock",
             Self::Console => "util/console.sock",
             Self::Stats => "util/stat.sock",
+            Self::Log => "util/log.sock",
         }
     }
 }
@@ -57,6 +60,7 @@ impl fmt::Display for Daemon {
             Self::Vmmd => "vmmd",
             Self::Console => "vmmd_console",
             Self::Stats => "vmmd_stats",
+            Self::Log => "vmmd_log",
         })
     }
 }

@@ -7,6 +7,7 @@
 //! | [`chunks`] | a stream of chunks, of which nothing is kept |
 //! | [`console`] | what unikernels write: lines, rings, the store they share |
 //! | [`der`], [`time`] | the encoding that the wire uses |
+//! | [`event`] | the segments of the event log: their format, how they are read back |
 //! | [`halves`] | the messages between the two halves of `vmmd` |
 //! | [`journal`] | the file of the desired state: its format, how it is read back |
 //! | [`limits`] | every bound, with its reason |
@@ -25,7 +26,9 @@
 pub mod certificate;
 pub mod chunks;
 pub mod console;
+mod crc;
 pub mod der;
+pub mod event;
 pub mod halves;
 pub mod journal;
 pub mod limits;

@@ -106,6 +106,9 @@ pub const CONSOLE_SUBSCRIBERS_MAX: usize = 6;
 /// Connections that the console daemon serves at once.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 512;
 
+/// Connections of one user to the console daemon at once, unless it is root or the user that the daemon runs as.
+pub const CONSOLE_CONNECTIONS_PER_USER_MAX: usize = 128;
+
 /// Bytes of a message to the console daemon: a command of it is a name and a number.
 pub const CONSOLE_FRAME_BYTES_MAX: usize = 1024;
 
@@ -139,6 +142,57 @@ pub const STATS_FILES_MAX: u64 = (STATS_TARGETS_MAX + STATS_CONNECTIONS_MAX + 64
 /// Bytes that wait for the statistics daemon to take them from `vmmd`. When there is no room for more its link ends; it comes again
 /// and is told of everything.
 pub const STATS_LINK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a text in an event: the longest refusal. What is beyond is cut off.
+pub const EVENT_TEXT_BYTES_MAX: usize = 640;
+
+/// Bytes of an event as it is stored: a name, and the taps of a unikernel that has all it can have.
+pub const EVENT_BYTES_MAX: usize = 2048;
+
+/// Bytes of the events that wait in `vmmd` for the event log: some ten thousand usual ones. Beyond, new ones are lost and counted.
+pub const EVENTS_WAITING_BYTES_MAX: usize = 1024 * 1024;
+
+/// Refusals that `vmmd` tells the event log in a minute; the rest are counted. A client that asks for nonsense all day must not
+/// push everything else out of the log.
+pub const EVENT_REFUSALS_PER_MINUTE_MAX: u64 = 120;
+
+/// Bytes of the event log where nothing is said, MiB: half a million usual events.
+pub const LOG_MB_DEFAULT: u64 = 64;
+
+/// The most that may be said, MiB. All of it is read at the start, and by who wants the last events of a path in which little happens.
+pub const LOG_MB_MAX: u64 = 1024;
+
+/// Days that events are kept where nothing is said.
+pub const LOG_DAYS_DEFAULT: u64 = 365;
+
+/// Of the whole log a segment is one part in so many: by as much it falls short of its bound when the oldest one was removed.
+pub const LOG_SEGMENTS_MAX: u64 = 16;
+
+/// Of the time that events are kept a segment takes at most one part in so many.
+pub const LOG_AGE_PARTS: u64 = 16;
+
+/// Bytes of the log that are read at once for one reader.
+pub const LOG_READ_BYTES: usize = 64 * 1024;
+
+/// Connections that the event log serves at once.
+pub const LOG_CONNECTIONS_MAX: usize = 512;
+
+/// Bytes of a message to the event log: the longest is an event.
+pub const LOG_FRAME_BYTES_MAX: usize = EVENT_BYTES_MAX + NAME_BYTES_MAX + 64;
+
+/// Bytes that wait for one reader of the event log, besides those that are on the disk.
+pub const LOG_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// Time in which a message to the event log must be complete and its reply must be read, milliseconds.
+pub const LOG_TALK_MS_MAX: u64 = 10_000;
+
+/// Time in which a reader for whom something waits must take some of it, milliseconds.
+pub const LOG_STALL_MS_MAX: u64 = 60_000;
+
+/// Files that the event log has open at most: its connections, a segment each, a few of its own.
+pub const LOG_FILES_MAX: u64 = LOG_CONNECTIONS_MAX as u64 + 2 * LOG_SEGMENTS_MAX + LOG_AGE_PARTS + 64;
+
+/// Writers whose last event the event log remembers, so that what comes twice is kept once.
+pub const LOG_WRITERS_MAX: usize = 16;
 
 /// Largest value of an INTEGER on the wire: the peer's native integers have 63 bits (`docs/wire.md`).
 pub const WIRE_INT_MAX: i64 = (1 << 62) - 1;
@@ -293,11 +347,15 @@ const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
 const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);
 const _: () =
     assert!(CONSOLE_PUSH_BYTES_MAX < CONSOLE_LINES_MAX && CONSOLES_MAX * CONSOLE_LINE_BYTES_MAX < CONSOLES_BYTES_MAX);
+const _: () = assert!(CONSOLE_CONNECTIONS_PER_USER_MAX < CONSOLE_CONNECTIONS_MAX);
 const _: () = assert!(
     DEVICES_MAX * (DEVICE_NAME_BYTES_MAX + INTERFACE_BYTES_MAX + 8) + NAME_BYTES_MAX + 128 < STATS_FRAME_BYTES_MAX
 );
 const _: () =
     assert!(2 * STATS_FRAME_BYTES_MAX < STATS_LINK_BYTES_MAX && STATS_LINK_BYTES_MAX <= STATS_OUTPUT_BYTES_MAX);
+const _: () = assert!(EVENT_TEXT_BYTES_MAX + NAME_BYTES_MAX + 64 < EVENT_BYTES_MAX);
+const _: () = assert!(DEVICES_MAX * (INTERFACE_BYTES_MAX + 2) + NAME_BYTES_MAX + 64 < EVENT_BYTES_MAX);
+const _: () = assert!(4 * LOG_FRAME_BYTES_MAX < LOG_READ_BYTES && 4 * LOG_FRAME_BYTES_MAX < LOG_OUTPUT_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_PER_USER_MAX < CONNECTIONS_MAX && CONNECTIONS_MAX <= u16::MAX as usize);
 const _: () = assert!(FRAME_HEAD_BYTES_MAX < REPLY_BYTES_MAX);
 const _: () = assert!((FRAME_HEAD_BYTES_MAX as u64) < PROGRESS_BYTES_MIN);

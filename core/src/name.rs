@@ -193,6 +193,12 @@ impl Name {
         if self.is_path() { None } else { self.as_str().rsplit(':').next() }
     }
 
+    /// The first label of its path; nothing where that is the root path.
+    #[must_use]
+    pub fn domain(&self) -> Option<&str> {
+        self.as_str().split_once(':').map(|(first, _)| first).filter(|first| !first.is_empty())
+    }
+
     /// The path that this is in: `foo:` of `foo:web`, and a path itself.
     #[must_use]
     pub fn path(&self) -> Self {
@@ -442,6 +448,8 @@ mod tests {
         let up: heapless::Vec<Name, 4> = web.ancestors().collect();
         assert_eq!(up.as_slice(), [name("foo:bar:"), name("foo:"), Name::ROOT]);
         assert_eq!(name("hello").path(), Name::ROOT);
+        assert_eq!((web.domain(), name("foo:").domain()), (Some("foo"), Some("foo")));
+        assert_eq!((name("hello").domain(), Name::ROOT.domain()), (None, None));
         assert!(name("foo:").contains(&web) && Name::ROOT.contains(&web) && !name("fo:").contains(&web));
         assert!(!name("foo:").contains(&name("foo")));
         assert_eq!(web.relative_to(&name("foo:")).as_str(), "bar:web");

@@ -10,14 +10,19 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub fn raise_limit() -> Result<u64, Errno> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
+    Ok(count(hard))
 }
 
 /// The limit.
 #[must_use]
 pub fn limit() -> u64 {
     // It is asked about with a number that there is, so it cannot fail.
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| count(soft))
+}
+
+/// A limit as the system's own type has it: signed on FreeBSD, where no limit is the largest number.
+fn count(limit: impl TryInto<u64>) -> u64 {
+    limit.try_into().unwrap_or(u64::MAX)
 }
 
 /// How many are open; 0 where the system does not tell.

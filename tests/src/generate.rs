@@ -4,14 +4,16 @@ use std::fmt::Debug;
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
-    Arguments, BlockCommand, BlockDevice, Bridge, Command, Condition, Config, ConsoleCommand, Data, Event, ExitStatus,
-    Fact, FailBehaviour, Header, HostInfo, Image, Info, InfoBlock, InfoBridge, Interface, Item, Kind, LastRun, List,
-    LogEntry, Login, Memory, Message, Moment, NamedCondition, NamedInfo, NamedPolicy, Payload, Phase, Policy,
-    PolicyCommand, RunEnd, Rusage, StatsCommand, Success, Tap, Text, UnikernelCommand, Usage, Use, Window,
+    Arguments, BlockCommand, BlockDevice, Bridge, Command, Condition, Config, ConsoleCommand, Data, Deed, Event,
+    ExitStatus, Fact, FailBehaviour, GapCause, Header, HostInfo, Image, Info, InfoBlock, InfoBridge, Interface, Item,
+    Kind, LastRun, List, LogCommand, LogEntry, LogFrom, Login, Loss, Memory, Message, Moment, NamedCondition,
+    NamedInfo, NamedPolicy, Next, Note, Numbered, Payload, Phase, Policy, PolicyCommand, RunEnd, Rusage, StatsCommand,
+    Success, Tap, Text, UnikernelCommand, Usage, Use, Window,
 };
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 /// A number of the wire's range, mostly small.
 pub fn number() -> impl Strategy<Value = i64> {
@@ -143,6 +145,7 @@ fn command() -> impl Strategy<Value = Command<'static>> {
         Just(Command::Unikernel(UnikernelCommand::Condition)),
         Just(Command::Host),
         window().prop_map(Command::Log),
+        (log_from(), any::<bool>()).prop_map(|(from, follow)| Command::Events(LogCommand { from, follow })),
         number().prop_map(|level| Command::Unikernel(UnikernelCommand::Get { level })),
         config().prop_map(|config| Command::Unikernel(UnikernelCommand::Create(config))),
         config().prop_map(|config| Command::Unikernel(UnikernelCommand::ForceCreate(config))),
@@ -180,15 +183,18 @@ fn host() -> impl Strategy<Value = HostInfo<'static>> {
     })
 }
 
-fn named_condition() -> impl Strategy<Value = NamedCondition<'static>> {
-    let end = prop_oneof![
+fn run_end() -> impl Strategy<Value = RunEnd> {
+    prop_oneof![
         number().prop_map(RunEnd::Code),
         number().prop_map(RunEnd::Signal),
         Just(RunEnd::OutOfMemory),
         Just(RunEnd::Unknown),
         Just(RunEnd::Stopped),
-    ];
-    let last = (unix_ms(), end).prop_map(|(ended_unix_ms, end)| LastRun { ended_unix_ms, end });
+    ]
+}
+
+fn named_condition() -> impl Strategy<Value = NamedCondition<'static>> {
+    let last = (unix_ms(), run_end()).prop_map(|(ended_unix_ms, end)| LastRun { ended_unix_ms, end });
     let phase = prop_oneof![Just(Phase::Running), Just(Phase::Starting), Just(Phase::Stopping), Just(Phase::Resting)];
     let counts = (phase, number(), number());
     (name(), counts, option::of(last), option::of(unix_ms()), option::of(text())).prop_map(
@@ -258,11 +264,28 @@ fn data() -> impl Strategy<Value = Data<'static>> {
         usage,
         (unix_ms(), text()).prop_map(|(unix_ms, line)| Data::Console { unix_ms, line }),
         log_entry().prop_map(Data::Log),
+        (any::<u64>(), log_entry()).prop_map(|(sequence, entry)| Data::Event(Numbered { sequence, entry })),
+        note().prop_map(Data::Note),
         option::of(image()).prop_map(Data::Block),
     ]
 }
 
-fn log_entry() -> impl Strategy<Value = LogEntry<'static>> {
+fn log_from() -> impl Strategy<Value = LogFrom> {
+    prop_oneof![window().prop_map(LogFrom::Window), any::<u64>().prop_map(LogFrom::After)]
+}
+
+fn note() -> impl Strategy<Value = Note> {
+    let cause = prop_oneof![Just(GapCause::Removed), Just(GapCause::Damaged)];
+    prop_oneof![
+        (any::<u64>(), any::<u64>(), cause).prop_map(|(first, next, cause)| Note::Gap { first, next, cause }),
+        number().prop_map(|count| Note::Lost { count }),
+        any::<u64>().prop_map(|last| Note::End { last }),
+        Just(Note::Slow),
+    ]
+}
+
+/// An entry of the event log.
+pub fn log_entry() -> impl Strategy<Value = LogEntry<'static>> {
     let login = || (name(), any::<[u8; 4]>(), number()).prop_map(|(name, address, port)| Login { name, address, port });
     let start = (name(), number(), list(string()), option::of(string()))
         .prop_map(|(name, pid, taps, block)| Event::Start { name, pid, taps, block });
@@ -272,7 +295,35 @@ fn log_entry() -> impl Strategy<Value = LogEntry<'static>> {
         number().prop_map(ExitStatus::Stop),
     ];
     let stop = (name(), number(), status).prop_map(|(name, pid, status)| Event::Stop { name, pid, status });
+    let deed = (name(), select(&Deed::ALL[..]), option::of(number())).prop_map(|(name, deed, user)| Event::Done {
+        name,
+        deed,
+        user,
+    });
+    let refused =
+        (name(), text(), option::of(number())).prop_map(|(name, reason, user)| Event::Refused { name, reason, user });
+    let ended = (name(), number(), run_end(), any::<bool>()).prop_map(|(name, pid, end, asked)| Event::Ended {
+        name,
+        pid,
+        end,
+        asked,
+    });
+    let next = prop_oneof![
+        (number(), number()).prop_map(|(seconds, failures)| Next::Rest { seconds, failures }),
+        number().prop_map(|restarts| Next::Again { restarts }),
+        Just(Next::Never),
+        Just(Next::Stays),
+    ];
+    let decided = (name(), next, text()).prop_map(|(name, next, reason)| Event::Decided { name, next, reason });
+    let loss = prop_oneof![Just(Loss::Away), Just(Loss::Disk), Just(Loss::Torn), Just(Loss::Refusals)];
     let event = prop_oneof![
+        (string(), string(), any::<bool>()).prop_map(|(program, version, up)| Event::Daemon { program, version, up }),
+        deed,
+        refused,
+        ended,
+        decided,
+        (name(), text()).prop_map(|(name, reason)| Event::Trouble { name, reason }),
+        (number(), loss).prop_map(|(count, loss)| Event::Lost { count, loss }),
         Just(Event::Startup),
         login().prop_map(Event::Login),
         login().prop_map(Event::Logout),

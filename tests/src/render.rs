@@ -22,6 +22,7 @@ pub fn command(command: &Command<'_>) -> Value {
         Command::Log(window) => json!({ "log_subscribe": self::window(*window) }),
         Command::Unikernel(command) => unikernel(command),
         Command::Host => json!("host"),
+        Command::Events(command) => json!({ "events": format!("{command:?}") }),
         Command::Policy(PolicyCommand::Info) => json!("policy_info"),
         Command::Policy(PolicyCommand::Add(policy)) => json!({ "policy_add": self::policy(policy) }),
         Command::Policy(PolicyCommand::Remove) => json!("policy_remove"),
@@ -213,6 +214,8 @@ fn data(data: &Data<'_>) -> Value {
     match data {
         Data::Stats(usage) => json!({ "stats_data": self::usage(usage) }),
         Data::Log(entry) => json!({ "log_data": format!("{entry:?}") }),
+        Data::Event(event) => json!({ "event": format!("{event:?}") }),
+        Data::Note(note) => json!({ "note": format!("{note:?}") }),
         Data::Console { unix_ms, line } => {
             json!({ "console_data": { "timestamp": moment(*unix_ms), "line": text(*line) } })
         }

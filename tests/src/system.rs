@@ -107,7 +107,7 @@ impl System {
         self.folder.join("state")
     }
 
-    /// A socket of a daemon: `vmmd.sock`, `console.sock`.
+    /// A socket of a daemon: `vmmd.sock`, `console.sock`, `log.sock`.
     #[must_use]
     pub fn socket(&self, name: &str) -> PathBuf {
         self.run().join("util").join(name)
@@ -145,6 +145,17 @@ impl System {
     /// What went wrong, with the daemon's log.
     pub fn start_stats(&mut self, options: &[&OsStr]) -> Result<u32, String> {
         self.start("vmmd_stats", options, "stat.sock")
+    }
+
+    /// Starts `vmmd_log`, with further options, and waits for its socket.
+    ///
+    /// # Errors
+    /// What went wrong, with the daemon's log.
+    pub fn start_log(&mut self, options: &[&OsStr]) -> Result<u32, String> {
+        let state = self.state();
+        let mut all = vec![OsStr::new("--state"), state.as_os_str()];
+        all.extend(options);
+        self.start("vmmd_log", &all, "log.sock")
     }
 
     fn start(&mut self, name: &str, options: &[&OsStr], socket: &str) -> Result<u32, String> {

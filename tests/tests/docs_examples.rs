@@ -41,6 +41,25 @@ fn every_page_with_lines_to_type_is_typed() {
     assert_eq!(pages.collect::<BTreeSet<_>>(), PAGES.iter().map(|page| (*page).to_owned()).collect());
 }
 
+/// What the dashboard asks Prometheus for is promised in `docs/metrics.md`.
+#[test]
+fn the_dashboard_asks_for_metrics_that_there_are() {
+    let page = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let dashboard = fs::read_to_string(root().join("packaging/grafana-dashboard.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    let mut metrics = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let words = target["expr"].as_str().unwrap().split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+            metrics.extend(words.filter(|word| word.starts_with("fulmar_")).map(str::to_owned));
+        }
+    }
+    assert!(metrics.len() > 8, "{metrics:?}");
+    for metric in metrics {
+        assert!(page.contains(&format!("| `{metric}` | ")), "{metric} is not in docs/metrics.md");
+    }
+}
+
 /// Nobody runs `cargo xtask test` from within itself: the commands exist, by xtask's own help.
 #[test]
 fn the_commands_of_the_readme_exist() {
@@ -97,6 +116,7 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
     system.start_vmmd(&[]).unwrap();
     system.start_console().unwrap();
     system.start_stats(&["--interval".as_ref(), "0.5".as_ref()]).unwrap();
+    system.start_log(&[]).unwrap();
     let mut said = String::new();
     let pages = [blocks("docs/vmmc_local.md"), blocks("docs/import.md")].concat();
     for line in pages.iter().flat_map(|block| block.lines()) {
@@ -104,7 +124,9 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
         let (out, error) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success(), "{line}\n{out}{error}\n{}", system.log("vmmd"));
         if line.ends_with("--json") {
-            assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{line}\n{out}");
+            // One document, or one a line.
+            let documents = serde_json::Deserializer::from_str(&out).into_iter::<serde_json::Value>();
+            assert!(documents.into_iter().all(|document| document.is_ok()) && !out.is_empty(), "{line}\n{out}");
         }
         said += &out;
     }
@@ -114,6 +136,7 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
         ":hello: destroyed unikernel",
         "NAME                             CPU       MEMORY           SENT       RECEIVED",
         "shop:web",
+        "added policy (asked by user",
         "shop:data: removed block",
         "would come over",
         "\"result\": \"there\"",

@@ -15,8 +15,8 @@ use std::path::Path;
 use std::process::{Command as Program, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fulmar_core::limits::CONNECTIONS_PER_USER_MAX;
-use fulmar_core::wire::{Command, UnikernelCommand};
+use fulmar_core::limits::{CONNECTIONS_PER_USER_MAX, CONSOLE_CONNECTIONS_MAX, CONSOLE_CONNECTIONS_PER_USER_MAX};
+use fulmar_core::wire::{Command, ConsoleCommand, UnikernelCommand, Window};
 use fulmar_tests::raw::{Answer, Raw, Wish, frame};
 use fulmar_tests::siege::{self, Siege, arguments, control_half, tenders};
 use fulmar_tests::skips::skip;
@@ -190,5 +190,48 @@ fn one_user_does_not_take_all_connections() {
     }
     drop(greedy.stdin.take());
     greedy.wait().unwrap();
+    siege.end();
+}
+
+#[test]
+#[ignore = "not a test: what another one runs as another user"]
+fn takes_all_consoles() {
+    let Some(socket) = std::env::var_os(GREEDY) else { return };
+    let add = Command::Console(ConsoleCommand::Add { unikernels: 1 });
+    assert!(
+        Raw::connect(Path::new(&socket)).ask("siege:x", add).reason().contains("only root and the user of the daemons")
+    );
+    let mut held: Vec<Raw> = (0..CONSOLE_CONNECTIONS_MAX).map(|_| Raw::connect(Path::new(&socket))).collect();
+    // Each its own console, of which it would not be the last subscriber. Those that were turned away hear nothing.
+    let follow = |(number, client): (usize, &mut Raw)| {
+        let window = Command::Console(ConsoleCommand::Subscribe(Window::Count(1)));
+        client.send(&frame(&format!("siege:x{number}"), window)) && client.receive_bytes().is_some()
+    };
+    let served = held.iter_mut().enumerate().filter_map(|it| follow(it).then_some(())).count();
+    assert!(served <= CONSOLE_CONNECTIONS_PER_USER_MAX, "{served}");
+    // Until the other one lets go.
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[test]
+fn one_user_does_not_take_all_consoles() {
+    const TEST: &str = "one_user_does_not_take_all_consoles";
+    let Some(siege) = Siege::begin(TEST) else { return };
+    if !geteuid().is_root() {
+        skip(TEST, "only root can ask as two users");
+        return siege.end();
+    }
+    let socket = siege.system.socket("console.sock");
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let program = siege.system.folder().join("greedy");
+    siege::copy_program(&std::env::current_exe().unwrap(), &program);
+    let mut greedy = Program::new(program);
+    greedy.args(["--exact", "takes_all_consoles", "--ignored"]).env(GREEDY, &socket).uid(NOBODY).gid(NOBODY);
+    let mut greedy = greedy.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    siege.expect_log("vmmd_console", &format!("user {NOBODY} has {CONSOLE_CONNECTIONS_PER_USER_MAX} already"));
+    // Unikernels and who follows them do not notice.
+    siege.expect_service();
+    drop(greedy.stdin.take());
+    assert!(greedy.wait().unwrap().success());
     siege.end();
 }

@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use fulmar_core::certificate;
 use fulmar_core::halves::{Answer, Request};
 use fulmar_core::journal::{Replay, Tail};
 use fulmar_core::wire::{self, Arguments, Cut, Frame, Policy};
+use fulmar_core::{certificate, event};
 use fulmar_tests::choose::Bytes;
 use fulmar_tests::{checks, seeds, world};
 
 /// A check, or none for a target whose code is not reached from here: its own crate runs its seeds.
 type Check = Option<fn(&[u8])>;
 
-const TARGETS: [(&str, Check); 19] = [
+const TARGETS: [(&str, Check); 20] = [
     ("message", Some(checks::message)),
     ("message_with_cut", Some(checks::message_with_cut)),
     ("stream", Some(checks::stream)),
@@ -28,6 +28,7 @@ const TARGETS: [(&str, Check); 19] = [
     ("arguments", Some(checks::arguments)),
     ("policy", Some(checks::policy)),
     ("journal", Some(checks::journal)),
+    ("event_log", Some(checks::event_log)),
     ("image", Some(checks::image)),
     ("halves", Some(checks::halves)),
     ("console", Some(checks::console)),
@@ -74,6 +75,13 @@ fn seeds_are_what_they_are_meant_to_be() {
         seeds["halves"].len()
     );
     assert!(seeds["whole_certificate"].len() > 50);
+    let records = |bytes: &[u8]| {
+        let mut count = 0;
+        let header = event::decode_header(bytes).unwrap();
+        event::find_tail(header, bytes, |record| count += usize::from(record.entry().is_ok()));
+        count
+    };
+    assert!(seeds["event_log"].iter().map(|(_, bytes)| records(bytes)).sum::<usize>() > 80);
     let is_cut = |bytes: &[u8]| {
         let cut = Cut { at: bytes[0].into(), len: 2000 };
         wire::decode(Frame { head: &bytes[1..], cut: Some(cut) }).is_ok()

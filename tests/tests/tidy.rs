@@ -52,6 +52,10 @@ const WALL_CLOCKS: &[(&str, &str)] = &[
     ("core/src/machine/restore.rs", "keeps when a process started and ended"),
     ("core/src/machine/unikernel.rs", "where it is kept"),
     ("daemons/console/src/stream.rs", "the time of a line"),
+    ("daemons/influx/src/line.rs", "the time of a measurement, and how long ago its process was started"),
+    ("daemons/influx/src/measure.rs", "the time of a measurement"),
+    ("daemons/log/src/store.rs", "the time of its own events; segments that are older than is wanted go"),
+    ("daemons/vmmd/src/control/events.rs", "the time of an event"),
     ("daemons/vmmd/src/control/mod.rs", "reads it for the machine"),
     ("daemons/vmmd/src/control/start.rs", "when a survivor started, for the machine"),
     ("daemons/vmmd/src/host_half/records.rs", "when a unit was launched, for the machine"),
@@ -70,6 +74,7 @@ const HOSTS: &[(&str, &str)] = &[
     ("github.com", "projects that this one follows"),
     ("keepachangelog.com", "the form of the changelog"),
     ("mirage.io", "what the unikernels are"),
+    ("127.0.0.1", "this host"),
 ];
 
 /// Folders of the tree that are no part of it.

@@ -26,10 +26,11 @@ impl Programs {
 /// Builds all programs that belong to a running system, in release form.
 pub(crate) fn programs() -> Done<Programs> {
     let programs = Programs { folder: target().join("release") };
-    let mut build =
-        cargo(&["build", "--release", "--locked", "--package", "fulmar-console", "--package", "fulmar-client"]);
-    build.args(["--package", "fulmar-stats"]);
-    step("building vmmd_console, vmmd_stats and vmmc_local", &mut build)?;
+    let mut build = cargo(&["build", "--release", "--locked"]);
+    for package in ["fulmar-console", "fulmar-log", "fulmar-stats", "fulmar-influx", "fulmar-client"] {
+        build.args(["--package", package]);
+    }
+    step("building the daemons that need no privilege, and vmmc_local", &mut build)?;
     // Those two are trusted and count every KiB.
     for (package, program) in [("fulmar-vmmd", "vmmd"), ("fulmar-tender", "fulmar-tender")] {
         let title = format!("building {program}, linked statically (a minute or so the first time)");

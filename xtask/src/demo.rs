@@ -95,9 +95,10 @@ struct Demo {
 
 impl Demo {
     fn show(&mut self, image: &Path) -> Done {
-        println!("== starting vmmd and vmmd_console in {}", self.system.folder().display());
+        println!("== starting vmmd, vmmd_console and vmmd_log in {}", self.system.folder().display());
         self.system.start_vmmd(&[])?;
         self.system.start_console()?;
+        self.system.start_log(&[])?;
         let image = image.to_string_lossy();
         self.vmmc(&["create", "hello", &image, "--mem", "16"])?;
         self.follow_console()?;

@@ -14,7 +14,7 @@ use crate::error::Failure;
 use crate::options;
 use crate::output::json;
 use crate::output::table::{Align, Table, write_pairs};
-use crate::output::text::{ago, ahead, hex, mac, megabytes, plain, ranges, run_end, shell_word, timestamp};
+use crate::output::text::{ago, ahead, hex, mac, megabytes, plain, ranges, shell_word, timestamp};
 
 /// Hexadecimal digits of a digest that tell images apart in a table.
 const DIGEST_DIGITS: usize = 12;
@@ -132,7 +132,7 @@ fn fares(condition: &Condition<'_>, now_unix_ms: i64) -> Vec<(&'static str, Stri
     }
     if let Some(LastRun { ended_unix_ms, end }) = condition.last {
         let ago = ago(ended_unix_ms, now_unix_ms);
-        pairs.push(("last run", format!("{}, {} ({ago} ago)", run_end(end), timestamp(ended_unix_ms))));
+        pairs.push(("last run", format!("{end}, {} ({ago} ago)", timestamp(ended_unix_ms))));
     }
     pairs
 }

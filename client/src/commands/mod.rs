@@ -13,6 +13,7 @@ pub mod import_albatross;
 pub mod inactive_consoles;
 pub mod info;
 pub mod inspect;
+pub mod log;
 pub mod policy;
 pub mod remove_block;
 pub mod remove_policy;
@@ -90,6 +91,8 @@ pub enum Subcommands {
     Stats(stats::Stats),
     /// List the consoles whose unikernel does not run
     InactiveConsoles(inactive_consoles::InactiveConsoles),
+    /// Show what has happened, and follow it
+    Log(log::Log),
     /// Show the policies
     Policy(policy::Policy),
     /// Set what a path may use
@@ -131,6 +134,7 @@ impl Subcommands {
             Self::Console(command) => command.run(context),
             Self::Stats(command) => command.run(context),
             Self::InactiveConsoles(command) => command.run(context),
+            Self::Log(command) => command.run(context),
             Self::Policy(command) => command.run(context),
             Self::AddPolicy(command) => command.run(context),
             Self::RemovePolicy(command) => command.run(context),

@@ -4,11 +4,12 @@ use fulmar_core::limits::WIRE_INT_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::solo5::ImageFacts;
 use fulmar_core::wire::{
-    BlockInfo, Condition, FailBehaviour, HostInfo, Info, Kind, LastRun, Policy, RunEnd, Text, Usage,
+    BlockInfo, Condition, Event, ExitStatus, FailBehaviour, GapCause, HostInfo, Info, Kind, LastRun, Next, Note,
+    Numbered, Policy, RunEnd, Text, Usage,
 };
 use serde_json::{Map, Value, json};
 
-use super::text::{hex, mac, run_end, timestamp};
+use super::text::{hex, mac, timestamp};
 
 /// A unikernel; how it fares, where the daemon tells that.
 #[must_use]
@@ -42,7 +43,7 @@ fn condition(condition: &Condition<'_>) -> Value {
             RunEnd::Signal(signal) => (None, Some(signal)),
             RunEnd::OutOfMemory | RunEnd::Unknown | RunEnd::Stopped => (None, None),
         };
-        json!({ "ended": timestamp(ended_unix_ms), "how": run_end(end), "code": code, "signal": signal })
+        json!({ "ended": timestamp(ended_unix_ms), "how": end.to_string(), "code": code, "signal": signal })
     });
     json!({
         "phase": condition.phase.as_str(),
@@ -52,6 +53,74 @@ fn condition(condition: &Condition<'_>) -> Value {
         "next_try": condition.next_unix_ms.map(timestamp),
         "reason": condition.reason.map(lossy),
     })
+}
+
+/// An event of the log.
+#[must_use]
+pub fn event(numbered: &Numbered<'_>) -> Value {
+    let Numbered { sequence, entry } = numbered;
+    let event = &entry.event;
+    let (kind, pid, user, code, signal) = match *event {
+        Event::Startup | Event::Daemon { up: true, .. } => ("daemon started", None, None, None, None),
+        Event::Daemon { up: false, .. } => ("daemon ended", None, None, None, None),
+        Event::Hup => ("hup", None, None, None, None),
+        Event::Login(_) => ("login", None, None, None, None),
+        Event::Logout(_) => ("logout", None, None, None, None),
+        Event::Start { pid, .. } => ("start", Some(pid), None, None, None),
+        Event::Stop { pid, status: ExitStatus::Exit(code), .. } => ("end", Some(pid), None, Some(code), None),
+        Event::Stop { pid, status: ExitStatus::Signal(signal) | ExitStatus::Stop(signal), .. } => {
+            ("end", Some(pid), None, None, Some(signal))
+        }
+        Event::Ended { pid, end, .. } => {
+            let pid = Some(pid).filter(|pid| *pid != 0);
+            match end {
+                RunEnd::Code(code) => ("end", pid, None, Some(code), None),
+                RunEnd::Signal(signal) => ("end", pid, None, None, Some(signal)),
+                RunEnd::OutOfMemory | RunEnd::Unknown | RunEnd::Stopped => ("end", pid, None, None, None),
+            }
+        }
+        Event::Done { deed, user, .. } => (deed.as_str(), None, user, None, None),
+        Event::Refused { user, .. } => ("refused", None, user, None, None),
+        Event::Decided { next, .. } => {
+            let kind = match next {
+                Next::Rest { .. } => "rests",
+                Next::Again { .. } => "starts again",
+                Next::Never => "is over",
+                Next::Stays => "does not run",
+            };
+            (kind, None, None, None, None)
+        }
+        Event::Trouble { .. } => ("trouble", None, None, None, None),
+        Event::Lost { .. } => ("lost", None, None, None, None),
+    };
+    json!({
+        "number": sequence,
+        "time": timestamp(entry.unix_ms),
+        "event": kind,
+        "name": event.name().map(Name::as_str),
+        "pid": pid,
+        "user": user,
+        "code": code,
+        "signal": signal,
+        "text": event.to_string(),
+    })
+}
+
+/// What the log says between events; nothing where that is for nobody.
+#[must_use]
+pub fn note(note: Note) -> Option<Value> {
+    match note {
+        Note::Gap { first, next, cause } => {
+            let cause = match cause {
+                GapCause::Removed => "removed",
+                GapCause::Damaged => "damaged",
+            };
+            Some(json!({ "gap": { "first": first, "next": next, "cause": cause } }))
+        }
+        Note::Lost { count } => Some(json!({ "lost": count })),
+        Note::End { last } => Some(json!({ "end": last })),
+        Note::Slow => None,
+    }
 }
 
 /// A block device.

@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use fulmar_core::time;
-use fulmar_core::wire::RunEnd;
 
 /// Bytes as text on one line: letters, digits and signs as they are, everything else escaped.
 #[must_use]
@@ -70,20 +69,6 @@ pub fn ago(then_unix_ms: i64, now_unix_ms: i64) -> String {
 #[must_use]
 pub fn ahead(then_unix_ms: i64, now_unix_ms: i64) -> String {
     ago(now_unix_ms, then_unix_ms)
-}
-
-/// How a run ended.
-#[must_use]
-pub fn run_end(end: RunEnd) -> String {
-    match end {
-        RunEnd::Code(code) => format!("exit {code}"),
-        // The number of SIGSYS on Linux, where alone there is such a sandbox.
-        RunEnd::Signal(31) => "signal 31: a system call that its sandbox forbids".to_owned(),
-        RunEnd::Signal(signal) => format!("signal {signal}"),
-        RunEnd::OutOfMemory => "out of memory".to_owned(),
-        RunEnd::Unknown => "unknown: nobody saw it".to_owned(),
-        RunEnd::Stopped => "stopped, to be started anew".to_owned(),
-    }
 }
 
 /// MB as the users of this system write them (2^20 bytes each).

@@ -65,15 +65,38 @@ impl History {
     }
 }
 
-/// Sees to it that one push finds its blocks. Where they are short, the console that holds most loses its oldest lines:
+/// The domain whose consoles hold most together, of consoles each with its domain (the first label of its path, nothing for the
+/// root path), those of a domain next to each other but for those of the root path.
+pub fn fullest_domain<'n, 'h>(consoles: impl Iterator<Item = (Option<&'n str>, &'h History)>) -> Option<&'n str> {
+    let (mut at_root, mut run, mut fullest) = (0_usize, (0_usize, None), (0_usize, None));
+    for (domain, history) in consoles {
+        let blocks = history.ring.blocks();
+        if domain.is_none() {
+            at_root = at_root.saturating_add(blocks);
+            continue;
+        }
+        let before = if run.1 == domain { run.0 } else { 0 };
+        run = (before.saturating_add(blocks), domain);
+        fullest = if run.0 > fullest.0 { run } else { fullest };
+    }
+    if at_root > fullest.0 { None } else { fullest.1 }
+}
+
+/// Sees to it that one push finds its blocks. Where they are short, the console that holds most of these loses its oldest lines:
 /// so nobody loses anything to one who writes more than others do.
 ///
-/// Looks at every console where blocks are short, and makes more room than is needed so that this is seldom.
+/// Looks at each of them where blocks are short, and makes more room than is needed so that this is seldom.
 pub fn make_room<'h>(blocks: &mut Blocks<'_>, consoles: impl Iterator<Item = &'h mut History>) {
-    if blocks.free_count() >= PUSH_BLOCKS_MAX {
+    if !is_short(blocks) {
         return;
     }
     if let Some(largest) = consoles.max_by_key(|console| console.ring.blocks()) {
         while blocks.free_count() < 2 * PUSH_BLOCKS_MAX && largest.ring.drop_oldest(blocks) {}
     }
+}
+
+/// Whether one push might not find its blocks.
+#[must_use]
+pub fn is_short(blocks: &Blocks<'_>) -> bool {
+    blocks.free_count() < PUSH_BLOCKS_MAX
 }

@@ -18,6 +18,6 @@ mod splitter;
 mod tests;
 
 pub use blocks::{BLOCK_BYTES, Blocks, Full};
-pub use history::{History, PUSH_BLOCKS_MAX, make_room};
+pub use history::{History, PUSH_BLOCKS_MAX, fullest_domain, is_short, make_room};
 pub use ring::{Cursor, LINE_BYTES_STORED_MAX, Next, Ring};
 pub use splitter::{Piece, Splitter, TRUNCATED};

@@ -115,6 +115,28 @@ fn the_one_that_holds_most_makes_room() {
 }
 
 #[test]
+fn the_domain_that_holds_most_is_found() {
+    let mut memory = vec![0; 64 * BLOCK_BYTES];
+    let mut blocks = Blocks::new(&mut memory);
+    let mut holding = |count| {
+        let mut history = History::default();
+        let line = [&[b'x'; BLOCK_BYTES - 4 - 9][..], b"\n"].concat();
+        push(&mut history, &mut blocks, &line.repeat(count), 1);
+        assert_eq!(history.ring().blocks(), count);
+        history
+    };
+    let held: Vec<History> = [2, 3, 4, 1, 2].into_iter().map(&mut holding).collect();
+    let fullest = |domains: [Option<&'static str>; 5]| fullest_domain(domains.into_iter().zip(&held));
+    // One that holds most of all, and two that hold more together.
+    assert_eq!(fullest([Some("a"), Some("a"), Some("b"), Some("c"), Some("d")]), Some("a"));
+    assert_eq!(fullest([Some("a"), Some("b"), Some("c"), Some("d"), Some("e")]), Some("c"));
+    // Those of the root path lie between the others.
+    assert_eq!(fullest([None, Some("a"), Some("b"), Some("b"), None]), Some("b"));
+    assert_eq!(fullest([None, Some("a"), None, Some("b"), Some("b")]), None);
+    assert_eq!(fullest_domain(core::iter::empty()), None);
+}
+
+#[test]
 fn a_full_store_is_an_error_and_no_more() {
     let mut memory = vec![0; 2 * BLOCK_BYTES];
     let mut blocks = Blocks::new(&mut memory);

@@ -3,8 +3,8 @@
 
 use core::fmt;
 
-use super::crc::crc32;
 use super::{FRAME_BYTES, HEADER_BYTES, PAYLOAD_BYTES_MAX, Record};
+use crate::crc::crc32;
 
 const MAGIC: [u8; 8] = *b"fulmarJ\n";
 const VERSION: u32 = 1;

@@ -17,7 +17,6 @@
 //! records written together and never acknowledged may reach the disk in any order, so a later one may be whole while an earlier
 //! one is not. But a record which says that the missing one was durable proves that something acknowledged is gone.
 
-mod crc;
 mod frame;
 mod replay;
 

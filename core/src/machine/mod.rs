@@ -298,7 +298,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Command::Block(command) => self.block_command(connection, name, command, image),
             Command::Host if name.is_root() => self.answer(connection, Reply::Host),
             Command::Host => self.refuse(connection, Refusal::HostPath),
-            Command::Console(_) | Command::Stats(_) | Command::Log(_) => {
+            Command::Console(_) | Command::Stats(_) | Command::Log(_) | Command::Events(_) => {
                 self.refuse(connection, Refusal::UnknownCommand);
             }
         }

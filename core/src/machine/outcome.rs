@@ -67,6 +67,9 @@ pub enum JournalError {
     Unsettled(i32),
 }
 
+/// No space is left, on all systems that have a shim.
+const ENOSPC: i32 = 28;
+
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -74,6 +77,9 @@ impl fmt::Display for JournalError {
             Self::Disk(errno) => {
                 write!(f, "the journal could not be written, the change was undone: {}", Errno(*errno))
             }
+            Self::Unsettled(ENOSPC) => f.write_str(
+                "the journal's disk is full: the change was undone, but a crash may bring it back; add space and try again",
+            ),
             Self::Unsettled(errno) => write!(
                 f,
                 "the journal could not be written, the change was undone, but a crash may bring it back: {}",

@@ -273,6 +273,12 @@ impl Unikernel {
         self.restarting
     }
 
+    /// Whether its process was told to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop != Stop::No
+    }
+
     /// Why it does not run, or how the last run ended.
     #[must_use]
     pub fn trouble(&self) -> Trouble {

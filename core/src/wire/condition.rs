@@ -1,6 +1,8 @@
 //! How a unikernel fares: whether it runs, how often it had to be started again, how its last run ended, and when it is
 //! tried again. The peer has no such question; it is one of our additions (`docs/wire.md`).
 
+use core::fmt;
+
 use crate::der::{Malformed, Reader, Reason, Writer, tag};
 use crate::name::Name;
 use crate::wire::list::{Form, Item};
@@ -67,7 +69,7 @@ pub enum RunEnd {
 }
 
 impl RunEnd {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let Some(choice) = reader.peek() else { return Err(reader.error(Reason::Truncated)) };
         match choice {
             0xa0 => reader.within(choice, Reader::integer).map(Self::Code),
@@ -79,13 +81,29 @@ impl RunEnd {
         }
     }
 
-    fn write(self, writer: &mut Writer<'_>) {
+    pub(crate) fn write(self, writer: &mut Writer<'_>) {
         match self {
             Self::Code(code) => writer.within(tag::context(0), |writer| writer.integer(code)),
             Self::Signal(signal) => writer.within(tag::context(1), |writer| writer.integer(signal)),
             Self::OutOfMemory => writer.within(tag::context(2), Writer::null),
             Self::Unknown => writer.within(tag::context(3), Writer::null),
             Self::Stopped => writer.within(tag::context(4), Writer::null),
+        }
+    }
+}
+
+/// The number of SIGSYS on Linux, where alone there is a sandbox that ends a process so.
+const SIGSYS: i64 = 31;
+
+impl fmt::Display for RunEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit {code}"),
+            Self::Signal(SIGSYS) => write!(f, "signal {SIGSYS}: a system call that its sandbox forbids"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::OutOfMemory => f.write_str("out of memory"),
+            Self::Unknown => f.write_str("unknown: nobody saw it"),
+            Self::Stopped => f.write_str("stopped, to be started anew"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::der::{Malformed, Reader, Reason, Writer, tag};
 use crate::wire::config::Image;
-use crate::wire::log::LogEntry;
+use crate::wire::log::{LogEntry, Note, Numbered};
 use crate::wire::text::Text;
 use crate::wire::usage::Usage;
 
@@ -13,6 +13,10 @@ pub enum Data<'a> {
     Stats(Usage<'a>),
     /// An event.
     Log(LogEntry<'a>),
+    /// An event and its place in the log; one of our additions.
+    Event(Numbered<'a>),
+    /// What the event log says between events; one of our additions.
+    Note(Note),
     /// A line of a console.
     Console {
         /// When it was read, in milliseconds since 1970.
@@ -23,6 +27,10 @@ pub enum Data<'a> {
     /// A chunk of a block device; nothing at its end.
     Block(Option<Image<'a>>),
 }
+
+/// The tags of our additions, far from those of the peer.
+const EVENT: u8 = tag::context(30);
+const NOTE: u8 = tag::context(29);
 
 impl<'a> Data<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
@@ -36,6 +44,8 @@ impl<'a> Data<'a> {
                 })
             }),
             0xa4 => reader.within(choice, read_block).map(Self::Block),
+            EVENT => reader.within(choice, Numbered::read).map(Self::Event),
+            NOTE => reader.within(choice, Note::read).map(Self::Note),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -44,6 +54,8 @@ impl<'a> Data<'a> {
         match self {
             Self::Stats(usage) => writer.within(tag::context(1), |writer| usage.write(writer)),
             Self::Log(entry) => writer.within(tag::context(2), |writer| entry.write(writer)),
+            Self::Event(event) => writer.within(EVENT, |writer| event.write(writer)),
+            Self::Note(note) => writer.within(NOTE, |writer| note.write(writer)),
             Self::Console { unix_ms, line } => writer.within(tag::context(3), |writer| {
                 writer.within(tag::SEQUENCE, |writer| {
                     writer.text(line.0);

@@ -6,6 +6,7 @@ use crate::wire::block::BlockCommand;
 use crate::wire::config::Image;
 use crate::wire::console::{ConsoleCommand, Window};
 use crate::wire::data::Data;
+use crate::wire::log::LogCommand;
 use crate::wire::policy::PolicyCommand;
 use crate::wire::stats::StatsCommand;
 use crate::wire::success::Success;
@@ -113,10 +114,13 @@ pub enum Command<'a> {
     Block(BlockCommand<'a>),
     /// About the host; one of our additions.
     Host,
+    /// Of the event log, with all that it has; one of our additions.
+    Events(LogCommand),
 }
 
-/// The tag of [`Command::Host`], far from those of the peer.
+/// The tags of our additions, far from those of the peer.
 const HOST: u8 = tag::context(30);
+const EVENTS: u8 = tag::context(29);
 
 impl<'a> Command<'a> {
     /// Reads the next element and hands it to `put`.
@@ -132,6 +136,7 @@ impl<'a> Command<'a> {
             }
             0xa4 => reader.within(choice, PolicyCommand::read).map(|command| put(Self::Policy(command))),
             0xa5 => reader.within(choice, BlockCommand::read).map(|command| put(Self::Block(command))),
+            EVENTS => reader.within(choice, LogCommand::read).map(|command| put(Self::Events(command))),
             HOST => reader.within(choice, Reader::null).map(|()| put(Self::Host)),
             _ => Err(reader.error(Reason::Choice)),
         }
@@ -145,6 +150,7 @@ impl<'a> Command<'a> {
             Self::Unikernel(command) => writer.within(tag::context(3), |writer| command.write(writer)),
             Self::Policy(command) => writer.within(tag::context(4), |writer| command.write(writer)),
             Self::Block(command) => writer.within(tag::context(5), |writer| command.write(writer)),
+            Self::Events(command) => writer.within(EVENTS, |writer| command.write(writer)),
             Self::Host => writer.within(HOST, Writer::null),
         }
     }

@@ -9,7 +9,7 @@
 //! | `listing` | replies that are long lists, written from iterators |
 //! | `console`, `stats`, `log`, `unikernel`, `policy`, `block` | the commands, a file for each daemon or noun |
 //! | `config`, `device` | what a unikernel is made of |
-//! | `success`, `info`, `condition`, `host`, `data`, `usage` | replies and streams |
+//! | `success`, `info`, `condition`, `host`, `data`, `event`, `usage` | replies and streams |
 //! | `list`, `text` | lists that are read lazily, text that nobody checked |
 
 mod block;
@@ -18,6 +18,7 @@ mod config;
 mod console;
 mod data;
 mod device;
+mod event;
 mod host;
 mod info;
 mod list;
@@ -38,12 +39,13 @@ pub(crate) use config::{Era, read_argv};
 pub use console::{ConsoleCommand, Window};
 pub use data::Data;
 pub use device::{BlockDevice, Bridge};
+pub use event::{Deed, Event, ExitStatus, Login, Loss, Next};
 pub use host::{Fact, HostInfo, Use};
 pub use info::{Info, InfoBlock, InfoBridge, NamedInfo};
 pub(crate) use list::Order;
 pub use list::{Encoded, Form, Item, Iter, List};
 pub use listing::{InfoForm, encode_blocks, encode_conditions, encode_consoles, encode_infos, encode_policies};
-pub use log::{Event, ExitStatus, LogEntry, Login};
+pub use log::{GapCause, LogCommand, LogEntry, LogFrom, Note, Numbered};
 pub use message::{
     Command, Frame, Header, Message, Payload, VERSION, decode, encode, encode_frame, encode_head, encode_image_head,
     peek_header,

@@ -19,6 +19,9 @@ const NEEDS_NAME: &str = "path used instead of name";
 /// Reply to a command on a unikernel that needs a path.
 const NEEDS_PATH: &str = "name used";
 
+/// Reply to who wants a console kept and is not `vmmd`.
+const NOT_TRUSTED: &str = "only root and the user of the daemons may add a console";
+
 /// What a refused client may do next.
 enum Refused {
     /// Ask again on the same connection.
@@ -59,6 +62,9 @@ impl Server<'_> {
     /// Reads the console of this unikernel from now on, and keeps at most so many of its path.
     fn add(&mut self, token: Token, header: &Header, unikernels: i64) -> Result<(), Refused> {
         let name = header.name;
+        if !self.connections.get(&token).is_some_and(|connection| self.trusts(connection.uid)) {
+            return Err(Refused::Closes(NOT_TRUSTED));
+        }
         if name.is_path() {
             return Err(Refused::Closes(NEEDS_NAME));
         }

@@ -49,6 +49,8 @@ pub(crate) enum Sent {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
+    /// Who is on the other side.
+    pub(crate) uid: u32,
     pub(crate) scanner: Scanner,
     /// The frame that has begun; no memory before one does.
     pub(crate) head: Vec<u8>,
@@ -62,9 +64,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: UnixStream) -> Self {
+    pub(crate) fn new(stream: UnixStream, uid: u32) -> Self {
         Self {
             stream,
+            uid,
             scanner: Scanner::new(Limits::HOLD_ALL),
             head: Vec::new(),
             role: Role::Talking,

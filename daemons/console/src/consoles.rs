@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fulmar_core::console::{Blocks, History, make_room};
+use fulmar_core::console::{Blocks, History, fullest_domain, is_short, make_room};
 use fulmar_core::limits::{CONSOLE_PUSH_BYTES_MAX, CONSOLES_MAX};
 use fulmar_core::name::Name;
 use fulmar_host::log;
@@ -84,16 +84,29 @@ impl<'m> Consoles<'m> {
     /// Keeps what a unikernel wrote: at most [`CONSOLE_PUSH_BYTES_MAX`] bytes.
     pub(crate) fn push(&mut self, name: &Name, bytes: &[u8], unix_ms: i64) {
         debug_assert!(bytes.len() <= CONSOLE_PUSH_BYTES_MAX);
-        make_room(&mut self.blocks, self.table.values_mut().map(|console| &mut console.history));
+        self.make_room();
         let Some(console) = self.table.get_mut(name) else { return };
         if let Err(error) = console.history.push(&mut self.blocks, bytes, unix_ms) {
             log::line(PROGRAM, format_args!("console of {name}: lines lost: {error}"));
         }
     }
 
+    /// Where memory is short, the domain that holds most gives way, and in it the console that does. Where that has nothing to give
+    /// but the line that it is writing, any other.
+    fn make_room(&mut self) {
+        if !is_short(&self.blocks) {
+            return;
+        }
+        let holders = self.table.iter().map(|(name, console)| (name.domain(), &console.history));
+        let fullest = fullest_domain(holders).map(str::to_owned);
+        let of_fullest = self.table.iter_mut().filter(|(name, _)| name.domain() == fullest.as_deref());
+        make_room(&mut self.blocks, of_fullest.map(|(_, console)| &mut console.history));
+        make_room(&mut self.blocks, self.table.values_mut().map(|console| &mut console.history));
+    }
+
     /// Nobody writes to this console any more: completes its last line.
     pub(crate) fn finish(&mut self, name: &Name, unix_ms: i64) {
-        make_room(&mut self.blocks, self.table.values_mut().map(|console| &mut console.history));
+        self.make_room();
         let Some(console) = self.table.get_mut(name) else { return };
         if let Err(error) = console.history.finish(&mut self.blocks, unix_ms) {
             log::line(PROGRAM, format_args!("console of {name}: the last line is lost: {error}"));
@@ -156,6 +169,30 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_domain_that_writes_much_takes_nothing_from_others() {
+        let mut memory = vec![0; 400 * 512];
+        let mut consoles = Consoles::new(&mut memory);
+        let loud: Vec<Name> = (0..20).map(|number| name(&format!("loud:u{number}"))).collect();
+        let quiet = name("quiet:a");
+        consoles.entry(&quiet);
+        // More than any one console of the other domain holds in the end.
+        for round in 0..60 {
+            consoles.push(&quiet, &[b'q'; 501], round);
+            consoles.push(&quiet, b"\n", round);
+        }
+        let before = consoles.get(&quiet).unwrap().history.ring().lines();
+        for round in 0..100 {
+            for writer in &loud {
+                consoles.entry(writer);
+                consoles.push(writer, &[b'l'; 511], round);
+                consoles.push(writer, b"\n", round);
+            }
+        }
+        assert!(loud.iter().all(|it| consoles.get(it).unwrap().history.ring().lines() < before));
+        assert_eq!(consoles.get(&quiet).unwrap().history.ring().lines(), before);
     }
 
     #[test]

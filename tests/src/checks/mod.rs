@@ -4,6 +4,7 @@
 
 mod console;
 mod der;
+mod event_log;
 mod journal;
 
 use ::der::Decode;
@@ -18,6 +19,7 @@ use x509_cert::Certificate;
 
 pub use self::console::console;
 pub use self::der::{compare, der};
+pub use self::event_log::event_log;
 pub use self::journal::journal;
 
 const BUFFER_BYTES: usize = 64 * 1024;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use der::Encode;
+use fulmar_core::event;
 use fulmar_core::journal::{Header, RECORD_BYTES_MAX, Record, Stamp, encode, encode_header};
+use fulmar_core::limits::EVENT_BYTES_MAX;
 use fulmar_core::state_import;
 use fulmar_core::wire::{
     self, Arguments, BlockCommand, Command, Config, Data, Frame, Image, Message, NamedPolicy, Payload, Policy,
@@ -53,6 +55,7 @@ pub fn all(guests: &Path) -> io::Result<Vec<(&'static str, Vec<Seed>)>> {
         ("arguments", numbered("arguments", recorded.arguments())),
         ("policy", numbered("policy", recorded.policies())),
         ("journal", journals(&recorded)),
+        ("event_log", segments()),
         ("image", images.clone()),
         ("tender_image", images),
         ("halves", halves()),
@@ -79,6 +82,35 @@ fn generated() -> Vec<Seed> {
     let messages = (0..GENERATED).filter_map(|_| messages.new_tree(&mut runner).ok());
     let encode = |message| wire::encode(&message, &mut vec![0; BUFFER_BYTES]).map(<[u8]>::to_vec).ok();
     numbered("generated", messages.filter_map(|tree| encode(tree.current())))
+}
+
+/// Segments of events of every kind: whole ones, a torn one, one with a hole.
+fn segments() -> Vec<Seed> {
+    let (entries, mut runner) = (generate::log_entry(), TestRunner::deterministic());
+    let (mut seeds, mut sequence) = (Vec::new(), 1);
+    for count in [1, 3, 9, 27] {
+        let header = event::Header { salt: 0x5eed, first: sequence };
+        let mut bytes = event::encode_header(header).to_vec();
+        let made = (0..count).filter_map(|_| entries.new_tree(&mut runner).ok());
+        for entry in made.map(|tree| tree.current()) {
+            let (mut der, mut record) = ([0; EVENT_BYTES_MAX], [0; event::RECORD_BYTES_MAX]);
+            let Ok(payload) = entry.encode(&mut der) else { continue };
+            let stored = event::Record { sequence, writer: sequence, payload };
+            let len = event::encode_record(header.salt, &stored, &mut record).unwrap_or(0);
+            bytes.extend_from_slice(&record[..len]);
+            sequence += 1;
+        }
+        seeds.push((format!("of-{count}"), bytes));
+    }
+    if let Some((_, whole)) = seeds.last().cloned() {
+        let mut hole = whole.clone();
+        if let Some(byte) = hole.get_mut(whole.len() / 2) {
+            *byte ^= 1;
+        }
+        seeds.push(("hole".into(), hole));
+        seeds.push(("torn".into(), whole[..whole.len() - 5].to_vec()));
+    }
+    seeds
 }
 
 /// The messages that have octets to be taken out, without them and after the place where they were; and the others, as if.

@@ -2,7 +2,7 @@
 
 use fulmar_core::halves::{Attempt, LaunchError, OsError, Unit};
 use fulmar_core::limits::STOP_MS_MAX;
-use fulmar_core::machine::{BlockFileError, Exit, Input, JournalError, StoreError, StoredImage, Tenders};
+use fulmar_core::machine::{BlockFileError, Exit, Input, StoreError, StoredImage, Tenders};
 use fulmar_core::policy::{Bridge, Bridges, CpuSet, Policy};
 
 use super::{Crash, Fate, Laid, OnDisk, Process, Rest, SetFate, StoreTask, Violation, World};
@@ -384,11 +384,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             return self.crash(crash);
         }
         for append in self.appends.drain(..count).collect::<Vec<_>>() {
-            let outcome = match fate {
-                _ if durable => Ok(()),
-                Fate::Unknown => Err(JournalError::Unsettled(5)),
-                _ => Err(JournalError::Disk(5)),
-            };
+            let outcome = if durable { Ok(()) } else { Err(fate.error()) };
             if !durable && let fulmar_core::machine::Change::Unikernel(slot) = append.change {
                 let unit = self.machine.unikernel(slot).map_or(0, fulmar_core::machine::Unikernel::unit);
                 self.faulted.insert(unit);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fulmar_core::journal::{
     HEADER_BYTES, Header, RECORD_BYTES_MAX, Record, Replay, Stamp, Subject, Tail, encode_header, put, seal,
 };
-use fulmar_core::machine::Digest;
+use fulmar_core::machine::{Digest, JournalError};
 use fulmar_core::name::Name;
 
 use crate::oracle;
@@ -46,6 +46,16 @@ pub enum Fate {
     /// Written or not, nobody knows before the next start.
     Unknown,
 }
+
+impl Fate {
+    /// What the machine is told of an append that is not known to be durable.
+    pub(super) fn error(self) -> JournalError {
+        if self == Self::Unknown { JournalError::Unsettled(EIO) } else { JournalError::Disk(EIO) }
+    }
+}
+
+/// The number of an input or output that failed.
+const EIO: i32 = 5;
 
 /// What a crash leaves of bytes that were not durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -184,6 +184,10 @@ impl Control<'_> {
     /// Ends a connection. What it asked for goes on.
     pub(super) fn close(&mut self, index: u16) {
         let was_waiting = matches!(self.slots.get(index).stage, Stage::Waiting | Stage::Receiving);
+        if was_waiting {
+            let serial = self.slots.get(index).serial;
+            self.events.note_gone(index, serial);
+        }
         self.drop_content(index);
         self.slots.free(index);
         if was_waiting {
@@ -300,7 +304,7 @@ impl Control<'_> {
 
     fn refuse_spool(&mut self, index: u16, error: &SpoolError) -> Reading {
         let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
-        log!("{}: image refused: {error}", header.name);
+        self.tell_image_refused(index, &header.name, error);
         self.refuse_and_linger(index, &header, format_args!("{error}"))
     }
 
@@ -353,7 +357,11 @@ impl Control<'_> {
             return self.refuse(index, &header, "unknown command");
         };
         if matches!(command, Command::Stats(StatsCommand::Initial)) && header.name.is_root() {
-            return self.link_stats(index, &header);
+            let uid = self.uid_of(index);
+            return match self.trusts(uid) {
+                true => self.link_stats(index, &header),
+                false => self.refuse(index, &header, "only root and the user of the daemons may measure"),
+            };
         }
         // Chunks follow at once, whatever is said to it.
         slot.linger = matches!(command, Command::Block(BlockCommand::Set { .. }));
@@ -361,7 +369,7 @@ impl Control<'_> {
         if let Some(octets) = payload.image()
             && let Err(error) = spool_inline(octets, &self.spools, &mut slot.spool)
         {
-            log!("{}: image refused: {error}", header.name);
+            self.tell_image_refused(index, &header.name, &error);
             let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
             let _ = std::fmt::write(&mut words, format_args!("{error}"));
             return self.refuse(index, &header, &words);
@@ -369,6 +377,7 @@ impl Control<'_> {
         slot.stage = Stage::Waiting;
         slot.deadline_ms = u64::MAX;
         let image = slot.spool.as_ref().map(|_| Spooled { spool: u32::from(index) });
+        self.events.note_command(index, slot, &header.name, command);
         self.machine.handle(now, Input::Command { connection: index, header: &header, command, image });
         self.drain();
         // What was admitted has taken it.

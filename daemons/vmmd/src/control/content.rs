@@ -227,6 +227,9 @@ impl Control<'_> {
                     slot.stage = Stage::Waiting;
                     slot.linger = outcome.is_err();
                 }
+                if outcome.is_ok() {
+                    self.tell_content_set(slot);
+                }
                 self.handle(Input::ContentSet { slot, outcome });
             }
             Transferred::Taken(setting) => {

@@ -2,7 +2,7 @@
 
 use fulmar_core::halves::{Attempt, LaunchError, OsError, Request, Signal, Unit};
 use fulmar_core::limits::CHANNEL_FDS_MAX;
-use fulmar_core::machine::{Again, Change, Digest, Effect, Input, StoredImage, Unikernel};
+use fulmar_core::machine::{Change, Digest, Effect, Input, Life, Stage, StoredImage, Unikernel};
 use fulmar_core::name::Name;
 use fulmar_host::store;
 use std::io;
@@ -64,21 +64,8 @@ impl Control<'_> {
                 self.ask(Asking::Signal(unit, if kill { Signal::Kill } else { Signal::Terminate }));
             }
             Effect::Rest { slot } => {
-                if let Some(unikernel) = self.machine.unikernel(slot) {
-                    self.log_rest(unikernel);
-                }
+                self.tell_rest(slot);
             }
-        }
-    }
-
-    fn log_rest(&self, unikernel: &Unikernel) {
-        let (name, trouble, failures) = (unikernel.name(), unikernel.trouble(), unikernel.failures());
-        match unikernel.again() {
-            Again::Launch(at) | Again::Drop(at) => {
-                let seconds = at.saturating_sub(self.now.ms).div_ceil(1000);
-                log!("{name} does not run, next try in {seconds} s (short runs in a row: {failures}): {trouble}");
-            }
-            Again::Never | Again::Queued | Again::Undecided => log!("{name} does not run: {trouble}"),
         }
     }
 
@@ -132,7 +119,20 @@ impl Control<'_> {
                             _ => None,
                         };
                         let gone = gone.map(|unikernel| Unit(unikernel.unit()));
+                        if outcome.is_ok() {
+                            self.tell_appended(change);
+                        }
+                        // One that ended before it was recorded: what follows is decided now.
+                        let created = match change {
+                            Change::Unikernel(slot) => self.machine.unikernel(slot),
+                            _ => None,
+                        };
+                        let ended = created.filter(|it| it.stage() == Stage::Recording && it.life() == Life::None);
+                        let ended = ended.map(|unikernel| Unit(unikernel.unit()));
                         self.handle(Input::Appended { change, outcome });
+                        if let Some(unit) = ended {
+                            self.tell_decision(unit);
+                        }
                         if let Some(unit) = gone {
                             self.forget(unit);
                         }

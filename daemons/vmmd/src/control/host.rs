@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use fulmar_core::halves::{Answer, Request, Signal, SignalOutcome, Status, Unit};
 use fulmar_core::limits::CHANNEL_BYTES_MAX;
 use fulmar_core::machine::{Exit, Input};
+use fulmar_core::name::Name;
 use fulmar_core::policy::{Bridge, Bridges};
 use fulmar_host::channel::{Channel, ReceivedFds};
 use mio::unix::SourceFd;
@@ -104,27 +105,29 @@ impl Control<'_> {
     fn answer(&mut self, answer: Answer<'_>) {
         match answer {
             Answer::Launched { unit, pid, started, taps } => {
-                if let Some((_, unikernel)) = self.machine.find_unit(unit).filter(|(_, it)| it.restarts() > 0) {
-                    log!("{} runs again, restart {}", unikernel.name(), unikernel.restarts());
-                }
+                self.tell_launched(unit, pid, taps);
                 self.add_stats(unit, pid, started, taps);
                 self.handle(Input::Launched { unit, outcome: Ok(()) });
             }
             Answer::LaunchFailed { unit, error } => {
-                self.log_unit(unit, format_args!("could not be launched: {error}"));
+                self.tell_unit_trouble(unit, format_args!("could not be launched: {error}"));
                 self.drop_fifo(unit);
                 self.handle(Input::Launched { unit, outcome: Err(error) });
             }
             Answer::Exited { unit, status, record } => {
                 let exit = exit_of(record.complete(status));
-                self.log_unit(unit, format_args!("ended: {exit}"));
+                self.tell_ended(unit, exit);
                 self.drop_fifo(unit);
                 self.drop_stats(unit);
+                let undecided = self.is_undecided(unit);
                 self.handle(Input::Exited { unit, exit });
+                if undecided {
+                    self.tell_decision(unit);
+                }
                 self.forget(unit);
             }
             Answer::Signalled { unit, outcome: SignalOutcome::Failed(error) } => {
-                self.log_unit(unit, format_args!("{error}"));
+                self.tell_unit_trouble(unit, format_args!("{error}"));
             }
             Answer::Signalled { .. } => {}
             Answer::Bridges(bridges) => {
@@ -136,7 +139,7 @@ impl Control<'_> {
                 }
             }
             Answer::Files { open, limit } => self.tell_of_host(open, limit),
-            Answer::SurveyFailed(error) => log!("{error}"),
+            Answer::SurveyFailed(error) => self.tell_trouble(Name::ROOT, format_args!("{error}")),
             Answer::Adopted { .. } | Answer::Ended { .. } | Answer::Host(_) => {
                 log!("the host half answered what was not asked")
             }
@@ -148,12 +151,6 @@ impl Control<'_> {
     pub(super) fn forget(&mut self, unit: Unit) {
         if self.machine.find_unit(unit).is_none() {
             self.ask(Asking::Forget(unit));
-        }
-    }
-
-    fn log_unit(&self, unit: Unit, text: std::fmt::Arguments<'_>) {
-        if let Some((_, unikernel)) = self.machine.find_unit(unit) {
-            log!("{} {text}", unikernel.name());
         }
     }
 }

@@ -17,6 +17,8 @@
 //! | `console` | the link to the console daemon, and fifos |
 //! | `stats` | the link to the statistics daemon |
 //! | `worker` | the threads that wait: for the journal, for files, for the compressor |
+//! | `events` | what is worth an event, and who asked for it |
+//! | `log_link` | the link to the event log |
 //! | `transfers` | the threads that move the content of block devices |
 
 mod blocks;
@@ -24,8 +26,10 @@ mod clients;
 mod console;
 mod content;
 mod effects;
+mod events;
 mod host;
 mod inventory;
+mod log_link;
 mod replies;
 mod slots;
 mod start;
@@ -49,10 +53,12 @@ use fulmar_host::channel::Channel;
 use fulmar_host::disk::{FolderLock, HostFolder};
 use fulmar_host::journal::Batch;
 use fulmar_host::spool::{Spool, Spools};
-use mio::{Events, Poll};
+use mio::Poll;
 
 use console::Console;
+use events::Events;
 use host::HostLink;
+use log_link::LogLink;
 use slots::Slots;
 use stats::Stats;
 use worker::Worker;
@@ -121,6 +127,8 @@ pub struct Control<'m> {
     host: HostLink,
     console: Console,
     stats: Stats,
+    log_link: LogLink,
+    events: Events,
     worker: Worker,
     images: Arc<HostFolder>,
     blocks: Blocks<Arc<HostFolder>>,
@@ -163,9 +171,12 @@ impl<'m> Control<'m> {
     /// # Errors
     /// What the event loop died of.
     pub fn run(&mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(256);
+        let mut events = mio::Events::with_capacity(256);
         while self.turn(&mut events, None)? {}
         log!("the host half is gone: the control half ends too, unikernels go on");
+        self.tell_daemon(false);
+        // As far as it goes: nobody is waited for.
+        let _ = self.log_link.flush();
         Ok(())
     }
 }

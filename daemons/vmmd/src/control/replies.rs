@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use fulmar_core::limits::{LONG_REPLY_MS_MAX, PROGRESS_MS_MAX};
-use fulmar_core::machine::{Digest, Done, Reply};
+use fulmar_core::machine::{Digest, Reply};
 use fulmar_core::wire::{self, Header, Message, Payload};
 use fulmar_host::content::Form;
 use fulmar_host::store;
@@ -41,13 +41,11 @@ impl Control<'_> {
                     slot.early_bytes = 0;
                     self.slots.set_deadline(index, now_ms + PROGRESS_MS_MAX);
                 }
-                log!("{}: refused: {}", header.name, refusal.to_whom(&header.name));
+                self.tell_refused(index, &header.name, &refusal);
                 self.send_reply(index);
             }
-            Reply::Done(done) => {
-                if done != Done::PolicyUnchanged {
-                    log!("{}: {}", header.name, done.as_str());
-                }
+            Reply::Done(_) => {
+                self.tell_done(index);
                 self.send_reply(index);
             }
             Reply::Infos(_) | Reply::Conditions(_) | Reply::Policies | Reply::Blocks => self.send_reply(index),

@@ -12,6 +12,7 @@ use fulmar_core::halves::{Abilities, Answer, Host, MessageError, OsError, Reques
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, POLICY_BRIDGES_MAX, SPOOL_BYTES_MAX, UNIKERNELS_MAX};
 use fulmar_core::machine::{Input, POLICY_BYTES_MAX, PlanBuffers, Product, RestoreError, Tenders};
 use fulmar_core::policy::Policy;
+use fulmar_core::wire::{Event, RunEnd};
 use fulmar_host::blocks::{BlockError, Blocks};
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_host::disk::{FolderLock, HostFolder};
@@ -21,8 +22,10 @@ use fulmar_host::spool::{SpoolError, Spools};
 use mio::{Interest, Poll, Waker};
 
 use super::console::Console;
+use super::events::{Events, run_end};
 use super::host::{HostLink, collect_bridges, exit_of};
 use super::inventory::bounds;
+use super::log_link::LogLink;
 use super::slots::Slots;
 use super::stats::Stats;
 use super::turn::{HOST, LISTENER, WAKER};
@@ -128,6 +131,8 @@ pub(super) fn start<'m>(
         host,
         console,
         stats: Stats::default(),
+        log_link: LogLink::new(&settings.run, salt()?),
+        events: Events::new(),
         worker,
         images,
         blocks: Blocks::new(block_folder),
@@ -147,6 +152,7 @@ pub(super) fn start<'m>(
         },
         stillborn: VecDeque::with_capacity(BATCH_RECORDS),
     };
+    control.tell_daemon(true);
     control.find_blocks().map_err(StartError::Blocks)?;
     control.take_over(&survey);
     let fifos = settings.run.join("fifo");
@@ -188,12 +194,19 @@ impl Control<'_> {
                     None => log!("{} was ended while vmmd was away: it is brought up again", unikernel.name()),
                 }
             }
+            let name = self.machine.find_unit(unit).map(|(_, unikernel)| *unikernel.name());
+            if let Some(name) = name {
+                let end = exit.map_or(RunEnd::Unknown, run_end);
+                self.record(&Event::Ended { name, pid: 0, end, asked: false });
+            }
             if let Some(exit) = exit {
                 self.handle(Input::Ended { unit, exit });
+                self.tell_decision(unit);
             }
             self.forget(unit);
         }
         for &Adopted { unit, pid, started, ref taps, account, started_ms, told } in &survey.adopted {
+            self.events.note_pid(unit, pid);
             match self.machine.find_unit(unit) {
                 Some((_, unikernel)) if told => log!("{} was told to end and still runs", unikernel.name()),
                 Some((_, unikernel)) => log!("{} still runs", unikernel.name()),

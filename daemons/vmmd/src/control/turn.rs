@@ -17,7 +17,8 @@ pub(super) const WAKER: Token = Token(1);
 pub(super) const HOST: Token = Token(2);
 pub(super) const CONSOLE: Token = Token(3);
 pub(super) const STATS: Token = Token(4);
-const FIRST_SLOT: usize = 5;
+pub(super) const LOG: Token = Token(5);
+const FIRST_SLOT: usize = 6;
 
 /// Time between two looks at the host's bridges, milliseconds: a new one can be used after this.
 const BRIDGES_MS: u64 = 2_000;
@@ -51,6 +52,7 @@ impl Control<'_> {
                 }
                 CONSOLE => self.serve_console(),
                 STATS => self.serve_stats(),
+                LOG => self.serve_log(),
                 token => self.connection_event(token, event),
             }
         }
@@ -65,6 +67,8 @@ impl Control<'_> {
         }
         self.expire();
         self.commit();
+        // All that has happened in this turn.
+        self.serve_log();
         Ok(alive)
     }
 
@@ -87,7 +91,11 @@ impl Control<'_> {
             return Duration::ZERO;
         }
         let machine = self.machine.deadline().unwrap_or(u64::MAX);
-        let first = machine.min(self.slots.alarm_ms).min(self.console.alarm_ms()).min(self.bridges_at_ms);
+        let first = machine
+            .min(self.slots.alarm_ms)
+            .min(self.console.alarm_ms())
+            .min(self.log_link.alarm_ms())
+            .min(self.bridges_at_ms);
         // A millisecond more than the rest of the current one, so that it has passed when we wake.
         Duration::from_millis(first.saturating_sub(self.clock.now().ms)).saturating_add(Duration::from_millis(1))
     }
@@ -132,6 +140,7 @@ impl Control<'_> {
             }
         }
         self.call_console();
+        self.call_log();
         self.drain();
     }
 }

@@ -1,4 +1,4 @@
-//! CRC-32 (IEEE 802.3, reflected), by a table made at compile time.
+//! CRC-32 (IEEE 802.3, reflected), by a table made at compile time: of the journal and of the event log.
 
 const TABLE: [u32; 256] = table();
 
@@ -20,7 +20,7 @@ const fn table() -> [u32; 256] {
 }
 
 /// The CRC of these bytes, begun from `salt`; salt 0 is the usual CRC-32.
-pub(super) fn crc32(salt: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn crc32(salt: u32, bytes: &[u8]) -> u32 {
     let register = bytes.iter().fold(!salt, |register, byte| {
         let [low, ..] = register.to_le_bytes();
         let entry = TABLE.get(usize::from(low ^ byte)).copied().unwrap_or_default();

@@ -1,0 +1,265 @@
+//! The event log beside the real daemons: what is done is told, in order and to whom it concerns; a log that is dead, stopped or
+//! without room stalls nobody, and what it missed it gets, or its loss is told.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use fulmar_tests::namespace::{Disk, inside};
+use fulmar_tests::siege::{self, Siege, control_half, expect_gone, kill_9};
+use fulmar_tests::system::{self, System, wait_until};
+use nix::mount::MsFlags;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// How long a command may take while the log is stopped. Far less than for ever, far more than a busy disk needs.
+const COMMAND_MAX: Duration = Duration::from_secs(60);
+
+/// The documents that `vmmc_local log` prints.
+fn documents(siege: &Siege, words: &[&str]) -> Vec<Value> {
+    let said = siege.client(&[&["log", "--json"], words].concat());
+    assert_eq!(said.code, 0, "{said:?}");
+    said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What happened, as `NAME EVENT`, for this name.
+fn events(siege: &Siege, name: &str) -> Vec<String> {
+    let documents = documents(siege, &[name, "--count", "1000000"]);
+    let events = documents.iter().filter(|it| it["event"].is_string());
+    let words = |it: &Value| format!("{} {}", it["name"].as_str().unwrap_or("-"), it["event"].as_str().unwrap());
+    events.map(words).collect()
+}
+
+/// Waits until the last event for this name is this one.
+fn expect_last(siege: &Siege, name: &str, event: &str) {
+    let last = || events(siege, name).last().is_some_and(|last| last == event);
+    assert!(wait_until(last), "{event} is not the last: {:#?}\n{}", events(siege, name), siege.system.log("vmmd"));
+}
+
+fn begin(test: &str) -> Option<Siege> {
+    let mut siege = Siege::begin(test)?;
+    siege.system.start_log(&[]).unwrap();
+    siege.expect_log("vmmd", "the event log is here");
+    Some(siege)
+}
+
+fn add_policy(siege: &Siege, path: &str) {
+    let said = siege.client(&["add-policy", path, "1", "--mem", "32", "--cpu", "0"]);
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+#[test]
+fn the_story_of_some_unikernels() {
+    let Some(mut siege) = begin("the_story_of_some_unikernels") else { return };
+    let image = siege.image("hello");
+    assert_eq!(siege.client(&["create", "siege:stays", &image]).code, 0);
+    assert_eq!(siege.client(&["create", "siege:more", &image]).code, 117);
+    let pid = siege.expect_listed_runs_once()["siege:stays"];
+    assert_eq!(siege.client(&["restart", "siege:stays"]).code, 0);
+    assert_eq!(siege.client(&["destroy", "siege:stays"]).code, 0);
+    expect_last(&siege, "siege:stays", "siege:stays end");
+    assert_eq!(
+        events(&siege, "siege:stays"),
+        [
+            "siege:stays start",
+            "siege:stays created unikernel",
+            "siege:stays end",
+            "siege:stays start",
+            "siege:stays restarted unikernel",
+            "siege:stays destroyed unikernel",
+            "siege:stays end",
+        ]
+    );
+    assert_eq!(events(&siege, "siege:more"), ["siege:more refused"]);
+    let all = documents(&siege, &["siege:", "--count", "1000"]);
+    let user = u64::from(nix::unistd::geteuid().as_raw());
+    for event in all.iter().filter(|it| it["user"].is_number()) {
+        assert_eq!(event["user"], user, "{event}");
+    }
+    let first = all.iter().find(|it| it["name"] == "siege:stays").unwrap();
+    assert_eq!((&first["event"], &first["pid"]), (&"start".into(), &pid.into()));
+    let refused = all.iter().find(|it| it["event"] == "refused").unwrap();
+    assert!(refused["text"].as_str().unwrap().contains("siege:"), "{refused}");
+
+    // One that fails is started again after a rest, and one that has ended for good is over.
+    assert_eq!(siege.client(&["create", "siege:falls", &image, "--restart-on-fail"]).code, 0);
+    let pid = siege.expect_listed_runs_once()["siege:falls"];
+    kill_9(pid);
+    expect_gone(&[pid]);
+    let story = ["start", "created unikernel", "end", "rests", "start"].map(|event| format!("siege:falls {event}"));
+    assert!(wait_until(|| events(&siege, "siege:falls") == story), "{:?}", events(&siege, "siege:falls"));
+    let end = documents(&siege, &["siege:falls", "--count", "3"]);
+    assert_eq!((&end[0]["signal"], &end[0]["pid"]), (&9.into(), &pid.into()));
+    assert_eq!(siege.client(&["destroy", "siege:falls"]).code, 0);
+    assert_eq!(siege.client(&["create", "siege:once", &image]).code, 0);
+    let pid = siege.expect_listed_runs_once()["siege:once"];
+    kill_9(pid);
+    expect_last(&siege, "siege:once", "siege:once is over");
+
+    // Block devices and policies.
+    for (words, event) in [
+        (&["add-policy", "shop:", "1", "--mem", "32", "--cpu", "0", "--block", "9"][..], "shop: added policy"),
+        (&["add-block", "shop:data", "1"], "shop:data added block device"),
+        (&["set-block", "shop:data", &image], "shop:data set block device"),
+        (&["remove-block", "shop:data"], "shop:data removed block"),
+        (&["remove-policy", "shop:"], "shop: removed policy"),
+    ] {
+        assert_eq!(siege.client(words).code, 0);
+        expect_last(&siege, "shop:", event);
+    }
+    // What changes nothing is no event, nor is a question that is refused.
+    let before = events(&siege, ":").len();
+    add_policy(&siege, "again:");
+    expect_last(&siege, ":", "again: added policy");
+    add_policy(&siege, "again:");
+    assert_eq!(siege.client(&["info", "nobody"]).code, 117);
+    assert_eq!(siege.client(&["remove-policy", "again:"]).code, 0);
+    expect_last(&siege, ":", "again: removed policy");
+    assert_eq!(events(&siege, ":").len(), before + 2);
+
+    // Each sees its own; what is about the daemons is for the root.
+    assert!(events(&siege, "siege:").iter().all(|event| event.starts_with("siege:")));
+    assert!(events(&siege, "shop:").iter().all(|event| event.starts_with("shop:")));
+    let daemons = documents(&siege, &["--only", "daemon", "--count", "1000000"]);
+    let texts: Vec<&str> = daemons.iter().filter_map(|it| it["text"].as_str()).collect();
+    assert!(texts.iter().any(|text| text.starts_with("vmmd ") && text.ends_with("started")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.starts_with("vmmd_log ") && text.ends_with("started")), "{texts:?}");
+    assert_eq!(siege.client(&["log", "siege:", "--only", "refusal"]).out.lines().count(), 1);
+    siege.system.end("vmmd_log", Signal::SIGTERM).unwrap();
+    let said = siege.client(&["log"]);
+    assert!(said.code == 122 && said.err.contains("vmmd_log"), "{said:?}");
+    siege.system.stop().unwrap();
+}
+
+/// Killed over and over while things happen, it has them all in the end, each once and in order.
+#[test]
+fn a_log_that_is_killed_misses_nothing() {
+    let Some(mut siege) = begin("a_log_that_is_killed_misses_nothing") else { return };
+    let mut last = documents(&siege, &[":"]).last().unwrap()["end"].as_u64().unwrap();
+    let mut seen = Vec::new();
+    for round in 0..8 {
+        for number in 0..6 {
+            add_policy(&siege, &format!("r{round}n{number}:"));
+            if number == 2 {
+                siege.system.end("vmmd_log", if round % 3 == 2 { Signal::SIGTERM } else { Signal::SIGKILL }).unwrap();
+            }
+        }
+        siege.system.start_log(&[]).unwrap();
+        let path = format!("r{round}n5: added policy");
+        expect_last(&siege, &format!("r{round}n5:"), &path);
+        // By cursor, as one who comes back does.
+        for document in documents(&siege, &["--after", &last.to_string()]) {
+            assert!(document["gap"].is_null() && document["lost"].is_null(), "{document}");
+            if let Some(number) = document["number"].as_u64() {
+                assert_eq!(number, last + 1);
+                last = number;
+                seen.extend(document["name"].as_str().map(str::to_owned));
+            }
+        }
+    }
+    let added: Vec<String> = (0..8).flat_map(|round| (0..6).map(move |number| format!("r{round}n{number}:"))).collect();
+    assert_eq!(seen, added);
+    // The halves of vmmd die too: what the log has stays, and the next vmmd is told of as such.
+    let halves = [control_half(siege.vmmd), siege.vmmd];
+    halves.iter().for_each(|half| kill_9(*half));
+    expect_gone(&halves);
+    siege.start_vmmd_again();
+    add_policy(&siege, "later:");
+    expect_last(&siege, ":", "later: added policy");
+    let after = documents(&siege, &["--after", &last.to_string()]);
+    assert!(after[0]["text"].as_str().unwrap().starts_with("vmmd ") && after[0]["number"] == last + 1, "{after:?}");
+    siege.system.stop().unwrap();
+}
+
+/// One that does not read any more is like one that is dead.
+#[test]
+fn a_log_that_stands_still_stalls_nobody() {
+    let Some(mut siege) = begin("a_log_that_stands_still_stalls_nobody") else { return };
+    let mut command = siege.system.client(&["log", "siege:", "--follow", "--after", "0"]);
+    let mut follower = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let log = Pid::from_raw(i32::try_from(siege.system.pid("vmmd_log").unwrap()).unwrap());
+    assert!(
+        lines.by_ref().map(Result::unwrap).any(|line| line.ends_with("siege:whole ended: signal 15, as it was told"))
+    );
+    kill(log, Signal::SIGSTOP).unwrap();
+    let begun = Instant::now();
+    let image = siege.image("hello");
+    for _ in 0..3 {
+        assert_eq!(siege.client(&["create", "siege:web", &image]).code, 0);
+        assert_eq!(siege.client(&["destroy", "siege:web"]).code, 0);
+    }
+    siege.expect_service();
+    assert!(begun.elapsed() < COMMAND_MAX, "{:?}", begun.elapsed());
+    kill(log, Signal::SIGCONT).unwrap();
+    let created = lines.by_ref().map(Result::unwrap).filter(|line| line.contains("siege:web: created unikernel"));
+    assert_eq!(created.take(3).count(), 3);
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    siege.system.end("vmmd_log", Signal::SIGKILL).unwrap();
+    assert_eq!(siege.client(&["create", "siege:web", &image]).code, 0);
+    assert_eq!(siege.client(&["destroy", "siege:web"]).code, 0);
+    siege.system.stop().unwrap();
+}
+
+#[test]
+fn a_log_whose_disk_is_full() {
+    const TEST: &str = "a_log_whose_disk_is_full";
+    inside(TEST, || {
+        let Some(programs) = siege::programs(TEST) else { return };
+        let mut siege = Siege::begin_in(System::new(system::make_folder("siege").unwrap(), programs).unwrap());
+        let disk = Disk::mount(&siege.system.state().join("log"), 1 << 20, MsFlags::empty());
+        let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(siege.system.state()).unwrap());
+        std::os::unix::fs::chown(siege.system.state().join("log"), Some(owner), Some(owner)).unwrap();
+        siege.system.start_log(&[]).unwrap();
+        siege.expect_log("vmmd", "the event log is here");
+        add_policy(&siege, "before:");
+        expect_last(&siege, ":", "before: added policy");
+        disk.fill_up_to(0);
+        let mut added = 0;
+        let losing = |siege: &Siege| siege.system.log("vmmd_log").contains("events are being lost");
+        // What the file has in its last page still fits.
+        while !losing(&siege) {
+            add_policy(&siege, &format!("full{added}:"));
+            added += 1;
+            assert!(added < 500, "the disk takes everything\n{}", siege.system.log("vmmd_log"));
+        }
+        for number in 0..5 {
+            add_policy(&siege, &format!("lost{number}:"));
+        }
+        // Who asks is told, while the disk is still full.
+        let lost = || documents(&siege, &[":"]).iter().find_map(|it| it["lost"].as_u64());
+        assert!(wait_until(|| lost().is_some_and(|lost| lost >= 6)), "{:?}", lost());
+        let lost = lost().unwrap();
+        let said = siege.client(&["log", "--count", "1"]);
+        assert!(said.code == 0 && said.out.contains("events are lost: the disk of the log takes no more"), "{said:?}");
+        assert!(siege.client(&["log", "lost0:"]).code == 0);
+        disk.make_room();
+        add_policy(&siege, "after:");
+        expect_last(&siege, ":", "after: added policy");
+        let [told, after] = &documents(&siege, &["--count", "2"])[..2] else { panic!() };
+        assert_eq!(told["event"], "lost");
+        assert!(told["text"].as_str().unwrap().starts_with(&format!("{lost} events are lost: the disk")), "{told}");
+        assert_eq!(after["number"].as_u64().unwrap(), told["number"].as_u64().unwrap() + 1);
+        // After the next start it is all as it was.
+        let before = events(&siege, ":");
+        siege.system.end("vmmd_log", Signal::SIGKILL).unwrap();
+        disk.fill_up_to(0);
+        siege.system.start_log(&[]).unwrap();
+        let again = events(&siege, ":");
+        assert!(again.starts_with(&before), "{again:#?}");
+        siege.expect_service();
+        siege.system.end("vmmd_log", Signal::SIGTERM).unwrap();
+        drop(disk);
+        siege.system.stop().unwrap();
+    });
+}
