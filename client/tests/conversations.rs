@@ -14,6 +14,7 @@ use fulmar_core::wire::{
 
 const VMMD: &str = "vmmd.sock";
 const CONSOLE: &str = "console.sock";
+const STATS: &str = "stat.sock";
 
 /// Recording, socket, command line, exit code, standard output, standard error.
 type Conversation = (&'static str, &'static str, &'static [&'static str], u8, &'static str, &'static str);
@@ -98,6 +99,27 @@ const CONVERSATIONS: &[Conversation] = &[
     ("block-destroy", VMMD, &["remove-block", "foo:disk1"], 0, "foo:disk1: removed block\n", ""),
     ("inactive-consoles", CONSOLE, &["inactive-consoles"], 0, ":net1\n:hello\n", ""),
     ("console-unknown", CONSOLE, &["console", "nosuch"], 0, "", ":nosuch: nothing yet, waiting for it to start\n"),
+    // Both measurements come at once, so there is no rate.
+    (
+        "stats-subscribe",
+        STATS,
+        &["stats"],
+        0,
+        "NAME                             CPU       MEMORY           SENT       RECEIVED\n\
+         foo:idle1                     0.02 s       1.6 MB              -              -\n\
+         foo:idle1                     0.02 s       1.6 MB              -              -\n",
+        "",
+    ),
+    (
+        "stats-subscribe-one",
+        STATS,
+        &["stats", "--name", "foo:net1"],
+        0,
+        "NAME                             CPU       MEMORY           SENT       RECEIVED\n\
+         foo:net1                      0.04 s       1.9 MB       42 bytes      806 bytes\n\
+         foo:net1                      0.04 s       1.9 MB       42 bytes      876 bytes\n",
+        "",
+    ),
 ];
 
 #[test]
@@ -123,6 +145,30 @@ fn a_restart_does_not_pretend_to_keep_what_is_not_given() {
     // A path has nothing to restart.
     let ran = client(&folder.0, TIME_OUT, &["restart", "foo:"]);
     assert_eq!(ran.code, 124);
+}
+
+#[test]
+fn recorded_measurements_are_documents_for_programs() {
+    let daemon = FakeDaemon::answering(STATS, capture("stats-subscribe-one.0.s2c.bin"));
+    let ran = daemon.client(&["stats", "foo:net1", "--json", "--count", "1"]);
+    assert_eq!((ran.code, ran.errors.as_str()), (0, ""));
+    let expected = serde_json::json!({
+        "name": "foo:net1", "cpu_seconds": 0.04, "cpu_percent": null, "memory_bytes": 1_994_752,
+        "virtual_bytes": 80_310_272, "started": "2026-11-21T03:23:29.674Z",
+        "page_faults": { "minor": 189, "major": 0 }, "context_switches": { "voluntary": 13, "involuntary": 18 },
+        "networks": [{
+            "device": "service0",
+            "sent": { "packets": 1, "bytes": 42, "errors": 0, "dropped": 0 },
+            "received": { "packets": 9, "bytes": 806, "errors": 0, "dropped": 0 },
+        }],
+        "hypervisor": {},
+    });
+    let lines: Vec<&str> = ran.out.lines().collect();
+    let [line] = lines.as_slice() else { panic!("{}", ran.out) };
+    assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap(), expected);
+    for wrong in ["0", "-1", "x", "18446744073709551616"] {
+        assert_eq!(client(&Folder::new().0, TIME_OUT, &["stats", "--count", wrong]).code, 124, "{wrong}");
+    }
 }
 
 #[test]

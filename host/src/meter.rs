@@ -4,6 +4,7 @@
 //! of the same id, or a later interface of the same name, is never taken for it. `fulmar-shim-linux` has the one for Linux.
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::{fmt, io};
 
 use fulmar_core::wire::{Interface, Memory, Rusage};
@@ -98,8 +99,11 @@ const STARTED: &str = "started-";
 
 /// The start of a process as `vmmd` tells it, in the place of the device of a hypervisor that has none.
 #[must_use]
-pub fn started_text(started: u64) -> String {
-    format!("{STARTED}{started:016x}")
+pub fn started_text(started: u64) -> heapless::String<24> {
+    let mut text = heapless::String::new();
+    // It has the room: the words, and 16 digits.
+    let _ = write!(text, "{STARTED}{started:016x}");
+    text
 }
 
 /// Reads [`started_text`]; nothing where the text is another.

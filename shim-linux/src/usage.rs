@@ -120,7 +120,14 @@ impl Meter for LinuxMeter {
             Errno::ESRCH | Errno::EINVAL => MeterError::Gone,
             errno => MeterError::Os(errno.into()),
         })?;
-        let stat = self.read_file(pid, "stat")?;
+        let stat = match self.read_file(pid, "stat") {
+            // It is there, and we are not shown it.
+            Err(MeterError::Gone) if lives(&pidfd)? => {
+                let hidden = "/proc shows only one's own processes: mount it without hidepid, or let our group see all";
+                return Err(MeterError::Os(io::Error::other(hidden)));
+            }
+            stat => stat?,
+        };
         let started = watch::started(stat).ok_or(MeterError::Gone)?;
         if subject.started.is_some_and(|expected| expected != self.boot ^ started) {
             return Err(MeterError::Gone);
@@ -132,7 +139,7 @@ impl Meter for LinuxMeter {
         };
         let taps = taps.iter().map(find).collect::<Result<_, MeterError>>()?;
         let target = Target { pid, pidfd, start: self.start(started), taps };
-        if target.lives()? { Ok(target) } else { Err(MeterError::Gone) }
+        if lives(&target.pidfd)? { Ok(target) } else { Err(MeterError::Gone) }
     }
 
     fn begin(&mut self) -> io::Result<()> {
@@ -162,20 +169,18 @@ impl Meter for LinuxMeter {
             interfaces,
             counters: None,
         };
-        if target.lives()? { Ok(sample) } else { Err(MeterError::Gone) }
+        if lives(&target.pidfd)? { Ok(sample) } else { Err(MeterError::Gone) }
     }
 }
 
-impl Target {
-    /// Whether the process has not ended. A pidfd is readable from then on.
-    fn lives(&self) -> Result<bool, MeterError> {
-        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        loop {
-            match poll(&mut fds, PollTimeout::ZERO) {
-                Ok(ready) => return Ok(ready == 0),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(MeterError::Os(errno.into())),
-            }
+/// Whether a process has not ended. Its pidfd is readable from then on.
+fn lives(pidfd: &OwnedFd) -> Result<bool, MeterError> {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(ready) => return Ok(ready == 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(MeterError::Os(errno.into())),
         }
     }
 }

@@ -115,6 +115,7 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
     // vmmd makes the folder of the sockets.
     system.start_vmmd(&[]).unwrap();
     system.start_console().unwrap();
+    system.start_stats(&["--interval".as_ref(), "0.5".as_ref()]).unwrap();
     system.start_log(&[]).unwrap();
     let mut said = String::new();
     let pages = [blocks("docs/vmmc_local.md"), blocks("docs/import.md")].concat();
@@ -133,6 +134,7 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
         "Hello, World!",
         ":hello: created unikernel",
         ":hello: destroyed unikernel",
+        "NAME                             CPU       MEMORY           SENT       RECEIVED",
         "shop:web",
         "added policy (asked by user",
         "shop:data: removed block",

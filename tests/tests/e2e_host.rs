@@ -59,6 +59,8 @@ fn a_full_disk() {
         // Something smaller fits.
         siege.take_whole_policy();
 
+        // Its image goes a little later than it.
+        assert!(wait_until(|| siege::files(&state.join("images")).is_empty()));
         // While the journal is written: some records fit its last block, then none.
         disk.fill_up_to(0);
         let mut added = 0;

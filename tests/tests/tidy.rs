@@ -59,7 +59,7 @@ const WALL_CLOCKS: &[(&str, &str)] = &[
     ("daemons/vmmd/src/control/mod.rs", "reads it for the machine"),
     ("daemons/vmmd/src/control/start.rs", "when a survivor started, for the machine"),
     ("daemons/vmmd/src/host_half/records.rs", "when a unit was launched, for the machine"),
-    ("shim-linux/src/usage.rs", "when a process was started, for people"),
+    ("shim-linux/src/usage.rs", "when a process started, for people"),
     ("tender/src/hvt/mod.rs", "the guest asks for it"),
     ("tender/src/raw.rs", "the guest asks for it"),
     ("tender/src/spt/mod.rs", "the guest asks for it"),

@@ -16,7 +16,7 @@ usage: cargo xtask COMMAND
                   --keep leaves it running and says how to go on
   demo --stop     end what a demo with --keep has left running
   bench [NAME]... measure: codec, disk, info, create, policies, memory,
-                  recovery, scale, tender (beside the original ones, if the environment variables
+                  recovery, scale, stats, tender (beside the original ones, if the environment variables
                   SOLO5_SPT and SOLO5_HVT name them)
   test            all tests of the workspace
   verify [graphs|larger|table [--write]|mutants]

@@ -45,8 +45,8 @@ pub(crate) struct Link {
     head: Vec<u8>,
     output: Vec<u8>,
     retry_at: Option<Instant>,
-    /// Whether it was said that `vmmd` is not there.
-    told: bool,
+    /// What was last said of why there is no link.
+    told: String,
 }
 
 impl Link {
@@ -60,7 +60,7 @@ impl Link {
             head: vec![0; STATS_FRAME_BYTES_MAX],
             output: Vec::new(),
             retry_at: None,
-            told: false,
+            told: String::new(),
         }
     }
 
@@ -74,6 +74,16 @@ impl Link {
         // It cannot be full: texts are cut, and names are bounded.
         if let Ok(frame) = encode_frame(&Message { header, payload }, &mut buffer) {
             self.output.extend_from_slice(frame);
+        }
+    }
+
+    /// The link is down; the reason is said once.
+    fn rest(&mut self, reason: String) {
+        self.stream = None;
+        self.retry_at = Instant::now().checked_add(RETRY);
+        if self.told != reason {
+            log::line(PROGRAM, format_args!("{reason}: calling it again each second"));
+            self.told = reason;
         }
     }
 
@@ -115,11 +125,8 @@ impl<M: Meter> Server<M> {
                 self.serve_link();
             }
             Err(error) => {
-                if !std::mem::replace(&mut link.told, true) {
-                    let socket = link.socket.display();
-                    log::line(PROGRAM, format_args!("no vmmd at {socket} ({error}): calling it again each second"));
-                }
-                link.retry_at = Instant::now().checked_add(RETRY);
+                let text = format!("no vmmd at {} ({error})", link.socket.display());
+                link.rest(text);
             }
         }
     }
@@ -128,12 +135,8 @@ impl<M: Meter> Server<M> {
     pub(crate) fn serve_link(&mut self) {
         let heard = self.hear();
         if let Err(reason) = heard.and_then(|()| if self.link.flush() { Ok(()) } else { Err("it is gone".into()) }) {
-            self.link.stream = None;
-            self.link.retry_at = Instant::now().checked_add(RETRY);
+            self.link.rest(format!("vmmd: {reason}"));
             self.targets.clear();
-            if !std::mem::replace(&mut self.link.told, true) {
-                log::line(PROGRAM, format_args!("vmmd: {reason}: calling it again each second"));
-            }
         }
     }
 
@@ -178,7 +181,8 @@ impl<M: Meter> Server<M> {
                     log::line(PROGRAM, format_args!("vmmd is here"));
                     // Whatever was added by others while there was none.
                     self.targets.clear();
-                    (self.link.heard, self.link.told) = (Heard::Consent, false);
+                    self.link.heard = Heard::Consent;
+                    self.link.told.clear();
                     Ok(())
                 }
                 Payload::Failure(text) => Err(format!("it refuses: {}", text.0.escape_ascii())),

@@ -8,7 +8,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fulmar_core::wire::{BlockCommand, BlockDevice, Command, PolicyCommand, UnikernelCommand};
+use fulmar_core::wire::{BlockCommand, BlockDevice, Command, PolicyCommand, StatsCommand, UnikernelCommand};
 use fulmar_tests::images::{Device, image_with};
 use support::*;
 
@@ -37,7 +37,7 @@ static ALLOCATOR: Counting = Counting;
 
 const DISK: [BlockDevice<'_>; 1] = [BlockDevice { name: "storage", host_device: None, sector_size: None }];
 
-fn round(daemon: &Daemon, policies: &mut Client, image: &[u8], on_disk: &[u8], number: i64) {
+fn round(daemon: &Daemon, policies: &mut Client, stats: &mut Client, image: &[u8], on_disk: &[u8], number: i64) {
     assert_eq!(daemon.ask("foo:web", create(image)), text("created unikernel"));
     assert_eq!(daemon.names(), ["foo:web"]);
     policies.send("foo:", add_policy(10 + number % 2));
@@ -54,6 +54,10 @@ fn round(daemon: &Daemon, policies: &mut Client, image: &[u8], on_disk: &[u8], n
     assert!(matches!(listed, Answered::Other(_)));
     assert_eq!(daemon.destroy("bar:web"), text("destroyed unikernel"));
     assert_eq!(daemon.ask("bar:storage", Command::Block(BlockCommand::Remove)), text("removed block"));
+    // The statistics daemon is told of both, as they come and go.
+    for _ in 0..4 {
+        assert!(matches!(stats.receive(), Some(Answered::Other(_))));
+    }
 }
 
 #[test]
@@ -63,14 +67,16 @@ fn a_steady_stream_of_commands_takes_no_memory() {
     let daemon = Daemon::start(&folder.0, &world);
     let image = image(0);
     let on_disk = image_with(2, &[Device::Block("storage")], 0x1000);
-    let mut policies = daemon.connect();
+    let (mut policies, mut stats) = (daemon.connect(), daemon.connect());
+    stats.send(":", Command::Stats(StatsCommand::Initial));
+    assert!(matches!(stats.receive(), Some(Answered::Other(_))));
     for number in 0..20 {
-        round(&daemon, &mut policies, &image, &on_disk, number);
+        round(&daemon, &mut policies, &mut stats, &image, &on_disk, number);
     }
     let before = COUNT.load(Ordering::Relaxed);
     assert!(before > 0, "it counts");
     for number in 0..200 {
-        round(&daemon, &mut policies, &image, &on_disk, number);
+        round(&daemon, &mut policies, &mut stats, &image, &on_disk, number);
     }
     assert_eq!(COUNT.load(Ordering::Relaxed) - before, 0, "allocations in 200 rounds of 12 commands");
 }

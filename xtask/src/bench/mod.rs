@@ -12,6 +12,8 @@ mod policies;
 mod recovery;
 mod scale;
 #[cfg(target_os = "linux")]
+mod stats;
+#[cfg(target_os = "linux")]
 mod tender;
 
 use std::cell::RefCell;
@@ -49,6 +51,8 @@ pub(crate) fn run(names: &[&str]) -> Done {
         ("memory", memory::run),
         ("recovery", recovery::run),
         ("scale", scale::run),
+        #[cfg(target_os = "linux")]
+        ("stats", stats::run),
         #[cfg(target_os = "linux")]
         ("tender", tender::run),
     ];

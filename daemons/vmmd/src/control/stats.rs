@@ -135,6 +135,7 @@ impl Control<'_> {
         }
         log!("the statistics daemon is here");
         self.stats.link.stream = Some(stream);
+        self.stats.link.out.reserve(ANSWER_BYTES);
         self.stats.link.put(&Message { header: *header, payload: Payload::Success(Success::Empty) });
         self.serve_stats();
     }
