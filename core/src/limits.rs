@@ -106,8 +106,9 @@ pub const CONSOLE_SUBSCRIBERS_MAX: usize = 6;
 /// Connections that the console daemon serves at once.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 512;
 
-/// Connections of one user to the console daemon at once, unless it is root or the user that the daemon runs as.
-pub const CONSOLE_CONNECTIONS_PER_USER_MAX: usize = 128;
+/// Connections of one user at once to the console daemon, to that of statistics and to the event log each, unless it is root or the user
+/// that the daemon runs as.
+pub const DAEMON_CONNECTIONS_PER_USER_MAX: usize = 128;
 
 /// Bytes of a message to the console daemon: a command of it is a name and a number.
 pub const CONSOLE_FRAME_BYTES_MAX: usize = 1024;
@@ -347,7 +348,11 @@ const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
 const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);
 const _: () =
     assert!(CONSOLE_PUSH_BYTES_MAX < CONSOLE_LINES_MAX && CONSOLES_MAX * CONSOLE_LINE_BYTES_MAX < CONSOLES_BYTES_MAX);
-const _: () = assert!(CONSOLE_CONNECTIONS_PER_USER_MAX < CONSOLE_CONNECTIONS_MAX);
+const _: () = assert!(
+    DAEMON_CONNECTIONS_PER_USER_MAX < CONSOLE_CONNECTIONS_MAX
+        && DAEMON_CONNECTIONS_PER_USER_MAX < STATS_CONNECTIONS_MAX
+        && DAEMON_CONNECTIONS_PER_USER_MAX < LOG_CONNECTIONS_MAX
+);
 const _: () = assert!(
     DEVICES_MAX * (DEVICE_NAME_BYTES_MAX + INTERFACE_BYTES_MAX + 8) + NAME_BYTES_MAX + 128 < STATS_FRAME_BYTES_MAX
 );

@@ -51,6 +51,25 @@ fn is_served(path: &Path) -> bool {
     }
 }
 
+/// Who is on the other side of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Its user id; one that nobody has where the system does not tell.
+    pub uid: u32,
+    /// Whether it is root or who we are: it may say what is so, and nothing is kept from it for the sake of others.
+    pub is_trusted: bool,
+}
+
+impl Peer {
+    /// That of this connection.
+    #[must_use]
+    pub fn of(stream: &impl AsFd) -> Self {
+        let uid = peer_uid(stream).ok();
+        let own = nix::unistd::geteuid().as_raw();
+        Self { uid: uid.unwrap_or(u32::MAX), is_trusted: uid.is_some_and(|uid| uid == 0 || uid == own) }
+    }
+}
+
 /// The user id of the process that connected.
 ///
 /// # Errors
@@ -85,6 +104,7 @@ mod tests {
         assert_eq!(listen(&path, 0o660).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let client = connect(&path).unwrap();
         assert_eq!(peer_uid(&client).unwrap(), nix::unistd::geteuid().as_raw());
+        assert!(Peer::of(&client).is_trusted && !Peer::of(&std::fs::File::open("/dev/null").unwrap()).is_trusted);
         drop(first);
         let _second = listen(&path, 0o600).unwrap();
         connect(&path).unwrap();

@@ -155,7 +155,11 @@ fn check_transfers<const U: usize, const P: usize, const B: usize, const C: usiz
     let expected: i64 = world.machine.blocks().map(|(_, block)| under_way(block.transfer())).sum();
     let uses = world.machine.uses_of_host();
     let counted = uses.iter().find(|it| it.what.0 == b"transfers").map(|it| it.used);
-    if counted == Some(expected) { Ok(()) } else { Err(format!("{counted:?} transfers count, {expected} are under way")) }
+    if counted == Some(expected) {
+        Ok(())
+    } else {
+        Err(format!("{counted:?} transfers count, {expected} are under way"))
+    }
 }
 
 /// The deadline is not later than what is due first.

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command as Program, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fulmar_core::limits::{CONNECTIONS_PER_USER_MAX, CONSOLE_CONNECTIONS_MAX, CONSOLE_CONNECTIONS_PER_USER_MAX};
+use fulmar_core::limits::{CONNECTIONS_PER_USER_MAX, CONSOLE_CONNECTIONS_MAX, DAEMON_CONNECTIONS_PER_USER_MAX};
 use fulmar_core::wire::{Command, ConsoleCommand, UnikernelCommand, Window};
 use fulmar_tests::raw::{Answer, Raw, Wish, frame};
 use fulmar_tests::siege::{self, Siege, arguments, control_half, tenders};
@@ -208,7 +208,7 @@ fn takes_all_consoles() {
         client.send(&frame(&format!("siege:x{number}"), window)) && client.receive_bytes().is_some()
     };
     let served = held.iter_mut().enumerate().filter_map(|it| follow(it).then_some(())).count();
-    assert!(served <= CONSOLE_CONNECTIONS_PER_USER_MAX, "{served}");
+    assert!(served <= DAEMON_CONNECTIONS_PER_USER_MAX, "{served}");
     // Until the other one lets go.
     let _ = std::io::stdin().read(&mut [0]);
 }
@@ -228,7 +228,7 @@ fn one_user_does_not_take_all_consoles() {
     let mut greedy = Program::new(program);
     greedy.args(["--exact", "takes_all_consoles", "--ignored"]).env(GREEDY, &socket).uid(NOBODY).gid(NOBODY);
     let mut greedy = greedy.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    siege.expect_log("vmmd_console", &format!("user {NOBODY} has {CONSOLE_CONNECTIONS_PER_USER_MAX} already"));
+    siege.expect_log("vmmd_console", &format!("user {NOBODY} has {DAEMON_CONNECTIONS_PER_USER_MAX} already"));
     // Unikernels and who follows them do not notice.
     siege.expect_service();
     drop(greedy.stdin.take());

@@ -62,7 +62,7 @@ impl Server<'_> {
     /// Reads the console of this unikernel from now on, and keeps at most so many of its path.
     fn add(&mut self, token: Token, header: &Header, unikernels: i64) -> Result<(), Refused> {
         let name = header.name;
-        if !self.connections.get(&token).is_some_and(|connection| self.trusts(connection.uid)) {
+        if !self.connections.get(&token).is_some_and(|connection| connection.peer.is_trusted) {
             return Err(Refused::Closes(NOT_TRUSTED));
         }
         if name.is_path() {

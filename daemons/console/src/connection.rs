@@ -8,6 +8,7 @@ use fulmar_core::limits::{CONSOLE_FRAME_BYTES_MAX, CONSOLE_OUTPUT_BYTES_MAX, CON
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Limits, Scanner};
 use fulmar_core::wire::{Data, Header, Message, Payload, Success, Text, encode_frame};
+use fulmar_host::socket::Peer;
 use mio::net::UnixStream;
 
 use crate::consoles::Consoles;
@@ -50,7 +51,7 @@ pub(crate) enum Sent {
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
     /// Who is on the other side.
-    pub(crate) uid: u32,
+    pub(crate) peer: Peer,
     pub(crate) scanner: Scanner,
     /// The frame that has begun; no memory before one does.
     pub(crate) head: Vec<u8>,
@@ -64,10 +65,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: UnixStream, uid: u32) -> Self {
+    pub(crate) fn new(stream: UnixStream, peer: Peer) -> Self {
         Self {
             stream,
-            uid,
+            peer,
             scanner: Scanner::new(Limits::HOLD_ALL),
             head: Vec::new(),
             role: Role::Talking,

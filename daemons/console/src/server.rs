@@ -7,12 +7,12 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fulmar_core::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_CONNECTIONS_PER_USER_MAX, CONSOLE_FRAME_BYTES_MAX};
+use fulmar_core::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_FRAME_BYTES_MAX, DAEMON_CONNECTIONS_PER_USER_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, ScanError};
 use fulmar_core::wire::{Frame, Malformed, decode, peek_header};
 use fulmar_host::log;
-use fulmar_host::socket::peer_uid;
+use fulmar_host::socket::Peer;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -50,8 +50,6 @@ pub(crate) struct Server<'m> {
     pub(crate) busy: Vec<Token>,
     next_token: usize,
     accept_at: Option<Instant>,
-    /// Who we are.
-    uid: u32,
 }
 
 /// Why a client is sent away.
@@ -83,7 +81,6 @@ impl<'m> Server<'m> {
             busy: Vec::new(),
             next_token: SIGNALS.0 + 1,
             accept_at: None,
-            uid: nix::unistd::geteuid().as_raw(),
         })
     }
 
@@ -155,17 +152,16 @@ impl<'m> Server<'m> {
                     log::line(PROGRAM, format_args!("connection refused: there are {CONSOLE_CONNECTIONS_MAX}"));
                 }
                 Ok((mut stream, _)) => {
-                    // Who cannot be told is nobody in particular.
-                    let uid = peer_uid(&stream).unwrap_or(u32::MAX);
-                    let count = self.connections.values().filter(|connection| connection.uid == uid).count();
-                    if !self.trusts(uid) && count >= CONSOLE_CONNECTIONS_PER_USER_MAX {
-                        log::line(PROGRAM, format_args!("connection refused: user {uid} has {count} already"));
+                    let peer = Peer::of(&stream);
+                    let count = self.connections.values().filter(|connection| connection.peer == peer).count();
+                    if !peer.is_trusted && count >= DAEMON_CONNECTIONS_PER_USER_MAX {
+                        log::line(PROGRAM, format_args!("connection refused: user {} has {count} already", peer.uid));
                         continue;
                     }
                     let token = self.new_token();
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     match self.poll.registry().register(&mut stream, token, interest) {
-                        Ok(()) => drop(self.connections.insert(token, Connection::new(stream, uid))),
+                        Ok(()) => drop(self.connections.insert(token, Connection::new(stream, peer))),
                         Err(error) => log::line(PROGRAM, format_args!("connection refused: {error}")),
                     }
                 }
@@ -179,11 +175,6 @@ impl<'m> Server<'m> {
                 }
             }
         }
-    }
-
-    /// Whether this user may say which unikernels there are, and nothing is kept from it for the sake of others.
-    pub(crate) fn trusts(&self, uid: u32) -> bool {
-        uid == 0 || uid == self.uid
     }
 
     /// Reads what a client says, as far as its share goes, and sends what it is owed.

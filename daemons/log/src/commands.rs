@@ -15,7 +15,7 @@ impl Server {
         let Message { header, payload } = message;
         let Some(connection) = self.connections.get_mut(&token) else { return };
         let refusal = match payload {
-            Payload::Data(Data::Log(entry)) if connection.may_tell => {
+            Payload::Data(Data::Log(entry)) if connection.peer.is_trusted => {
                 self.store.keep(header.sequence, entry);
                 connection.put(header, Payload::Success(Success::Empty));
                 self.appended = true;

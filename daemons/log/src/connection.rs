@@ -8,6 +8,7 @@ use fulmar_core::limits::{
 };
 use fulmar_core::scan::{Limits, Scanner};
 use fulmar_core::wire::{Header, Message, Payload, Text, encode_frame};
+use fulmar_host::socket::Peer;
 use mio::net::UnixStream;
 
 use crate::subscription::Subscription;
@@ -48,8 +49,8 @@ pub(crate) struct Connection {
     /// The frame that has begun; no memory before one does.
     pub(crate) head: Vec<u8>,
     pub(crate) role: Role,
-    /// Whether it may tell what happened.
-    pub(crate) may_tell: bool,
+    /// Who is on the other side.
+    pub(crate) peer: Peer,
     output: Vec<u8>,
     sent: usize,
     /// Whether the last attempt to send was not told to wait.
@@ -59,13 +60,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: UnixStream, may_tell: bool) -> Self {
+    pub(crate) fn new(stream: UnixStream, peer: Peer) -> Self {
         Self {
             stream,
             scanner: Scanner::new(Limits::HOLD_ALL),
             head: Vec::new(),
             role: Role::Talking,
-            may_tell,
+            peer,
             output: Vec::new(),
             sent: 0,
             writable: true,

@@ -6,11 +6,11 @@ use std::io::{self, Read as _};
 use std::os::unix::net::UnixListener as StdListener;
 use std::time::{Duration, Instant};
 
-use fulmar_core::limits::{LOG_CONNECTIONS_MAX, LOG_FRAME_BYTES_MAX, LOG_READ_BYTES};
+use fulmar_core::limits::{DAEMON_CONNECTIONS_PER_USER_MAX, LOG_CONNECTIONS_MAX, LOG_FRAME_BYTES_MAX, LOG_READ_BYTES};
 use fulmar_core::scan::{Event as Scanned, ScanError};
 use fulmar_core::wire::{Event, Frame, Malformed, decode, peek_header};
 use fulmar_host::log;
-use fulmar_host::socket::peer_uid;
+use fulmar_host::socket::Peer;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -43,8 +43,6 @@ pub(crate) struct Server {
     poll: Poll,
     listener: UnixListener,
     signals: UnixStream,
-    /// Who may tell what happened, beside root.
-    uid: u32,
     pub(crate) store: Store,
     pub(crate) connections: HashMap<Token, Connection>,
     /// Whether there are events that readers have not been shown yet.
@@ -79,7 +77,6 @@ impl Server {
             poll,
             listener,
             signals,
-            uid: nix::unistd::geteuid().as_raw(),
             store,
             connections: HashMap::new(),
             appended: false,
@@ -173,13 +170,16 @@ impl Server {
                     log::line(PROGRAM, format_args!("connection refused: there are {LOG_CONNECTIONS_MAX}"));
                 }
                 Ok((mut stream, _)) => {
+                    let peer = Peer::of(&stream);
+                    let count = self.connections.values().filter(|connection| connection.peer == peer).count();
+                    if !peer.is_trusted && count >= DAEMON_CONNECTIONS_PER_USER_MAX {
+                        log::line(PROGRAM, format_args!("connection refused: user {} has {count} already", peer.uid));
+                        continue;
+                    }
                     let token = self.new_token();
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     match self.poll.registry().register(&mut stream, token, interest) {
-                        Ok(()) => {
-                            let may_tell = peer_uid(&stream).is_ok_and(|uid| uid == self.uid || uid == 0);
-                            self.connections.insert(token, Connection::new(stream, may_tell));
-                        }
+                        Ok(()) => drop(self.connections.insert(token, Connection::new(stream, peer))),
                         Err(error) => log::line(PROGRAM, format_args!("connection refused: {error}")),
                     }
                 }

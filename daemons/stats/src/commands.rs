@@ -8,6 +8,9 @@ use mio::Token;
 use crate::PROGRAM;
 use crate::server::Server;
 
+/// Reply to who says which process runs a unikernel and is not `vmmd`.
+const NOT_TRUSTED: &str = "only root and the user of the daemons may say what is to be watched";
+
 impl<M: Meter> Server<M> {
     /// Does what a message of a client says, and answers.
     pub(crate) fn command(&mut self, token: Token, message: &Message<'_>) {
@@ -15,7 +18,13 @@ impl<M: Meter> Server<M> {
         if matches!(message.payload, Payload::Command(Command::Stats(StatsCommand::Subscribe))) {
             return self.subscribe(token, &header);
         }
-        let done = self.watch(message);
+        let trusts = self.connections.get(&token).is_some_and(|connection| connection.peer.is_trusted);
+        let done = match trusts {
+            true => self.watch(message),
+            false => {
+                matches!(message.payload, Payload::Command(Command::Stats(_))).then(|| Err(NOT_TRUSTED.to_owned()))
+            }
+        };
         let Some(connection) = self.connections.get_mut(&token) else { return };
         match done {
             Some(Ok(text)) => connection.put_text(&header, text),

@@ -9,6 +9,7 @@ use fulmar_core::limits::{
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Limits, Scanner};
 use fulmar_core::wire::{Counter, Data, Header, Interface, List, Message, Payload, Success, Text, Usage, encode_frame};
+use fulmar_host::socket::Peer;
 use mio::net::UnixStream;
 
 use crate::targets::{Record, covers};
@@ -45,6 +46,8 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) stream: UnixStream,
+    /// Who is on the other side.
+    pub(crate) peer: Peer,
     pub(crate) scanner: Scanner,
     /// The frame that has begun; no memory before one does.
     pub(crate) head: Vec<u8>,
@@ -58,9 +61,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: UnixStream) -> Self {
+    pub(crate) fn new(stream: UnixStream, peer: Peer) -> Self {
         Self {
             stream,
+            peer,
             scanner: Scanner::new(Limits::HOLD_ALL),
             head: Vec::new(),
             role: Role::Talking,

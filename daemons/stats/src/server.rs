@@ -7,11 +7,12 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fulmar_core::limits::{STATS_CONNECTIONS_MAX, STATS_FRAME_BYTES_MAX};
+use fulmar_core::limits::{DAEMON_CONNECTIONS_PER_USER_MAX, STATS_CONNECTIONS_MAX, STATS_FRAME_BYTES_MAX};
 use fulmar_core::scan::{Event, ScanError};
 use fulmar_core::wire::{Frame, Malformed, decode, peek_header};
 use fulmar_host::log;
 use fulmar_host::meter::Meter;
+use fulmar_host::socket::Peer;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -185,12 +186,18 @@ impl<M: Meter> Server<M> {
                     log::line(PROGRAM, format_args!("connection refused: there are {STATS_CONNECTIONS_MAX}"));
                 }
                 Ok((mut stream, _)) => {
+                    let peer = Peer::of(&stream);
+                    let count = self.connections.values().filter(|connection| connection.peer == peer).count();
+                    if !peer.is_trusted && count >= DAEMON_CONNECTIONS_PER_USER_MAX {
+                        log::line(PROGRAM, format_args!("connection refused: user {} has {count} already", peer.uid));
+                        continue;
+                    }
                     // No other connection ever had this number: an event that is late finds nobody.
                     let token = Token(self.next_token);
                     self.next_token += 1;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     match self.poll.registry().register(&mut stream, token, interest) {
-                        Ok(()) => drop(self.connections.insert(token, Connection::new(stream))),
+                        Ok(()) => drop(self.connections.insert(token, Connection::new(stream, peer))),
                         Err(error) => log::line(PROGRAM, format_args!("connection refused: {error}")),
                     }
                 }
