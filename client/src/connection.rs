@@ -97,6 +97,9 @@ pub trait Door {
     /// # Errors
     /// [`Failure::Connect`].
     fn open(&self, daemon: Daemon) -> Result<Connection, Failure>;
+
+    /// The same way, for another thread.
+    fn again(&self) -> Box<dyn Door + Send>;
 }
 
 /// The way to the daemons of this machine.
@@ -130,6 +133,10 @@ impl Door for LocalDoor {
             Err(_) => return Err(failure(io::ErrorKind::TimedOut.into())),
         };
         Connection::new(daemon, Box::new(stream), self.time_out).map_err(failure)
+    }
+
+    fn again(&self) -> Box<dyn Door + Send> {
+        Box::new(self.clone())
     }
 }
 
@@ -288,6 +295,12 @@ impl Connection {
     /// [`Failure::Lost`].
     pub fn wait_for_ever(&mut self) -> Result<(), Failure> {
         self.stream.set_time_out(None).map_err(|error| self.broken(error))
+    }
+
+    /// Whether something has come that can be read at once, or the daemon is gone.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.stream.is_readable()
     }
 
     /// Who is at the other end.

@@ -13,6 +13,7 @@
 //! | [`import`] | bringing a host of albatross over |
 //! | [`options`] | values on the command line |
 //! | [`output`] | tables, JSON, text |
+//! | `top` | the view of everything at once |
 //! | [`error`] | what can go wrong, and the exit codes |
 
 pub mod arguments;
@@ -28,3 +29,4 @@ pub mod local;
 pub mod new_file;
 pub mod options;
 pub mod output;
+mod top;

@@ -44,6 +44,7 @@ const UNSAFE: &[(&str, &str)] = &[
 const WALL_CLOCKS: &[(&str, &str)] = &[
     ("client/src/import/rehearsal.rs", "a machine that is only asked, at no time"),
     ("client/src/local.rs", "how long ago something was"),
+    ("client/src/top/screen.rs", "how long ago something was"),
     ("core/src/machine/condition.rs", "hands out when a run ended, and about when the next one is"),
     ("core/src/machine/exchange.rs", "what comes in"),
     ("core/src/machine/life.rs", "keeps when a process started and ended"),

@@ -20,6 +20,7 @@ pub mod remove_policy;
 pub mod restart;
 pub mod set_block;
 pub mod stats;
+pub mod top;
 
 use std::fmt;
 use std::io::Write;
@@ -89,6 +90,8 @@ pub enum Subcommands {
     Console(console::Console),
     /// Show what unikernels use of CPU, memory and network, and follow it
     Stats(stats::Stats),
+    /// Show everything at once, and go on
+    Top(top::Top),
     /// List the consoles whose unikernel does not run
     InactiveConsoles(inactive_consoles::InactiveConsoles),
     /// Show what has happened, and follow it
@@ -133,6 +136,7 @@ impl Subcommands {
             Self::Get(command) => command.run(context),
             Self::Console(command) => command.run(context),
             Self::Stats(command) => command.run(context),
+            Self::Top(command) => command.run(context),
             Self::InactiveConsoles(command) => command.run(context),
             Self::Log(command) => command.run(context),
             Self::Policy(command) => command.run(context),
@@ -217,7 +221,7 @@ fn report(context: &mut Context<'_>, connection: &mut Connection, name: Name) ->
 }
 
 /// The full name of what a daemon lists below `asked`: names in a listing of a path are relative to it.
-fn full_name(asked: Name, listed: Name) -> Name {
+pub(crate) fn full_name(asked: Name, listed: Name) -> Name {
     if !asked.is_path() || asked.is_root() {
         return listed;
     }

@@ -43,7 +43,7 @@ pub struct Stats {
 
 /// The last measurement of a unikernel.
 #[derive(Clone, PartialEq, Debug)]
-struct Before {
+pub(crate) struct Before {
     at: Instant,
     started: Option<Moment>,
     cpu_seconds: f64,
@@ -51,14 +51,14 @@ struct Before {
 }
 
 /// Bytes that went through each interface of a unikernel: sent by it, and received.
-type Traffic = BTreeMap<Vec<u8>, (i64, i64)>;
+pub(crate) type Traffic = BTreeMap<Vec<u8>, (i64, i64)>;
 
 /// What happened in a second since the measurement before.
 #[derive(Clone, Copy, PartialEq, Debug)]
-struct Rates {
-    cpu_percent: f64,
-    sent_bytes: u64,
-    received_bytes: u64,
+pub(crate) struct Rates {
+    pub(crate) cpu_percent: f64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
 }
 
 impl Stats {
@@ -106,7 +106,7 @@ impl Stats {
 }
 
 impl Before {
-    fn of(usage: &Usage<'_>, at: Instant) -> Self {
+    pub(crate) fn of(usage: &Usage<'_>, at: Instant) -> Self {
         let traffic = usage.interfaces.iter().map(|it| (it.bridge.0.to_vec(), (it.input_bytes, it.output_bytes)));
         Self {
             at,
@@ -117,7 +117,7 @@ impl Before {
     }
 
     /// What happened since; nothing where this is another process, or counts less.
-    fn rates(&self, before: &Self) -> Option<Rates> {
+    pub(crate) fn rates(&self, before: &Self) -> Option<Rates> {
         let apart = self.at.saturating_duration_since(before.at);
         if apart < APART_MIN || self.started != before.started || self.cpu_seconds < before.cpu_seconds {
             return None;
