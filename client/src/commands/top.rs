@@ -75,15 +75,11 @@ fn show_once(context: &mut Context<'_>, path: Name) -> Result<(), Failure> {
         let document = document(&model);
         return context.print_json(&document);
     }
-    let mut table = Table::new([
-        ("NAME", Align::Left),
-        ("STATE", Align::Left),
-        ("RESTARTS", Align::Right),
-        ("MEMORY", Align::Right),
-    ]);
+    let mut table =
+        Table::new([("NAME", Align::Left), ("STATE", Align::Left), ("RUNS", Align::Right), ("MEMORY", Align::Right)]);
     for name in model.rows() {
-        let [name, state, restarts, _, _, memory, ..] = cells(&model, &name, context.now_unix_ms);
-        table.push([name, state, restarts, memory]);
+        let [name, state, runs, _, _, memory, ..] = cells(&model, &name, context.now_unix_ms);
+        table.push([name, state, runs, memory]);
     }
     if table.is_empty() {
         context.note(&format!("no unikernel at {path} or below"));

@@ -22,7 +22,7 @@ const PANE: u16 = 8;
 pub(crate) const KEYS: [(&str, &str); 8] = [
     ("up, down, home, end", "choose a unikernel"),
     ("s", "order by name, CPU, memory, network, restarts"),
-    ("/", "show names that have a text in them; Enter keeps it"),
+    ("/", "show names with a text in them, Enter keeps it"),
     ("Escape", "show all again"),
     ("Tab", "events, or the console of the chosen unikernel"),
     ("?", "these keys"),
@@ -78,7 +78,7 @@ pub(crate) fn state(unikernel: &Unikernel, now_unix_ms: i64) -> String {
     }
 }
 
-/// The cells of a row: name, state, restarts, CPU and its plot, memory, sent, received and their plot.
+/// The cells of a row: name, state, runs, CPU and its plot, memory, sent, received and their plot.
 #[must_use]
 pub(crate) fn cells(model: &Model, name: &Name, now_unix_ms: i64) -> [String; 9] {
     let nothing = || "-".to_owned();
@@ -91,7 +91,7 @@ pub(crate) fn cells(model: &Model, name: &Name, now_unix_ms: i64) -> [String; 9]
     [
         name.to_string(),
         state(unikernel, now_unix_ms),
-        unikernel.restarts.to_string(),
+        unikernel.restarts.saturating_add(1).to_string(),
         rates.map_or_else(nothing, |it| format!("{:.1}", it.cpu_percent)),
         cpu_plot,
         measured.map_or_else(|| megabytes(unikernel.memory_mb), |it| bytes(it.resident)),
@@ -269,7 +269,7 @@ mod tests {
             assert!(web.contains(part), "{web}");
         }
         let db = line(&lines, "shop:db");
-        assert!(db.contains("rests 12s") && db.contains(" 7 ") && db.contains("32 MB"), "{db}");
+        assert!(db.contains("rests 12s") && db.contains(" 8 ") && db.contains("32 MB"), "{db}");
         let shop = line(&lines, "shop:   ");
         assert!(shop.contains("2 of 4") && shop.contains("64 MB of 128 MB"), "{shop}");
         assert!(line(&lines, "created unikernel").starts_with("2026-01-01T00:00:00Z"));

@@ -85,7 +85,7 @@ pub(crate) fn events(door: Box<dyn Door + Send>, path: Name, news: Sender<News>)
         while let Some(payload) = connection.next_payload()? {
             let Payload::Data(Data::Event(event)) = payload else { continue };
             last = Some(event.sequence);
-            let (time, text) = (timestamp(event.entry.unix_ms), event.entry.event.to_string());
+            let (time, text) = (clock(event.entry.unix_ms), event.entry.event.to_string());
             if news.send(News::Event(format!("{time} {}", plain(text.as_bytes())))).is_err() {
                 break;
             }
@@ -108,7 +108,7 @@ pub(crate) fn console(door: Box<dyn Door + Send>, name: Name, followed: Arc<Atom
                 let Some(payload) = connection.next_payload()? else { break };
                 let Payload::Data(Data::Console { unix_ms, line }) = payload else { continue };
                 let line = line.0.strip_suffix(b"\r").unwrap_or(line.0);
-                let line = format!("{} {}", timestamp(unix_ms), plain(line));
+                let line = format!("{} {}", clock(unix_ms), plain(line));
                 if news.send(News::Line(name, line)).is_err() {
                     break;
                 }
@@ -139,6 +139,11 @@ fn subscribe(
     // Where nobody listens the next message finds out.
     let _ = news.send(News::Away(daemon, None));
     Ok(connection)
+}
+
+/// The time of the day (UTC), to the second: there is little room.
+fn clock(unix_ms: i64) -> String {
+    timestamp(unix_ms).chars().skip_while(|it| *it != 'T').skip(1).take_while(|it| *it != '.').collect()
 }
 
 fn call_again(
