@@ -93,11 +93,9 @@ fn copy_tree(copy: &Path) -> Result<(), String> {
 /// The workspace with no other members than are copied.
 fn alone(manifest: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(manifest);
-    let lines = text.lines().map(|line| match line.strip_prefix("members = ") {
-        Some(_) => "members = [\"core\", \"tests\", \"verification\"]",
-        None => line,
-    });
-    lines.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes()
+    let (before, rest) = text.split_once("members = [").unwrap_or((&text, ""));
+    let after = rest.split_once(']').map_or("", |(_, after)| after);
+    format!("{before}members = [\"core\", \"tests\", \"verification\"]{after}").into_bytes()
 }
 
 fn apply(copy: &Path, patch: &Path, options: &[&str]) -> Result<(), String> {
