@@ -183,3 +183,31 @@ fn a_slow_journal_is_asked_once_for_each_record() {
     assert_eq!(world.appends.len(), 1);
     settle(&mut world).unwrap();
 }
+
+/// Whoever had it replaced had hung up, and the new one had ended for good already: its image was taken for a wrong one.
+#[test]
+fn the_image_of_a_replacement_that_nobody_waits_for_any_more() {
+    let spec = |image, memory_mb, fail, startup| Spec { image, memory_mb, fail, startup, ..Spec::PLAIN };
+    let ask = |client, wish| Action::Ask(client, Ask { name: name("p:b"), wish });
+    let word = Crash { launched: 1, dying: 2, word: Some(Exit::Code(64)), ..Crash::PLAIN };
+    let run = [
+        Action::Store(true),
+        ask(1, Wish::Create(spec(0, 100, Some(&[2]), Some(10)))),
+        Action::Store(true),
+        Action::Launch(0, true),
+        Action::Append(1, Fate::Durable),
+        Action::Crash(word),
+        Action::Store(true),
+        ask(0, Wish::ForceCreate(spec(1, 16, None, None))),
+        Action::Store(true),
+        Action::HangUp(0),
+        Action::Launch(0, true),
+        Action::Exit(2, Exit::OutOfMemory),
+        Action::Append(1, Fate::Durable),
+        Action::Append(1, Fate::Durable),
+        ask(1, Wish::Get(99)),
+    ];
+    let mut world = World::<2, 4, 2, 2, 512>::new(BUDGET).unwrap();
+    run.iter().for_each(|action| world.apply(action).unwrap());
+    settle(&mut world).unwrap();
+}

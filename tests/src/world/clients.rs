@@ -262,9 +262,13 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let mut buffer = vec![0; 1 << 16];
         let encoded = self.machine.encode_reply(connection, &mut buffer);
         if let Reply::Image { digest, .. } = reply {
-            let known = self.known.unikernels.get(&question.ask.name);
+            let name = &question.ask.name;
+            let known = self.known.unikernels.get(name);
+            // Where whoever had it replaced has hung up, what is durable counts.
+            let is_replaced = self.is_asked(name, |it| matches!(it.ask.wish, Wish::ForceCreate(_)))
+                && self.journal.state().unikernels.get(name).is_some_and(|kept| kept.digest == *digest);
             return match known {
-                Some(known) if known.digest != *digest => Err("another image is handed out".into()),
+                Some(known) if known.digest != *digest && !is_replaced => Err("another image is handed out".into()),
                 _ if !self.images.contains(digest) => Err("an image is handed out that is not in the store".into()),
                 _ => Ok(()),
             };
