@@ -209,5 +209,7 @@ fn the_image_of_a_replacement_that_nobody_waits_for_any_more() {
     ];
     let mut world = World::<2, 4, 2, 2, 512>::new(BUDGET).unwrap();
     run.iter().for_each(|action| world.apply(action).unwrap());
+    // Its removal may be durable after a crash, which is no loss.
+    world.apply(&Action::Crash(Crash { written: 1, rest: Rest::Kept, ..Crash::PLAIN })).unwrap();
     settle(&mut world).unwrap();
 }

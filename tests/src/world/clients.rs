@@ -262,13 +262,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let mut buffer = vec![0; 1 << 16];
         let encoded = self.machine.encode_reply(connection, &mut buffer);
         if let Reply::Image { digest, .. } = reply {
-            let name = &question.ask.name;
-            let known = self.known.unikernels.get(name);
-            // Where whoever had it replaced has hung up, what is durable counts.
-            let is_replaced = self.is_asked(name, |it| matches!(it.ask.wish, Wish::ForceCreate(_)))
-                && self.journal.state().unikernels.get(name).is_some_and(|kept| kept.digest == *digest);
+            let known = self.known.unikernels.get(&question.ask.name);
             return match known {
-                Some(known) if known.digest != *digest && !is_replaced => Err("another image is handed out".into()),
+                Some(known) if known.digest != *digest => Err("another image is handed out".into()),
                 _ if !self.images.contains(digest) => Err("an image is handed out that is not in the store".into()),
                 _ => Ok(()),
             };
@@ -324,7 +320,13 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 }
                 _ => {
                     let name = &question.ask.name;
-                    let settled = |it: &Unikernel| it.stage() == Stage::Kept && !it.is_restarting();
+                    // One that has ended for good is being dropped as soon as it is recorded.
+                    let may_drop = !matches!(question.ask.wish, Wish::Destroy);
+                    let settled = |it: &Unikernel| match it.stage() {
+                        Stage::Kept => !it.is_restarting(),
+                        Stage::Dropping | Stage::Dropped => may_drop,
+                        _ => false,
+                    };
                     self.machine.find_successor(name).is_none()
                         && self.machine.find(name).is_none_or(|(_, it)| settled(it))
                 }
