@@ -6,6 +6,7 @@
 //! | [`blocks`] | the files of block devices |
 //! | [`channel`] | the socket between the two halves of `vmmd` |
 //! | [`content`] | the content of block devices, on its way in and out |
+//! | [`daemon`] | how a daemon begins that needs no privilege |
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
 //! | [`files`] | how many may be open |
 //! | [`journal`] | the file of the desired state: append, compact, recover |
@@ -20,6 +21,7 @@
 pub mod blocks;
 pub mod channel;
 pub mod content;
+pub mod daemon;
 pub mod disk;
 pub mod files;
 pub mod journal;

@@ -20,17 +20,13 @@ mod server;
 mod stream;
 
 use std::fmt;
-use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fulmar_core::limits::{CONSOLE_FILES_MAX, CONSOLES_BYTES_MAX};
-use fulmar_host::privilege::{self, Identity};
-use fulmar_host::{files, log, socket};
-use nix::errno::Errno;
-use nix::unistd::{Gid, Uid};
+use fulmar_host::daemon::{self, BeginError};
+use fulmar_host::log;
 
 use crate::options::Command;
 use crate::server::Server;
@@ -38,22 +34,11 @@ use crate::server::Server;
 /// The name before each line of the log.
 pub(crate) const PROGRAM: &str = "vmmd_console";
 
-/// Mode of the socket: its user and its group may connect.
-const SOCKET_MODE: u32 = 0o660;
-
 /// Why nothing is served.
 #[derive(Debug)]
 enum StartError {
-    /// A folder that must be there is not.
-    NoFolder(PathBuf),
-    /// Root's privileges cannot be given up.
-    Privilege(Identity, Errno),
-    /// The lock file cannot be used.
-    Lock(PathBuf, io::Error),
-    /// Another one serves this folder.
-    Running(PathBuf),
-    /// The socket cannot be made.
-    Listen(PathBuf, io::Error),
+    /// As for every daemon.
+    Begin(BeginError),
     /// The event loop cannot be set up or has failed.
     Loop(io::Error),
 }
@@ -61,23 +46,19 @@ enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoFolder(path) => {
-                write!(f, "there is no folder {}: make it, or choose another --run", path.display())
-            }
-            Self::Privilege(user, error) => write!(f, "cannot become {user}, who owns the folder util: {error}"),
-            Self::Lock(path, error) => write!(f, "cannot lock {}: {error}", path.display()),
-            Self::Running(path) => write!(
-                f,
-                "another vmmd_console serves this folder (it holds {}): stop it first, or choose another --run",
-                path.display()
-            ),
-            Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
+            Self::Begin(error) => error.fmt(f),
             Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
 }
 
 impl std::error::Error for StartError {}
+
+impl From<BeginError> for StartError {
+    fn from(error: BeginError) -> Self {
+        Self::Begin(error)
+    }
+}
 
 /// The exit code for a command line that is wrong, as of all programs here.
 const USAGE: u8 = 124;
@@ -104,19 +85,13 @@ fn main() -> ExitCode {
 fn serve(run: &Path) -> Result<(), StartError> {
     let (util, fifos) = (run.join("util"), run.join("fifo"));
     for folder in [&util, &fifos] {
-        if !folder.is_dir() {
-            return Err(StartError::NoFolder(folder.clone()));
-        }
+        daemon::expect_folder(folder, "--run")?;
     }
-    step_down(&util)?;
-    let _lock = lock(&util.join("console.lock"))?;
-    // Where this fails, consoles are refused when the usual limit is reached.
-    let _ = files::raise_limit();
-    if let Some(text) = files::too_few(CONSOLE_FILES_MAX) {
-        log::line(PROGRAM, format_args!("{text}"));
-    }
+    daemon::step_down(&util)?;
+    let _lock = daemon::lock(PROGRAM, &util.join("console.lock"), "--run")?;
+    daemon::raise_files(PROGRAM, CONSOLE_FILES_MAX);
     let path = util.join("console.sock");
-    let listener = socket::listen(&path, SOCKET_MODE).map_err(|error| StartError::Listen(path.clone(), error))?;
+    let listener = daemon::listen(&path)?;
     // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.
     let mut memory = vec![0; CONSOLES_BYTES_MAX];
     let mut server = Server::new(listener, fifos, &mut memory).map_err(StartError::Loop)?;
@@ -127,26 +102,4 @@ fn serve(run: &Path) -> Result<(), StartError> {
     ended.map_err(StartError::Loop)?;
     log::line(PROGRAM, format_args!("ended by a signal"));
     Ok(())
-}
-
-/// Root becomes the user that the folder of the sockets belongs to, which is the one of the deciding half of `vmmd`: what
-/// unikernels write is not for root to handle, and a socket of root's could not be reached by that half.
-fn step_down(util: &Path) -> Result<(), StartError> {
-    let Ok(found) = util.metadata() else { return Err(StartError::NoFolder(util.to_owned())) };
-    let owner = Identity { uid: Uid::from_raw(found.uid()), gid: Gid::from_raw(found.gid()) };
-    if owner.uid.is_root() || !privilege::can_become(found.uid(), found.gid(), 1) {
-        return Ok(());
-    }
-    owner.assume().map_err(|error| StartError::Privilege(owner, error))
-}
-
-/// Held as long as the file is open. The file stays: removing it would let two programs lock two files of one name.
-fn lock(path: &Path) -> Result<File, StartError> {
-    let opened = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
-    let file = opened.map_err(|error| StartError::Lock(path.to_owned(), error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::Running(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(StartError::Lock(path.to_owned(), error)),
-    }
 }

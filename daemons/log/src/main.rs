@@ -22,18 +22,15 @@ mod subscription;
 mod syncer;
 
 use std::fmt;
-use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fulmar_core::limits::LOG_FILES_MAX;
 use fulmar_core::wire::Event;
-use fulmar_host::privilege::{self, Identity};
-use fulmar_host::{files, log, socket};
-use nix::errno::Errno;
-use nix::unistd::{Gid, Uid};
+use fulmar_host::daemon::{self, BeginError};
+use fulmar_host::log;
 
 use crate::options::{Command, Options};
 use crate::server::Server;
@@ -42,24 +39,13 @@ use crate::store::Store;
 /// The name before each line of the log.
 pub(crate) const PROGRAM: &str = "vmmd_log";
 
-/// Mode of the socket: its user and its group may connect.
-const SOCKET_MODE: u32 = 0o660;
-
 /// Why nothing is served.
 #[derive(Debug)]
 enum StartError {
-    /// A folder that must be there is not; the option that names it.
-    NoFolder(PathBuf, &'static str),
+    /// As for every daemon.
+    Begin(BeginError),
     /// The folder of the log cannot be used.
     Store(PathBuf, io::Error),
-    /// Root's privileges cannot be given up.
-    Privilege(Identity, Errno),
-    /// The lock file cannot be used.
-    Lock(PathBuf, io::Error),
-    /// Another one serves this folder.
-    Running(PathBuf),
-    /// The socket cannot be made.
-    Listen(PathBuf, io::Error),
     /// The event loop cannot be set up or has failed.
     Loop(io::Error),
 }
@@ -67,24 +53,20 @@ enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoFolder(path, option) => {
-                write!(f, "there is no folder {}: make it, or choose another {option}", path.display())
-            }
+            Self::Begin(error) => error.fmt(f),
             Self::Store(path, error) => write!(f, "cannot keep the log in {}: {error}", path.display()),
-            Self::Privilege(user, error) => write!(f, "cannot become {user}, who owns the folder util: {error}"),
-            Self::Lock(path, error) => write!(f, "cannot lock {}: {error}", path.display()),
-            Self::Running(path) => write!(
-                f,
-                "another vmmd_log serves this folder (it holds {}): stop it first, or choose another --state",
-                path.display()
-            ),
-            Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
             Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
 }
 
 impl std::error::Error for StartError {}
+
+impl From<BeginError> for StartError {
+    fn from(error: BeginError) -> Self {
+        Self::Begin(error)
+    }
+}
 
 /// The exit code for a command line that is wrong, as of all programs here.
 const USAGE: u8 = 124;
@@ -111,26 +93,20 @@ fn main() -> ExitCode {
 fn serve(options: &Options) -> Result<(), StartError> {
     let util = options.run.join("util");
     for (folder, option) in [(&util, "--run"), (&options.state, "--state")] {
-        if !folder.is_dir() {
-            return Err(StartError::NoFolder(folder.clone(), option));
-        }
+        daemon::expect_folder(folder, option)?;
     }
-    step_down(&util)?;
+    daemon::step_down(&util)?;
     let folder = options.state.join("log");
     let broken = |error| StartError::Store(folder.clone(), error);
     match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(broken(error)),
         _ => {}
     }
-    let _lock = lock(&folder.join("lock"))?;
-    // Where this fails, connections are refused when the usual limit is reached.
-    let _ = files::raise_limit();
-    if let Some(text) = files::too_few(LOG_FILES_MAX) {
-        log::line(PROGRAM, format_args!("{text}"));
-    }
+    let _lock = daemon::lock(PROGRAM, &folder.join("lock"), "--state")?;
+    daemon::raise_files(PROGRAM, LOG_FILES_MAX);
     let mut store = Store::open(&folder, options.bounds).map_err(broken)?;
     let path = util.join("log.sock");
-    let listener = socket::listen(&path, SOCKET_MODE).map_err(|error| StartError::Listen(path.clone(), error))?;
+    let listener = daemon::listen(&path)?;
     store.keep_own(&daemon_event(true));
     let mut server = Server::new(listener, store).map_err(StartError::Loop)?;
     log::line(PROGRAM, format_args!("serving on {}", path.display()));
@@ -146,26 +122,4 @@ fn serve(options: &Options) -> Result<(), StartError> {
 /// That this daemon has come up, or ends.
 fn daemon_event(up: bool) -> Event<'static> {
     Event::Daemon { program: PROGRAM, version: env!("CARGO_PKG_VERSION"), up }
-}
-
-/// Root becomes the user that the folder of the sockets belongs to, which is the one of the deciding half of `vmmd`: a socket
-/// of root's could not be reached by that half, and the state folder is that user's.
-fn step_down(util: &Path) -> Result<(), StartError> {
-    let Ok(found) = util.metadata() else { return Err(StartError::NoFolder(util.to_owned(), "--run")) };
-    let owner = Identity { uid: Uid::from_raw(found.uid()), gid: Gid::from_raw(found.gid()) };
-    if owner.uid.is_root() || !privilege::can_become(found.uid(), found.gid(), 1) {
-        return Ok(());
-    }
-    owner.assume().map_err(|error| StartError::Privilege(owner, error))
-}
-
-/// Held as long as the file is open. The file stays: removing it would let two programs lock two files of one name.
-fn lock(path: &Path) -> Result<File, StartError> {
-    let opened = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
-    let file = opened.map_err(|error| StartError::Lock(path.to_owned(), error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::Running(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(StartError::Lock(path.to_owned(), error)),
-    }
 }

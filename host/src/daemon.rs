@@ -1,0 +1,140 @@
+//! How a daemon begins that needs no privilege: it becomes the user whose sockets it makes, is the only one of its kind, and listens.
+//! What it serves is its own business.
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid};
+
+use crate::privilege::{self, Identity};
+use crate::{files, log, socket};
+
+/// Mode of a daemon's socket: its user and its group may connect.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why nothing is served.
+#[derive(Debug)]
+pub enum BeginError {
+    /// A folder that must be there is not; the option that names it.
+    NoFolder(PathBuf, &'static str),
+    /// Root's privileges cannot be given up.
+    Privilege(Identity, Errno),
+    /// The lock file cannot be used.
+    Lock(PathBuf, io::Error),
+    /// Another one serves this folder.
+    Running {
+        /// Its name.
+        program: &'static str,
+        /// The lock that it holds.
+        lock: PathBuf,
+        /// The option that names the folder.
+        option: &'static str,
+    },
+    /// The socket cannot be made.
+    Listen(PathBuf, io::Error),
+}
+
+impl fmt::Display for BeginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFolder(path, option) => {
+                write!(f, "there is no folder {}: make it, or choose another {option}", path.display())
+            }
+            Self::Privilege(user, error) => write!(f, "cannot become {user}, who owns the folder util: {error}"),
+            Self::Lock(path, error) => write!(f, "cannot lock {}: {error}", path.display()),
+            Self::Running { program, lock, option } => write!(
+                f,
+                "another {program} serves this folder (it holds {}): stop it first, or choose another {option}",
+                lock.display()
+            ),
+            Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for BeginError {}
+
+/// Sees to it that this folder, which `option` names, is there.
+///
+/// # Errors
+/// [`BeginError::NoFolder`].
+pub fn expect_folder(folder: &Path, option: &'static str) -> Result<(), BeginError> {
+    if folder.is_dir() { Ok(()) } else { Err(BeginError::NoFolder(folder.to_owned(), option)) }
+}
+
+/// Root becomes the user that the folder of the sockets belongs to, which is the one of the deciding half of `vmmd`: what
+/// clients and unikernels say is not for root to handle, and a socket of root's could not be reached by that half.
+///
+/// # Errors
+/// [`BeginError::NoFolder`] and [`BeginError::Privilege`].
+pub fn step_down(util: &Path) -> Result<(), BeginError> {
+    let Ok(found) = util.metadata() else { return Err(BeginError::NoFolder(util.to_owned(), "--run")) };
+    let owner = Identity { uid: Uid::from_raw(found.uid()), gid: Gid::from_raw(found.gid()) };
+    if owner.uid.is_root() || !privilege::can_become(found.uid(), found.gid(), 1) {
+        return Ok(());
+    }
+    owner.assume().map_err(|error| BeginError::Privilege(owner, error))
+}
+
+/// Takes the lock of `program` in a folder that `option` names. It is held as long as the file is open. The file stays: removing it
+/// would let two programs lock two files of one name.
+///
+/// # Errors
+/// [`BeginError::Lock`] and [`BeginError::Running`].
+pub fn lock(program: &'static str, path: &Path, option: &'static str) -> Result<File, BeginError> {
+    let opened = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = opened.map_err(|error| BeginError::Lock(path.to_owned(), error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(BeginError::Running { program, lock: path.to_owned(), option }),
+        Err(TryLockError::Error(error)) => Err(BeginError::Lock(path.to_owned(), error)),
+    }
+}
+
+/// Raises the limit of open files as far as it goes, and says where that may not be enough.
+pub fn raise_files(program: &str, needed: u64) {
+    // Where this fails, what needs another file is refused when the usual limit is reached.
+    let _ = files::raise_limit();
+    if let Some(text) = files::too_few(needed) {
+        log::line(program, format_args!("{text}"));
+    }
+}
+
+/// Listens there.
+///
+/// # Errors
+/// [`BeginError::Listen`].
+pub fn listen(path: &Path) -> Result<UnixListener, BeginError> {
+    socket::listen(path, SOCKET_MODE).map_err(|error| BeginError::Listen(path.to_owned(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_in_a_folder_that_is_there() {
+        let folder = std::env::temp_dir().join(format!("fulmar-daemon-{}", std::process::id()));
+        let missing = expect_folder(&folder, "--state").unwrap_err().to_string();
+        assert!(missing.contains("there is no folder") && missing.ends_with("choose another --state"), "{missing}");
+        assert!(matches!(step_down(&folder), Err(BeginError::NoFolder(_, "--run"))));
+        std::fs::create_dir(&folder).unwrap();
+        expect_folder(&folder, "--state").unwrap();
+        let path = folder.join("lock");
+        let held = lock("vmmd_test", &path, "--run").unwrap();
+        let second = lock("vmmd_test", &path, "--run").unwrap_err().to_string();
+        assert!(second.starts_with("another vmmd_test serves this folder (it holds "), "{second}");
+        drop(held);
+        lock("vmmd_test", &path, "--run").unwrap();
+        assert!(matches!(lock("vmmd_test", &folder, "--run"), Err(BeginError::Lock(..))));
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
