@@ -21,7 +21,7 @@ mod stream;
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use fulmar_core::limits::{CONSOLE_FILES_MAX, CONSOLES_BYTES_MAX};
