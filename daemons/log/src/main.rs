@@ -24,7 +24,7 @@ mod syncer;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use fulmar_core::limits::LOG_FILES_MAX;
