@@ -158,8 +158,17 @@ fn an_influxdb_that_dies_and_comes_back_has_all_measurements() {
     let created =
         http(port, "POST /query?q=CREATE%20DATABASE%20fulmar HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(created.unwrap().0, 200);
-    let section = format!("[http]\nurl = \"http://127.0.0.1:{port}\"\ndatabase = \"fulmar\"\nfull-names = true\n");
-    let reporter = scene.report(&section);
+    let metrics = free_port();
+    let reporter = scene.report(&format!(
+        "[http]\nurl = \"http://127.0.0.1:{port}\"\ndatabase = \"fulmar\"\nfull-names = true\n\
+         [metrics]\nlisten = \"127.0.0.1:{metrics}\"\n"
+    ));
+    // Measurements that have come, whether they could be sent or not.
+    let come = || {
+        let (_, page) = get(metrics, "/metrics")?;
+        let line = page.lines().find_map(|line| line.strip_prefix("fulmar_influx_measurements_total "))?;
+        line.parse::<f64>().ok()
+    };
     let rows = |since: u128| {
         query(port, &format!("SELECT utime FROM resource_usage WHERE vm = 'siege:spin' AND time > {since}ms"))
     };
@@ -173,7 +182,8 @@ fn an_influxdb_that_dies_and_comes_back_has_all_measurements() {
     drop(influxdb);
     let gone_ms = unix_ms();
     reporter.expect_log("tried again every 5 s");
-    std::thread::sleep(Duration::from_secs(4));
+    let before = come().unwrap();
+    assert!(wait_until(|| come().is_some_and(|now| now >= before + 4.0)), "{}", reporter.log());
     let back_ms = unix_ms();
     let _influxdb = start_influxdb(&scene, &influxd, port);
     reporter.expect_log("takes lines again");
