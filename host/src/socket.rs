@@ -1,11 +1,14 @@
 //! Listening Unix sockets and who is on the other side. A socket appears under its name only when it is ready and has its
 //! mode, and takes the place of one that nobody serves any more.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+
+use fulmar_core::limits::DAEMON_CONNECTIONS_PER_USER_MAX;
 
 /// Listens at `path` with this mode, non-blocking, with the longest queue that the system allows.
 ///
@@ -70,6 +73,46 @@ impl Peer {
     }
 }
 
+/// Why a connection is not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Crowded {
+    /// There are so many.
+    All(usize),
+    /// This user has so many.
+    User(u32, usize),
+}
+
+impl fmt::Display for Crowded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(count) => write!(f, "there are {count}"),
+            Self::User(uid, count) => write!(f, "user {uid} has {count} already"),
+        }
+    }
+}
+
+impl Peer {
+    /// Whether one more connection is taken, from this peer, beside these: at most `max`, and of one user who is not trusted at most
+    /// [`DAEMON_CONNECTIONS_PER_USER_MAX`].
+    ///
+    /// # Errors
+    /// [`Crowded`], as it says.
+    pub fn admit(self, others: impl Iterator<Item = Self>, max: usize) -> Result<(), Crowded> {
+        let (mut all, mut own) = (0_usize, 0_usize);
+        for other in others {
+            all += 1;
+            own += usize::from(other == self);
+        }
+        if all >= max {
+            return Err(Crowded::All(max));
+        }
+        if !self.is_trusted && own >= DAEMON_CONNECTIONS_PER_USER_MAX {
+            return Err(Crowded::User(self.uid, own));
+        }
+        Ok(())
+    }
+}
+
 /// The user id of the process that connected.
 ///
 /// # Errors
@@ -93,6 +136,18 @@ pub fn peer_uid(stream: &impl AsFd) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_user_does_not_take_all_connections() {
+        let peer = |uid, is_trusted| Peer { uid, is_trusted };
+        let of = |uid, count| std::iter::repeat_n(peer(uid, false), count);
+        let many = DAEMON_CONNECTIONS_PER_USER_MAX;
+        assert_eq!(peer(7, false).admit(of(7, many - 1).chain(of(8, many)), 512), Ok(()));
+        let refused = peer(7, false).admit(of(7, many), 512).unwrap_err();
+        assert_eq!(refused.to_string(), format!("user 7 has {many} already"));
+        assert_eq!(peer(0, true).admit(std::iter::repeat_n(peer(0, true), many), 512), Ok(()));
+        assert_eq!(peer(0, true).admit(of(7, 512), 512).unwrap_err().to_string(), "there are 512");
+    }
 
     #[test]
     fn a_socket_replaces_a_dead_one_and_never_a_live_one_or_a_file() {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fulmar_core::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_FRAME_BYTES_MAX, DAEMON_CONNECTIONS_PER_USER_MAX};
+use fulmar_core::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_FRAME_BYTES_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, ScanError};
 use fulmar_core::wire::{Frame, Malformed, decode, peek_header};
@@ -148,14 +148,11 @@ impl<'m> Server<'m> {
         self.accept_at = None;
         loop {
             match self.listener.accept() {
-                Ok((_, _)) if self.connections.len() >= CONSOLE_CONNECTIONS_MAX => {
-                    log::line(PROGRAM, format_args!("connection refused: there are {CONSOLE_CONNECTIONS_MAX}"));
-                }
                 Ok((mut stream, _)) => {
                     let peer = Peer::of(&stream);
-                    let count = self.connections.values().filter(|connection| connection.peer == peer).count();
-                    if !peer.is_trusted && count >= DAEMON_CONNECTIONS_PER_USER_MAX {
-                        log::line(PROGRAM, format_args!("connection refused: user {} has {count} already", peer.uid));
+                    let others = self.connections.values().map(|connection| connection.peer);
+                    if let Err(crowded) = peer.admit(others, CONSOLE_CONNECTIONS_MAX) {
+                        log::line(PROGRAM, format_args!("connection refused: {crowded}"));
                         continue;
                     }
                     let token = self.new_token();

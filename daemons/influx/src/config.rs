@@ -69,7 +69,9 @@ pub(crate) enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(error) => write!(f, "cannot be read: {error}"),
+            Self::Read(error) => {
+                write!(f, "cannot be read: {error}; write one (docs/metrics.md), or name it by --config")
+            }
             Self::Syntax(error) => write!(f, "{}", error.to_string().trim_end()),
             Self::Setting(setting, why) => write!(f, "{setting}: {why}"),
             Self::Secret(path, error) => write!(f, "{} cannot be read: {error}", path.display()),

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::os::unix::net::UnixListener as StdListener;
 use std::time::{Duration, Instant};
 
-use fulmar_core::limits::{DAEMON_CONNECTIONS_PER_USER_MAX, LOG_CONNECTIONS_MAX, LOG_FRAME_BYTES_MAX, LOG_READ_BYTES};
+use fulmar_core::limits::{LOG_CONNECTIONS_MAX, LOG_FRAME_BYTES_MAX, LOG_READ_BYTES};
 use fulmar_core::scan::{Event as Scanned, ScanError};
 use fulmar_core::wire::{Event, Frame, Malformed, decode, peek_header};
 use fulmar_host::log;
@@ -166,14 +166,11 @@ impl Server {
         self.accept_at = None;
         loop {
             match self.listener.accept() {
-                Ok((_, _)) if self.connections.len() >= LOG_CONNECTIONS_MAX => {
-                    log::line(PROGRAM, format_args!("connection refused: there are {LOG_CONNECTIONS_MAX}"));
-                }
                 Ok((mut stream, _)) => {
                     let peer = Peer::of(&stream);
-                    let count = self.connections.values().filter(|connection| connection.peer == peer).count();
-                    if !peer.is_trusted && count >= DAEMON_CONNECTIONS_PER_USER_MAX {
-                        log::line(PROGRAM, format_args!("connection refused: user {} has {count} already", peer.uid));
+                    let others = self.connections.values().map(|connection| connection.peer);
+                    if let Err(crowded) = peer.admit(others, LOG_CONNECTIONS_MAX) {
+                        log::line(PROGRAM, format_args!("connection refused: {crowded}"));
                         continue;
                     }
                     let token = self.new_token();

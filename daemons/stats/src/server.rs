@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use fulmar_core::limits::{DAEMON_CONNECTIONS_PER_USER_MAX, STATS_CONNECTIONS_MAX, STATS_FRAME_BYTES_MAX};
+use fulmar_core::limits::{STATS_CONNECTIONS_MAX, STATS_FRAME_BYTES_MAX};
 use fulmar_core::scan::{Event, ScanError};
 use fulmar_core::wire::{Frame, Malformed, decode, peek_header};
 use fulmar_host::log;
@@ -182,14 +182,11 @@ impl<M: Meter> Server<M> {
         self.accept_at = None;
         loop {
             match self.listener.accept() {
-                Ok((_, _)) if self.connections.len() >= STATS_CONNECTIONS_MAX => {
-                    log::line(PROGRAM, format_args!("connection refused: there are {STATS_CONNECTIONS_MAX}"));
-                }
                 Ok((mut stream, _)) => {
                     let peer = Peer::of(&stream);
-                    let count = self.connections.values().filter(|connection| connection.peer == peer).count();
-                    if !peer.is_trusted && count >= DAEMON_CONNECTIONS_PER_USER_MAX {
-                        log::line(PROGRAM, format_args!("connection refused: user {} has {count} already", peer.uid));
+                    let others = self.connections.values().map(|connection| connection.peer);
+                    if let Err(crowded) = peer.admit(others, STATS_CONNECTIONS_MAX) {
+                        log::line(PROGRAM, format_args!("connection refused: {crowded}"));
                         continue;
                     }
                     // No other connection ever had this number: an event that is late finds nobody.
