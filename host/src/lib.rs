@@ -17,6 +17,7 @@
 //! | [`socket`] | listening Unix sockets, who is on the other side |
 //! | [`spool`] | bytes that arrive, until it is known what they are |
 //! | [`store`] | images by their digest |
+//! | [`unreadable`] | what clients send that is no message |
 
 pub mod blocks;
 pub mod channel;
@@ -33,3 +34,4 @@ pub mod socket;
 pub mod spool;
 pub mod store;
 mod sys;
+pub mod unreadable;

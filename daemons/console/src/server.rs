@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use fulmar_core::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_FRAME_BYTES_MAX};
 use fulmar_core::name::Name;
-use fulmar_core::scan::{Event, ScanError};
-use fulmar_core::wire::{Frame, Malformed, decode, peek_header};
+use fulmar_core::scan::Event;
+use fulmar_core::wire::{Frame, decode};
 use fulmar_host::log;
 use fulmar_host::socket::Peer;
+use fulmar_host::unreadable::Unreadable;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -50,12 +51,6 @@ pub(crate) struct Server<'m> {
     pub(crate) busy: Vec<Token>,
     next_token: usize,
     accept_at: Option<Instant>,
-}
-
-/// Why a client is sent away.
-enum Refusal {
-    Scan(ScanError),
-    Malformed(Malformed),
 }
 
 impl<'m> Server<'m> {
@@ -216,18 +211,18 @@ impl<'m> Server<'m> {
                             self.command(token, &message);
                             None
                         }
-                        Err(error) => Some(Refusal::Malformed(error)),
+                        Err(error) => Some(Unreadable::Malformed(error)),
                     }
                 }
                 Ok(_) => {
                     connection.head = head;
                     return;
                 }
-                Err(error) => Some(Refusal::Scan(error)),
+                Err(error) => Some(Unreadable::Scan(error)),
             };
             let Some(connection) = self.connections.get_mut(&token) else { return };
             if let Some(refusal) = refusal {
-                refuse(connection, &head, &refusal);
+                refuse(connection, &head, refusal);
             }
             connection.head = head;
         }
@@ -283,19 +278,11 @@ impl<'m> Server<'m> {
 }
 
 /// Tells a client why it is sent away, where it said what it wanted an answer to.
-fn refuse(connection: &mut Connection, head: &[u8], refusal: &Refusal) {
+fn refuse(connection: &mut Connection, head: &[u8], why: Unreadable) {
+    log::line(PROGRAM, format_args!("connection closed: {why}"));
     let known = connection.scanner.head_len().min(head.len());
-    let header = match refusal {
-        Refusal::Scan(ScanError::NoLength) => None,
-        _ => peek_header(head.get(..known).unwrap_or_default()),
-    };
-    let text = match refusal {
-        Refusal::Scan(error) => error.to_string(),
-        Refusal::Malformed(error) => error.to_string(),
-    };
-    log::line(PROGRAM, format_args!("connection closed: {text}"));
-    if let Some(header) = header {
-        connection.put_failure(&header, &text);
+    if let Some(header) = why.header(head.get(..known).unwrap_or_default()) {
+        connection.put_failure(&header, &why.to_string());
     }
     connection.finish();
 }

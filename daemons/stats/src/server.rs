@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fulmar_core::limits::{STATS_CONNECTIONS_MAX, STATS_FRAME_BYTES_MAX};
-use fulmar_core::scan::{Event, ScanError};
-use fulmar_core::wire::{Frame, Malformed, decode, peek_header};
+use fulmar_core::scan::Event;
+use fulmar_core::wire::{Frame, decode};
 use fulmar_host::log;
 use fulmar_host::meter::Meter;
 use fulmar_host::socket::Peer;
+use fulmar_host::unreadable::Unreadable;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -55,12 +56,6 @@ pub(crate) struct Server<M: Meter> {
     busy: Vec<Token>,
     next_token: usize,
     accept_at: Option<Instant>,
-}
-
-/// Why a client is sent away.
-enum Refusal {
-    Scan(ScanError),
-    Malformed(Malformed),
 }
 
 impl<M: Meter> Server<M> {
@@ -252,18 +247,18 @@ impl<M: Meter> Server<M> {
                             self.command(token, &message);
                             None
                         }
-                        Err(error) => Some(Refusal::Malformed(error)),
+                        Err(error) => Some(Unreadable::Malformed(error)),
                     }
                 }
                 Ok(_) => {
                     connection.head = head;
                     return;
                 }
-                Err(error) => Some(Refusal::Scan(error)),
+                Err(error) => Some(Unreadable::Scan(error)),
             };
             let Some(connection) = self.connections.get_mut(&token) else { return };
             if let Some(refusal) = refusal {
-                refuse(connection, &head, &refusal);
+                refuse(connection, &head, refusal);
             }
             connection.head = head;
         }
@@ -310,19 +305,11 @@ impl<M: Meter> Server<M> {
 }
 
 /// Tells a client why it is sent away, where it said what it wanted an answer to.
-fn refuse(connection: &mut Connection, head: &[u8], refusal: &Refusal) {
+fn refuse(connection: &mut Connection, head: &[u8], why: Unreadable) {
+    log::line(PROGRAM, format_args!("connection closed: {why}"));
     let known = connection.scanner.head_len().min(head.len());
-    let header = match refusal {
-        Refusal::Scan(ScanError::NoLength) => None,
-        _ => peek_header(head.get(..known).unwrap_or_default()),
-    };
-    let text = match refusal {
-        Refusal::Scan(error) => error.to_string(),
-        Refusal::Malformed(error) => error.to_string(),
-    };
-    log::line(PROGRAM, format_args!("connection closed: {text}"));
-    if let Some(header) = header {
-        connection.put_failure(&header, &text);
+    if let Some(header) = why.header(head.get(..known).unwrap_or_default()) {
+        connection.put_failure(&header, &why.to_string());
     }
     connection.finish();
 }
