@@ -230,6 +230,12 @@ pub const SLOTS_MAX: usize = UNIKERNELS_MAX + REPLACEMENTS_MAX;
 /// Policies that `vmmd` keeps, the root policy included.
 pub const POLICIES_MAX: usize = 4096;
 
+/// Certificates of a chain, the leaf included; the peer takes fewer than 10.
+pub const CHAIN_CERTIFICATES_MAX: usize = 9;
+
+/// Policies of a chain: of all its certificates but the leaf.
+pub const CHAIN_POLICIES_MAX: usize = CHAIN_CERTIFICATES_MAX - 1;
+
 /// Block devices that `vmmd` keeps.
 pub const BLOCKS_MAX: usize = 4096;
 
@@ -339,6 +345,7 @@ const _: () = assert!(ARGV_BYTES_MAX + DEVICES_MAX * (INTERFACE_BYTES_MAX + 1) +
 const _: () = assert!(HOST_BRIDGES_MAX * (INTERFACE_BYTES_MAX + 1) + CPUS_MAX / 8 + 64 < CHANNEL_BYTES_MAX);
 const _: () = assert!(UNITS_MAX < ACCOUNTS_MAX as usize);
 const _: () = assert!(POLICIES_MAX <= u16::MAX as usize);
+const _: () = assert!(CHAIN_POLICIES_MAX <= u16::BITS as usize);
 const _: () = assert!(SLOTS_MAX <= u16::MAX as usize);
 const _: () = assert!(BLOCKS_MAX <= u16::MAX as usize);
 const _: () = assert!(CHUNK_BYTES + NAME_BYTES_MAX + 64 < CONTENT_PIECE_BYTES);

@@ -1,6 +1,7 @@
 //! Messages made up at random, for the properties of the wire. What a message borrows is leaked: tests are short.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
@@ -144,6 +145,7 @@ fn command() -> impl Strategy<Value = Command<'static>> {
         Just(Command::Stats(StatsCommand::Subscribe)),
         Just(Command::Unikernel(UnikernelCommand::Condition)),
         Just(Command::Host),
+        any::<bool>().prop_map(|remove| Command::Revoke { remove }),
         window().prop_map(Command::Log),
         (log_from(), any::<bool>()).prop_map(|(from, follow)| Command::Events(LogCommand { from, follow })),
         number().prop_map(|level| Command::Unikernel(UnikernelCommand::Get { level })),
@@ -151,6 +153,8 @@ fn command() -> impl Strategy<Value = Command<'static>> {
         config().prop_map(|config| Command::Unikernel(UnikernelCommand::ForceCreate(config))),
         option::of(arguments()).prop_map(|arguments| Command::Unikernel(UnikernelCommand::Restart(arguments))),
         policy().prop_map(|policy| Command::Policy(PolicyCommand::Add(policy))),
+        list((name(), policy()).prop_map(|(name, policy)| NamedPolicy { name, policy }))
+            .prop_map(|policies| Command::Policy(PolicyCommand::Chain(policies))),
         old_add.prop_map(Command::Block),
         old_set.prop_map(Command::Block),
         number().prop_map(|level| Command::Block(BlockCommand::Dump { level })),
@@ -286,7 +290,7 @@ fn note() -> impl Strategy<Value = Note> {
 
 /// An entry of the event log.
 pub fn log_entry() -> impl Strategy<Value = LogEntry<'static>> {
-    let login = || (name(), any::<[u8; 4]>(), number()).prop_map(|(name, address, port)| Login { name, address, port });
+    let login = || (name(), any::<IpAddr>(), number()).prop_map(|(name, address, port)| Login { name, address, port });
     let start = (name(), number(), list(string()), option::of(string()))
         .prop_map(|(name, pid, taps, block)| Event::Start { name, pid, taps, block });
     let status = prop_oneof![
@@ -322,6 +326,7 @@ pub fn log_entry() -> impl Strategy<Value = LogEntry<'static>> {
         refused,
         ended,
         decided,
+        (name(), number(), number()).prop_map(|(name, number, count)| Event::Revoked { name, number, count }),
         (name(), text()).prop_map(|(name, reason)| Event::Trouble { name, reason }),
         (number(), loss).prop_map(|(count, loss)| Event::Lost { count, loss }),
         Just(Event::Startup),

@@ -22,10 +22,14 @@ pub fn command(command: &Command<'_>) -> Value {
         Command::Log(window) => json!({ "log_subscribe": self::window(*window) }),
         Command::Unikernel(command) => unikernel(command),
         Command::Host => json!("host"),
+        Command::Revoke { remove } => json!({ "revoke": remove }),
         Command::Events(command) => json!({ "events": format!("{command:?}") }),
         Command::Policy(PolicyCommand::Info) => json!("policy_info"),
         Command::Policy(PolicyCommand::Add(policy)) => json!({ "policy_add": self::policy(policy) }),
         Command::Policy(PolicyCommand::Remove) => json!("policy_remove"),
+        Command::Policy(PolicyCommand::Chain(policies)) => {
+            json!({ "policy_chain": policies.iter().map(|it| named_policy(&it)).collect::<Vec<_>>() })
+        }
         Command::Block(command) => block(command),
     }
 }
@@ -45,6 +49,10 @@ pub fn policy(policy: &Policy<'_>) -> Value {
         "unikernels": policy.unikernels, "cpuids": numbers(&policy.cpuids), "memory": policy.memory,
         "block": policy.block, "bridges": policy.bridges.iter().collect::<Vec<_>>(),
     })
+}
+
+fn named_policy(item: &NamedPolicy<'_>) -> Value {
+    json!({ "name": item.name.as_str(), "policy": policy(&item.policy) })
 }
 
 fn header(header: &Header) -> Value {
@@ -125,7 +133,7 @@ fn success(success: &Success<'_>) -> Value {
         Success::Empty => json!("empty"),
         Success::Text(words) => json!({ "string": text(*words) }),
         Success::Policies(list) => {
-            let item = |item: NamedPolicy<'_>| json!({ "name": item.name.as_str(), "policy": policy(&item.policy) });
+            let item = |item: NamedPolicy<'_>| named_policy(&item);
             json!({ "policies": list.iter().map(item).collect::<Vec<_>>() })
         }
         Success::Blocks(list) => {

@@ -59,7 +59,7 @@ impl Kind {
     /// Of an event; nothing of one that says that others are missing.
     fn of(event: &Event<'_>) -> Option<Self> {
         match event {
-            Event::Done { .. } => Some(Self::Change),
+            Event::Done { .. } | Event::Revoked { .. } => Some(Self::Change),
             Event::Refused { .. } => Some(Self::Refusal),
             Event::Start { .. } | Event::Stop { .. } | Event::Ended { .. } | Event::Decided { .. } => Some(Self::Run),
             Event::Trouble { .. } => Some(Self::Trouble),

@@ -73,6 +73,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Some(Waiting::Unikernel(slot)) => (1, self.place_of_unikernel(slot)),
             Some(Waiting::Policy(slot)) => (2, self.place_of_policy(slot)),
             Some(Waiting::Block(slot)) => (3, self.place_of_block(slot)),
+            Some(Waiting::Chain(levels)) => (4, usize::from(levels)),
         }
     }
 

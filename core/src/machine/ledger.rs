@@ -305,12 +305,37 @@ impl<const P: usize> Ledger<P> {
     /// # Errors
     /// What stands against it.
     pub fn check(&self, path: &Name, policy: &Policy, below: &Below) -> Result<(), PolicyRefused> {
+        self.check_above(path, policy)?;
+        self.check_below(path, policy, below, |_| false)
+    }
+
+    /// Whether the policies above `path` contain this one.
+    ///
+    /// # Errors
+    /// [`PolicyRefused::Above`].
+    pub fn check_above(&self, path: &Name, policy: &Policy) -> Result<(), PolicyRefused> {
         for above in path.ancestors().skip(1).filter_map(|path| self.account_at(&path)) {
             above.in_force().try_for_each(|above| above.contains(policy)).map_err(PolicyRefused::Above)?;
         }
+        Ok(())
+    }
+
+    /// Whether this policy contains those below `path`, but for some that are looked at elsewhere, and what runs there.
+    ///
+    /// # Errors
+    /// What stands against it.
+    pub fn check_below(
+        &self,
+        path: &Name,
+        policy: &Policy,
+        below: &Below,
+        is_elsewhere: impl Fn(&Name) -> bool,
+    ) -> Result<(), PolicyRefused> {
         for slot in self.accounts.below(path) {
-            let Some(account) = self.accounts.get(*slot).filter(|account| account.path != *path) else { continue };
-            account.in_force().try_for_each(|sub| policy.contains(sub)).map_err(PolicyRefused::Below)?;
+            let Some(account) = self.accounts.get(*slot) else { continue };
+            if account.path != *path && !is_elsewhere(&account.path) {
+                account.in_force().try_for_each(|sub| policy.contains(sub)).map_err(PolicyRefused::Below)?;
+            }
         }
         let (running, allowed) = (below.used.unikernels, policy.unikernels);
         if running > allowed {
@@ -331,6 +356,11 @@ impl<const P: usize> Ledger<P> {
             return Err(PolicyRefused::RunningBlocks { used_mb, allowed_mb });
         }
         Ok(())
+    }
+
+    /// For how many more paths there is room.
+    pub fn room(&self) -> usize {
+        P.saturating_sub(self.accounts.len())
     }
 
     /// Takes in a policy that is durable already.

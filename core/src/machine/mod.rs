@@ -90,6 +90,8 @@ enum Waiting {
     Nothing,
     Unikernel(u16),
     Policy(u16),
+    /// For the policies of a chain, of the depths whose bits are set.
+    Chain(u16),
     Block(u16),
 }
 
@@ -305,7 +307,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             Command::Block(command) => self.block_command(connection, name, command, image),
             Command::Host if name.is_root() => self.answer(connection, Reply::Host),
             Command::Host => self.refuse(connection, Refusal::HostPath),
-            Command::Console(_) | Command::Stats(_) | Command::Log(_) | Command::Events(_) => {
+            Command::Console(_) | Command::Stats(_) | Command::Log(_) | Command::Events(_) | Command::Revoke { .. } => {
                 self.refuse(connection, Refusal::UnknownCommand);
             }
         }

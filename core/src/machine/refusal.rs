@@ -40,6 +40,8 @@ pub enum Refusal {
     Admission(NotAdmitted),
     /// The policy may not stand there.
     Policy(PolicyRefused),
+    /// The policies of a chain do not belong to the paths down to the one that is named, each below the one before it.
+    Chain,
     /// Its arguments make no sense.
     Arguments(ArgumentsFault),
     /// A block device is not as it must be.
@@ -101,6 +103,9 @@ impl fmt::Display for Refusal {
             Self::ArgumentsFull => f.write_str("no room for the arguments of another unikernel on this host"),
             Self::Admission(refused) => refused.fmt(f),
             Self::Policy(refused) => refused.fmt(f),
+            Self::Chain => f.write_str(
+                "the policies of a chain are those of all paths down to the one that is named, each below the one before",
+            ),
             Self::Arguments(fault) => fault.fmt(f),
             Self::Block(refused) => refused.fmt(f),
             Self::NoImage => f.write_str("the image is empty"),

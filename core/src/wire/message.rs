@@ -116,11 +116,17 @@ pub enum Command<'a> {
     Host,
     /// Of the event log, with all that it has; one of our additions.
     Events(LogCommand),
+    /// Of the TLS end: take the list of revoked certificates that follows; one of our additions.
+    Revoke {
+        /// Whether what is at the path of the name and below it goes as well.
+        remove: bool,
+    },
 }
 
 /// The tags of our additions, far from those of the peer.
 const HOST: u8 = tag::context(30);
 const EVENTS: u8 = tag::context(29);
+const REVOKE: u8 = tag::context(28);
 
 impl<'a> Command<'a> {
     /// Reads the next element and hands it to `put`.
@@ -138,6 +144,7 @@ impl<'a> Command<'a> {
             0xa5 => reader.within(choice, BlockCommand::read).map(|command| put(Self::Block(command))),
             EVENTS => reader.within(choice, LogCommand::read).map(|command| put(Self::Events(command))),
             HOST => reader.within(choice, Reader::null).map(|()| put(Self::Host)),
+            REVOKE => reader.within(choice, Reader::boolean).map(|remove| put(Self::Revoke { remove })),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -152,6 +159,7 @@ impl<'a> Command<'a> {
             Self::Block(command) => writer.within(tag::context(5), |writer| command.write(writer)),
             Self::Events(command) => writer.within(EVENTS, |writer| command.write(writer)),
             Self::Host => writer.within(HOST, Writer::null),
+            Self::Revoke { remove } => writer.within(REVOKE, |writer| writer.boolean(*remove)),
         }
     }
 }

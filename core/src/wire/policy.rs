@@ -101,7 +101,11 @@ pub enum PolicyCommand<'a> {
     Add(Policy<'a>),
     /// Remove that of a path.
     Remove,
+    /// Set those of a path and of paths above it, all or none: what the certificates of a chain say. An addition of ours.
+    Chain(List<'a, NamedPolicy<'a>>),
 }
+
+const CHAIN: u8 = tag::context(30);
 
 impl<'a> PolicyCommand<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
@@ -109,6 +113,7 @@ impl<'a> PolicyCommand<'a> {
             Some(0xa0) => reader.within(tag::context(0), Reader::null).map(|()| Self::Info),
             Some(0xa1) => reader.within(tag::context(1), Policy::read).map(Self::Add),
             Some(0xa2) => reader.within(tag::context(2), Reader::null).map(|()| Self::Remove),
+            Some(CHAIN) => reader.within(CHAIN, |reader| List::read_sequence(reader, Order::Given)).map(Self::Chain),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -118,6 +123,7 @@ impl<'a> PolicyCommand<'a> {
             Self::Info => writer.within(tag::context(0), Writer::null),
             Self::Add(policy) => writer.within(tag::context(1), |writer| policy.write(writer)),
             Self::Remove => writer.within(tag::context(2), Writer::null),
+            Self::Chain(policies) => writer.within(CHAIN, |writer| policies.write_sequence(writer, Order::Given)),
         }
     }
 }

@@ -429,7 +429,7 @@ fn refusal_mark(refusal: &Refusal) -> &'static str {
         Refusal::UnikernelsFull => "refused: unikernels full",
         Refusal::ArgumentsFull => "refused: arguments full",
         Refusal::Admission(_) => "refused: admission",
-        Refusal::Policy(_) => "refused: policy",
+        Refusal::Policy(_) | Refusal::Chain => "refused: policy",
         Refusal::Arguments(_) => "refused: arguments",
         Refusal::Block(refused) => match refused {
             BlockRefused::Exists => "refused: block exists",

@@ -1,5 +1,7 @@
 //! The encoding of events.
 
+use core::net::IpAddr;
+
 use crate::der::{Malformed, Reader, Reason, Writer, tag};
 use crate::wire::condition::RunEnd;
 use crate::wire::event::{Deed, Event, ExitStatus, Login, Loss, Next};
@@ -14,13 +16,17 @@ const ENDED: u8 = tag::context(27);
 const DECIDED: u8 = tag::context(26);
 const TROUBLE: u8 = tag::context(25);
 const LOST: u8 = tag::context(24);
+const REVOKED: u8 = tag::context(23);
 
 impl Login {
     fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         reader.within(tag::SEQUENCE, |reader| {
             let name = reader.name()?;
             let start = *reader;
-            let address = reader.held_octets()?.try_into().map_err(|_| start.error(Reason::Address))?;
+            let octets = reader.held_octets()?;
+            let four = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+            let address = four.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from));
+            let address = address.map_err(|_| start.error(Reason::Address))?;
             Ok(Self { name, address, port: reader.integer()? })
         })
     }
@@ -28,7 +34,10 @@ impl Login {
     fn write(&self, writer: &mut Writer<'_>) {
         writer.within(tag::SEQUENCE, |writer| {
             writer.integer(self.port);
-            writer.octets(&self.address);
+            match self.address {
+                IpAddr::V4(address) => writer.octets(&address.octets()),
+                IpAddr::V6(address) => writer.octets(&address.octets()),
+            }
             writer.text(self.name.as_bytes());
         });
     }
@@ -133,6 +142,9 @@ impl<'a> Event<'a> {
                 DECIDED => {
                     Ok(Self::Decided { name: reader.name()?, next: Next::read(reader)?, reason: Text(reader.text()?) })
                 }
+                REVOKED => {
+                    Ok(Self::Revoked { name: reader.name()?, number: reader.integer()?, count: reader.integer()? })
+                }
                 TROUBLE => Ok(Self::Trouble { name: reader.name()?, reason: Text(reader.text()?) }),
                 _ => Ok(Self::Lost { count: reader.integer()?, loss: Loss::read_number(reader)? }),
             })
@@ -148,6 +160,7 @@ impl<'a> Event<'a> {
             Self::Ended { .. } => ENDED,
             Self::Decided { .. } => DECIDED,
             Self::Trouble { .. } => TROUBLE,
+            Self::Revoked { .. } => REVOKED,
             _ => LOST,
         };
         let asked_by = |writer: &mut Writer<'_>, user: Option<i64>| {
@@ -187,6 +200,11 @@ impl<'a> Event<'a> {
                     writer.text(reason.0);
                     writer.text(name.as_bytes());
                 }
+                Self::Revoked { ref name, number, count } => {
+                    writer.integer(count);
+                    writer.integer(number);
+                    writer.text(name.as_bytes());
+                }
                 Self::Lost { count, loss } => {
                     loss.write_number(writer);
                     writer.integer(count);
@@ -224,7 +242,7 @@ impl<'a> Event<'a> {
                 })
             }),
             0xa5 => reader.within(choice, Reader::null).map(|()| Self::Hup),
-            LOST..=DAEMON => Self::read_own(reader, choice),
+            REVOKED..=DAEMON => Self::read_own(reader, choice),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -255,6 +273,7 @@ impl<'a> Event<'a> {
             | Self::Refused { .. }
             | Self::Ended { .. }
             | Self::Decided { .. }
+            | Self::Revoked { .. }
             | Self::Trouble { .. }
             | Self::Lost { .. } => self.write_own(writer),
         }

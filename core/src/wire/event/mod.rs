@@ -10,6 +10,8 @@
 mod codec;
 mod words;
 
+use core::net::IpAddr;
+
 use crate::name::Name;
 use crate::wire::condition::RunEnd;
 use crate::wire::list::List;
@@ -20,8 +22,8 @@ use crate::wire::text::Text;
 pub struct Login {
     /// Who.
     pub name: Name,
-    /// IPv4 address.
-    pub address: [u8; 4],
+    /// Where from.
+    pub address: IpAddr,
     /// TCP port.
     pub port: i64,
 }
@@ -199,6 +201,15 @@ pub enum Event<'a> {
         /// Why it does not run.
         reason: Text<'a>,
     },
+    /// Certificates of a path are not valid any more.
+    Revoked {
+        /// The path whose holder has revoked them.
+        name: Name,
+        /// The number of the list of revoked certificates.
+        number: i64,
+        /// How many are in it.
+        count: i64,
+    },
     /// Something failed that nobody was waiting for: the host, a launch, a signal.
     Trouble {
         /// What it is about; the root where it is about the host.
@@ -233,6 +244,7 @@ impl<'a> Event<'a> {
             | Self::Refused { name, .. }
             | Self::Ended { name, .. }
             | Self::Decided { name, .. }
+            | Self::Revoked { name, .. }
             | Self::Trouble { name, .. } => Some(name),
         }
     }
@@ -269,6 +281,7 @@ impl<'a> Event<'a> {
             | Self::Done { .. }
             | Self::Refused { .. }
             | Self::Decided { .. }
+            | Self::Revoked { .. }
             | Self::Trouble { .. }
             | Self::Lost { .. } => None,
         }

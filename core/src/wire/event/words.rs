@@ -1,6 +1,7 @@
 //! Events in words, for people.
 
 use core::fmt;
+use core::net::IpAddr;
 
 use crate::name::Name;
 use crate::wire::condition::RunEnd;
@@ -64,6 +65,9 @@ impl fmt::Display for Event<'_> {
                 Next::Never => write!(f, "{name} is not started again: {reason}"),
                 Next::Stays => write!(f, "{name} does not run: {reason}"),
             },
+            Self::Revoked { name, number, count } => {
+                write!(f, "{} revoked certificates: list {number} with {count} of them", Heading(name))
+            }
             Self::Trouble { name, reason } if name.is_root() => write!(f, "{reason}"),
             Self::Trouble { name, reason } => write!(f, "{name} {reason}"),
             Self::Lost { count, loss } => match loss {
@@ -80,7 +84,9 @@ impl fmt::Display for Event<'_> {
 
 impl fmt::Display for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d] = self.address;
-        write!(f, "{a}.{b}.{c}.{d}:{}", self.port)
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:{}", self.port),
+            IpAddr::V6(address) => write!(f, "[{address}]:{}", self.port),
+        }
     }
 }

@@ -108,7 +108,7 @@ fn deed_of(command: &Command<'_>) -> Option<Deed> {
         ) => Some(Deed::CreatedUnikernel),
         Command::Unikernel(UnikernelCommand::Restart(None)) => Some(Deed::RestartedUnikernel),
         Command::Unikernel(UnikernelCommand::Destroy) => Some(Deed::DestroyedUnikernel),
-        Command::Policy(PolicyCommand::Add(_)) => Some(Deed::AddedPolicy),
+        Command::Policy(PolicyCommand::Add(_) | PolicyCommand::Chain(_)) => Some(Deed::AddedPolicy),
         Command::Policy(PolicyCommand::Remove) => Some(Deed::RemovedPolicy),
         Command::Block(BlockCommand::Add { .. } | BlockCommand::OldAdd { .. }) => Some(Deed::AddedBlock),
         Command::Block(BlockCommand::Remove) => Some(Deed::RemovedBlock),
