@@ -64,7 +64,6 @@ fn images_that_cannot_run_are_refused_with_the_reason() {
     let net = [Bridge { name: "service", bridge: None, mac: None }];
     let zipped = |image| Wish { compressed: true, ..Wish::of(image) };
     let cases: &[(&str, Wish<'_>, &[&str])] = &[
-        ("empty", Wish::of(b""), &["empty"]),
         ("text", Wish::of(b"#!/bin/sh\necho hello\n"), &["no ELF file"]),
         ("short elf", Wish::of(b"\x7fELF"), &["ends within the elf header"]),
         ("cut", Wish::of(&hello[..hello.len() / 2]), &["build the image again"]),
@@ -97,6 +96,48 @@ fn images_that_cannot_run_are_refused_with_the_reason() {
         }
         siege.expect_log("vmmd", &format!("siege:image: refused: {}", answer.reason()));
     }
+    siege.end();
+}
+
+#[test]
+fn an_image_in_chunks_after_a_create_without_one() {
+    let Some(siege) = Siege::begin("an_image_in_chunks_after_a_create_without_one") else { return };
+    let socket = siege.system.socket("vmmd.sock");
+    let hello = std::fs::read(siege.image("hello")).unwrap();
+    let without = |compressed| frame("siege:chunks", Wish { compressed, ..Wish::of(b"") }.command());
+    let chunk = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    let send = |compressed: bool, chunks: &[&[u8]]| {
+        let mut client = Raw::connect(&socket);
+        assert!(client.send(&without(compressed)));
+        let sent = chunks.iter().all(|bytes| client.send(bytes));
+        (client, sent)
+    };
+    let packed = compress(&hello);
+    for (compressed, image) in [(false, &hello), (true, &packed)] {
+        let pieces: Vec<u8> = image.chunks(5000).flat_map(chunk).collect();
+        // The end of one piece of the stream is not that of a chunk.
+        let (first, second) = pieces.split_at(pieces.len() / 3);
+        let (mut client, sent) = send(compressed, &[first, second, &[0; 3], &[0; 1]]);
+        assert!(sent);
+        assert!(matches!(client.receive(), Answer::Done(text) if text == "created unikernel"));
+        assert!(siege.is_listed("siege:chunks"));
+        assert_eq!(siege.client(&["destroy", "siege:chunks"]).code, 0);
+    }
+    for (what, chunks, word) in [
+        ("nothing", vec![vec![0; 4]], "the image is empty"),
+        ("text", vec![chunk(b"#!/bin/sh"), vec![0; 4]], "no ELF file"),
+        ("a negative chunk", vec![chunk(&hello[..100]), vec![0xff; 4]], "negative length"),
+    ] {
+        let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+        let answer = send(false, &chunks).0.receive();
+        assert!(answer.reason().contains(word), "{what}: {answer:?}");
+    }
+    // Who goes in the middle leaves nothing, and who sends nothing is not waited for.
+    let (client, _) = send(false, &[&chunk(&hello[..9000])]);
+    drop(client);
+    let (mut silent, _) = send(false, &[]);
+    assert!(matches!(silent.receive(), Answer::Closed));
+    siege.expect_log("vmmd", "finish its message");
     siege.end();
 }
 

@@ -7,15 +7,19 @@ mod der;
 mod event_log;
 mod journal;
 
-use ::der::Decode;
+use ::der::{Decode, Encode};
+use fulmar_core::certificate::revocation::Revocations;
+use fulmar_core::certificate::x509::{self, Unreadable};
+use fulmar_core::certificate::{self, chain};
 use fulmar_core::chunks::{Chunks, NoChunk, Piece};
-use fulmar_core::der::{Malformed, Reader, tag};
 use fulmar_core::halves::{Answer, Request, Status};
 use fulmar_core::scan::{Event, Limits, Scanner};
 use fulmar_core::solo5::{self, ReadAt, ReadFailed};
+use fulmar_core::state_import;
 use fulmar_core::wire::{self, Arguments, Cut, Frame, Policy};
-use fulmar_core::{certificate, state_import};
 use x509_cert::Certificate;
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
 
 pub use self::console::console;
 pub use self::der::{compare, der};
@@ -26,9 +30,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Bytes of the length before a frame.
 pub(crate) const LENGTH_BYTES: usize = 4;
-
-/// The identifier octet of an OBJECT IDENTIFIER, which the wire does not have.
-const OBJECT_IDENTIFIER_TAG: u8 = 0x06;
 
 /// Bytes of what is taken out of a message.
 pub(crate) const CUT_BYTES: usize = 2000;
@@ -94,38 +95,39 @@ pub fn certificate(bytes: &[u8]) {
     assert!(encoded.is_ok_and(|again| certificate::decode(again) == Ok(command)));
 }
 
-/// A whole certificate, as RustCrypto's `x509-cert` reads it: our reader finds the same extensions of ours in it.
+/// A whole certificate, as RustCrypto's `x509-cert` reads it: ours finds the same in it, or refuses it for what ours does not take.
 pub fn whole_certificate(bytes: &[u8]) {
     let Ok(read) = Certificate::from_der(bytes) else { return };
-    let extensions = read.tbs_certificate().extensions().into_iter().flatten();
-    let ours = extensions.filter(|extension| extension.extn_id.as_bytes() == certificate::OBJECT_IDENTIFIER);
-    let values: Vec<_> = ours.map(|extension| extension.extn_value.as_bytes()).collect();
-    assert_eq!(extension_values(bytes).as_ref(), Ok(&values));
+    let signed = read.tbs_certificate();
+    let extensions = signed.extensions().into_iter().flatten();
+    let values: Vec<_> = extensions
+        .filter(|extension| extension.extn_id.as_bytes() == certificate::OBJECT_IDENTIFIER)
+        .map(|extension| extension.extn_value.as_bytes())
+        .collect();
+    let names: Vec<_> = signed.subject().iter().filter(|it| it.oid.to_string() == "2.5.4.3").collect();
+    let names: Vec<_> = names.iter().map(|it| it.value.value()).collect();
+    match x509::Certificate::read(bytes) {
+        Ok(ours) => {
+            assert_eq!((ours.extension, values.len() < 2), (values.first().copied(), true));
+            assert_eq!((ours.common_name, names.len() < 2), (names.first().copied(), true));
+            assert_eq!(ours.serial, signed.serial_number().as_bytes());
+            assert_eq!(Ok(ours.key), signed.subject_public_key_info().to_der().as_deref());
+            let _ = chain::judge(bytes, &[bytes]);
+        }
+        Err(Unreadable::CommonNames) => assert!(names.len() > 1),
+        Err(Unreadable::Extensions | Unreadable::Malformed(_)) => {}
+    }
     values.into_iter().for_each(certificate);
 }
 
-/// The values of our extension in a certificate.
-fn extension_values(bytes: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
-    let mut values = Vec::new();
-    let mut signed = Reader::new(bytes).open(tag::SEQUENCE)?.open(tag::SEQUENCE)?;
-    while let Some(field) = signed.peek() {
-        let content = signed.open(field)?;
-        if field == tag::context(3) {
-            let mut extensions = content.clone().open(tag::SEQUENCE)?;
-            while !extensions.is_empty() {
-                extensions.within(tag::SEQUENCE, |extension| {
-                    let identifier = extension.open(OBJECT_IDENTIFIER_TAG)?.rest();
-                    if extension.peek() == Some(tag::BOOLEAN) {
-                        extension.boolean()?;
-                    }
-                    let value = extension.held_octets()?;
-                    values.extend((identifier == certificate::OBJECT_IDENTIFIER).then_some(value));
-                    Ok(())
-                })?;
-            }
-        }
-    }
-    Ok(values)
+/// A list of revoked certificates: ours finds the same as RustCrypto's `x509-cert`, where both read it.
+pub fn revocation_list(bytes: &[u8]) {
+    let (Ok(ours), Ok(theirs)) = (Revocations::read(bytes), CertificateList::<Rfc5280>::from_der(bytes)) else {
+        return;
+    };
+    let entries = theirs.tbs_cert_list.revoked_certificates.into_iter().flatten();
+    let serials: Vec<_> = entries.map(|entry| entry.serial_number.as_bytes().to_vec()).collect();
+    assert_eq!(ours.serials().map(<[u8]>::to_vec).collect::<Vec<_>>(), serials);
 }
 
 /// Albatross's state file: each of its unikernels and policies that we can have can be stored here.

@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
+use fulmar_core::chunks::{Chunks, Piece};
 use fulmar_core::limits::{
     CONNECTIONS_PER_USER_MAX, IDLE_MS_MAX, IMAGE_BYTES_MAX, PROGRESS_BYTES_MIN, PROGRESS_MS_MAX,
     SPOOL_BYTES_PER_USER_MAX,
@@ -104,6 +105,11 @@ impl Control<'_> {
                 Reading::Over => self.close(index),
             },
             Stage::Receiving => match self.receive_content(index) {
+                Reading::Acted => return true,
+                Reading::Blocked => self.watch(index),
+                Reading::Over => self.close(index),
+            },
+            Stage::Imaging => match self.receive_image(index) {
                 Reading::Acted => return true,
                 Reading::Blocked => self.watch(index),
                 Reading::Over => self.close(index),
@@ -281,6 +287,66 @@ impl Control<'_> {
         })
     }
 
+    /// Reads what has come of an image in chunks; after its end the create before it is handed on.
+    fn receive_image(&mut self, index: u16) -> Reading {
+        let read = match self.receive(index) {
+            Ok(0) => {
+                log!("a connection ended within an image");
+                return Reading::Over;
+            }
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Reading::Blocked,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Reading::Acted,
+            Err(_) => return Reading::Over,
+        };
+        let input = std::mem::take(&mut self.slots.input);
+        let mut rest = &input[..read];
+        let spooled = self.spooled_by_user(index);
+        let ended = loop {
+            let (slot, _, own) = self.slots.parts(index);
+            match slot.imaging.0.next(&mut rest) {
+                Ok(Piece::More) => break Ok(false),
+                Ok(Piece::Bytes(piece)) if spooled + piece.len() as u64 > SPOOL_BYTES_PER_USER_MAX => {
+                    break Err(Ok(SpoolError::UserQuota));
+                }
+                Ok(Piece::Bytes(piece)) => {
+                    if slot.spool.is_none() {
+                        match self.spools.create(IMAGE_BYTES_MAX) {
+                            Ok(spool) => slot.spool = Some(spool),
+                            Err(error) => break Err(Ok(error)),
+                        }
+                    }
+                    if let Some(Err(error)) = slot.spool.as_mut().map(|spool| spool.append(piece)) {
+                        break Err(Ok(error));
+                    }
+                }
+                Ok(Piece::End) => {
+                    own[..rest.len()].copy_from_slice(rest);
+                    slot.early_bytes = rest.len();
+                    break Ok(true);
+                }
+                Err(error) => break Err(Err(error)),
+            }
+        };
+        self.slots.input = input;
+        match ended {
+            Ok(false) => {
+                self.progress(index, read, false);
+                Reading::Acted
+            }
+            Ok(true) => {
+                let head_len = self.slots.get(index).imaging.1;
+                self.dispatch(index, head_len, None);
+                Reading::Acted
+            }
+            Err(Ok(error)) => self.refuse_spool(index, &error),
+            Err(Err(error)) => {
+                let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
+                self.refuse_and_linger(index, &header, format_args!("{error}"))
+            }
+        }
+    }
+
     /// Bytes of the images that arrive from the user of this connection, where they are bounded.
     fn spooled_by_user(&mut self, index: u16) -> u64 {
         let uid = self.uid_of(index);
@@ -363,6 +429,11 @@ impl Control<'_> {
                 false => self.refuse(index, &header, "only root and the user of the daemons may measure"),
             };
         }
+        if slot.stage == Stage::Reading && is_followed_by_image(&payload) {
+            slot.stage = Stage::Imaging;
+            slot.imaging = (Chunks::new(), head_len);
+            return self.slots.set_deadline(index, now.ms + PROGRESS_MS_MAX);
+        }
         // Chunks follow at once, whatever is said to it.
         slot.linger = matches!(command, Command::Block(BlockCommand::Set { .. }));
         slot.compressed = is_compressed(command);
@@ -383,6 +454,16 @@ impl Control<'_> {
         // What was admitted has taken it.
         self.slots.get(index).spool = None;
     }
+}
+
+/// Whether this is a create whose image comes in chunks after it.
+fn is_followed_by_image(payload: &Payload<'_>) -> bool {
+    let Payload::Command(Command::Unikernel(UnikernelCommand::Create(config) | UnikernelCommand::ForceCreate(config))) =
+        payload
+    else {
+        return false;
+    };
+    matches!(config.image, Image::Inline([]))
 }
 
 /// Whether the octets that come with a command, or after it, are a zlib stream.

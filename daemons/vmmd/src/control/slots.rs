@@ -3,6 +3,7 @@
 
 use std::fs::File;
 
+use fulmar_core::chunks::Chunks;
 use fulmar_core::limits::{
     CONNECTIONS_MAX, DIVERT_BYTES_MIN, FRAME_HEAD_BYTES_MAX, IMAGE_BYTES_MAX, LONG_REPLIES_MAX, REPLY_BYTES_MAX,
 };
@@ -27,6 +28,8 @@ pub(super) enum Stage {
     Reading,
     /// The chunks of a new content are coming; a thread may be working on some.
     Receiving,
+    /// The chunks of an image are coming, after the create that has none.
+    Imaging,
     /// The machine has its command, or a thread works on its reply.
     Waiting,
     /// Its long reply waits for a buffer.
@@ -89,6 +92,8 @@ pub(super) struct Slot {
     pub(super) scanner: Scanner,
     /// What arrives that is too large to be held.
     pub(super) spool: Option<Spool<Images>>,
+    /// The image that comes in chunks, and the bytes of the create before it.
+    pub(super) imaging: (Chunks, usize),
     /// Whether the image of the create, or the new content, is a zlib stream.
     pub(super) compressed: bool,
     pub(super) rest: Rest,
@@ -120,6 +125,7 @@ impl Slot {
             stage: Stage::Reading,
             scanner: Scanner::new(LIMITS),
             spool: None,
+            imaging: (Chunks::new(), 0),
             compressed: false,
             rest: Rest::Nothing,
             sending: None,

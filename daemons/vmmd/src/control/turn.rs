@@ -122,7 +122,7 @@ impl Control<'_> {
                     log!(
                         "connection closed: the client did not {}",
                         match stage {
-                            Stage::Reading | Stage::Receiving => "finish its message",
+                            Stage::Reading | Stage::Receiving | Stage::Imaging => "finish its message",
                             _ => "read its reply",
                         }
                     );

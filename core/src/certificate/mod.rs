@@ -1,4 +1,15 @@
-//! What a certificate of this system carries: the value of its extension, a version and the command that it allows.
+//! What the certificates of this system say. Whether they are signed as they must be is judged elsewhere: nothing here is a proof.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | here | the value of the extension: a version and the command that a certificate allows |
+//! | [`x509`] | a certificate as X.509 has it: what is read of it |
+//! | [`chain`] | what the certificates of a chain say together: a name, policies, a command |
+//! | [`revocation`] | a list of revoked certificates |
+
+pub mod chain;
+pub mod revocation;
+pub mod x509;
 
 use crate::der::{Full, Malformed, Reader, Reason, Writer, tag};
 use crate::wire::{Command, UnikernelCommand, VERSION};
