@@ -230,11 +230,54 @@ pub const SLOTS_MAX: usize = UNIKERNELS_MAX + REPLACEMENTS_MAX;
 /// Policies that `vmmd` keeps, the root policy included.
 pub const POLICIES_MAX: usize = 4096;
 
-/// Certificates of a chain, the leaf included; the peer takes fewer than 10.
-pub const CHAIN_CERTIFICATES_MAX: usize = 9;
+/// Certificates of a chain, the leaf included and the CA's own not: what verifies signatures takes 6 above the leaf. The peer takes
+/// fewer than 10 in all.
+pub const CHAIN_CERTIFICATES_MAX: usize = 7;
 
 /// Policies of a chain: of all its certificates but the leaf.
 pub const CHAIN_POLICIES_MAX: usize = CHAIN_CERTIFICATES_MAX - 1;
+
+/// Connections that the TLS end serves at once.
+pub const TLS_CONNECTIONS_MAX: usize = 512;
+
+/// Of these from one address; of IPv6, from one network of 64 bits, which is what one host can have.
+pub const TLS_CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+
+/// Of these from the certificates of one domain, the first label of its path; the root is not bounded.
+pub const TLS_CONNECTIONS_PER_DOMAIN_MAX: usize = 128;
+
+/// Connections of the TLS end to `vmmd` at once: the rest is for clients on the host.
+pub const TLS_VMMD_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
+
+/// Of these for one domain.
+pub const TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX: usize = TLS_VMMD_CONNECTIONS_MAX / 4;
+
+/// Time in which a client must have proved who it is, milliseconds.
+pub const TLS_HANDSHAKE_MS_MAX: u64 = 10_000;
+
+/// Time in which a client must take some of what is sent to it, milliseconds.
+pub const TLS_STALL_MS_MAX: u64 = 60_000;
+
+/// Time in which a list of revoked certificates must have come, milliseconds.
+pub const TLS_LIST_MS_MAX: u64 = 60_000;
+
+/// Bytes that wait within the TLS of one connection, in each direction.
+pub const TLS_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes of a list of revoked certificates: some 25,000 of them.
+pub const REVOCATION_LIST_BYTES_MAX: usize = 1024 * 1024;
+
+/// Lists of revoked certificates of one domain, each of another key.
+pub const REVOCATION_LISTS_PER_DOMAIN_MAX: usize = 32;
+
+/// Bytes of the lists of one domain together.
+pub const REVOCATION_BYTES_PER_DOMAIN_MAX: u64 = 4 * REVOCATION_LIST_BYTES_MAX as u64;
+
+/// Bytes of all lists together: they are held in memory.
+pub const REVOCATION_BYTES_MAX: u64 = 64 * REVOCATION_LIST_BYTES_MAX as u64;
+
+/// Logins and refusals that the TLS end tells the event log in a minute; the rest are counted.
+pub const TLS_EVENTS_PER_MINUTE_MAX: u64 = 120;
 
 /// Block devices that `vmmd` keeps.
 pub const BLOCKS_MAX: usize = 4096;

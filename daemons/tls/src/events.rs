@@ -1,0 +1,150 @@
+//! What the event log is told: who has come for what, who was refused, what was revoked. The log may be dead or slow: nobody waits
+//! for it, what waits is bounded, and what does not fit is counted.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use fulmar_core::limits::{LOG_FRAME_BYTES_MAX, LOG_OUTPUT_BYTES_MAX, TLS_EVENTS_PER_MINUTE_MAX, WIRE_INT_MAX};
+use fulmar_core::name::Name;
+use fulmar_core::wire::{self, Data, Event, Header, LogEntry, Login, Loss, Message, Payload};
+use fulmar_host::socket;
+
+/// Time between two attempts to reach the log.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Time over which events are counted.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The link to the event log.
+#[derive(Debug)]
+pub(crate) struct Events {
+    socket: PathBuf,
+    stream: Option<UnixStream>,
+    try_at: Instant,
+    /// Frames, the oldest first, of which the first has been sent in part.
+    waiting: VecDeque<Vec<u8>>,
+    waiting_bytes: usize,
+    sent: usize,
+    next: u64,
+    lost: i64,
+    /// Of this minute.
+    minute: Instant,
+    told: u64,
+    untold: i64,
+}
+
+impl Events {
+    /// For this socket. `instance` tells the events of this process from those of every other.
+    pub(crate) fn new(socket: PathBuf, instance: u32) -> Self {
+        let now = Instant::now();
+        Self {
+            socket,
+            stream: None,
+            try_at: now,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            sent: 0,
+            next: u64::from(instance) << 32 | 1,
+            lost: 0,
+            minute: now,
+            told: 0,
+            untold: 0,
+        }
+    }
+
+    /// Somebody was let in.
+    pub(crate) fn login(&mut self, name: Name, from: SocketAddr) {
+        let login = Login { name, address: from.ip().to_canonical(), port: i64::from(from.port()) };
+        if self.may_tell() {
+            self.tell(&Event::Login(login));
+        }
+    }
+
+    /// Somebody was refused. Says whether it is worth a line in the daemon's own log.
+    pub(crate) fn refused(&mut self, name: Name, reason: &str) -> bool {
+        let is_told = self.may_tell();
+        if is_told {
+            self.tell(&Event::Refused { name, reason: reason.into(), user: None });
+        }
+        is_told
+    }
+
+    /// Something else has happened.
+    pub(crate) fn tell(&mut self, event: &Event<'_>) {
+        if self.lost > 0 && self.put(&Event::Lost { count: self.lost, loss: Loss::Away }) {
+            self.lost = 0;
+        }
+        if self.lost > 0 || !self.put(event) {
+            self.lost = self.lost.saturating_add(1).min(WIRE_INT_MAX);
+        }
+        self.send();
+    }
+
+    /// Whether this minute has room for one more that anybody can cause.
+    fn may_tell(&mut self) -> bool {
+        if self.minute.elapsed() >= MINUTE {
+            let count = std::mem::take(&mut self.untold);
+            (self.minute, self.told) = (Instant::now(), 0);
+            if count > 0 {
+                self.tell(&Event::Lost { count, loss: Loss::Refusals });
+            }
+        }
+        self.told = self.told.saturating_add(1);
+        let may = self.told <= TLS_EVENTS_PER_MINUTE_MAX;
+        self.untold = self.untold.saturating_add(i64::from(!may));
+        may
+    }
+
+    fn put(&mut self, event: &Event<'_>) -> bool {
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let entry = LogEntry { unix_ms: i64::try_from(unix_ms).unwrap_or(i64::MAX), event: *event };
+        let message = Message { header: Header::new(self.next, Name::ROOT), payload: Payload::Data(Data::Log(entry)) };
+        let mut buffer = [0; LOG_FRAME_BYTES_MAX];
+        let Ok(frame) = wire::encode_frame(&message, &mut buffer) else { return false };
+        if self.waiting_bytes + frame.len() > LOG_OUTPUT_BYTES_MAX {
+            return false;
+        }
+        self.next += 1;
+        self.waiting_bytes += frame.len();
+        self.waiting.push_back(frame.to_vec());
+        true
+    }
+
+    /// Sends what can be sent without waiting.
+    pub(crate) fn send(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if self.stream.is_none() {
+            if Instant::now() < self.try_at {
+                return;
+            }
+            self.try_at = Instant::now() + RETRY;
+            self.stream = socket::connect(&self.socket).ok();
+            self.sent = 0;
+        }
+        let Some(stream) = &mut self.stream else { return };
+        // Acknowledgements: only that there is room for them matters here.
+        while stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
+        while let Some(frame) = self.waiting.front() {
+            match stream.write(frame.get(self.sent..).unwrap_or_default()) {
+                Ok(count) if self.sent + count < frame.len() => self.sent += count,
+                Ok(_) => {
+                    self.waiting_bytes -= frame.len();
+                    self.waiting.pop_front();
+                    self.sent = 0;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.stream = None;
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! How both programs begin and end.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fulmar_host::daemon::{self, BeginError};
+use fulmar_host::log;
+use mio::net::TcpStream;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
+
+use crate::events::Events;
+use crate::keys::{Keys, KeysError};
+use crate::options::{Command, Options, Program};
+use crate::revoked::{Revoked, RevokedError};
+use crate::server::Server;
+
+/// The name before each line of the log.
+pub(crate) const PROGRAM: &str = "vmmd_tls";
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// The exit code for a command line that is wrong, as of all programs here.
+const USAGE: u8 = 124;
+
+/// Why nothing is served.
+#[derive(Debug)]
+enum StartError {
+    /// As for every daemon.
+    Begin(BeginError),
+    /// The keys and certificates cannot be used.
+    Keys(KeysError),
+    /// The lists of revoked certificates cannot be used.
+    Revoked(RevokedError),
+    /// The address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The standard input is no connection.
+    NoClient(io::Error),
+    /// The event loop cannot be set up or has failed.
+    Loop(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begin(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
+            Self::Revoked(error) => error.fmt(f),
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::NoClient(error) => {
+                write!(f, "the standard input is no TCP connection ({error}): this is started by inetd or systemd")
+            }
+            Self::Loop(error) => write!(f, "the event loop failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<BeginError> for StartError {
+    fn from(error: BeginError) -> Self {
+        Self::Begin(error)
+    }
+}
+
+/// `vmmd_tls`.
+#[must_use]
+pub fn listening() -> ExitCode {
+    run(Program::Listening, |options| {
+        let mut server = begin(options)?;
+        let listener = listen(options.address).map_err(|error| StartError::Listen(options.address, error))?;
+        let address = listener.local_addr().unwrap_or(options.address);
+        server.listen(listener).map_err(StartError::Loop)?;
+        log::line(PROGRAM, format_args!("serving on {address}"));
+        server.run().map_err(StartError::Loop)?;
+        log::line(PROGRAM, format_args!("ended by a signal"));
+        Ok(())
+    })
+}
+
+/// `vmmd_tls_inetd`.
+#[must_use]
+pub fn one() -> ExitCode {
+    run(Program::One, |options| {
+        let client = take_client().map_err(StartError::NoClient)?;
+        let peer = client.peer_addr().map_err(StartError::NoClient)?;
+        let mut server = begin(options)?;
+        server.admit(client, peer);
+        server.run().map_err(StartError::Loop)
+    })
+}
+
+fn run(program: Program, serve: impl FnOnce(&Options) -> Result<(), StartError>) -> ExitCode {
+    let code = match Command::parse(program, std::env::args_os().skip(1)) {
+        Ok(Command::Help) => {
+            print!("{}", program.help());
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Version) => {
+            println!("{} {}", program.name(), env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Serve(options)) => serve(&options).map_err(|error| (error.to_string(), ExitCode::FAILURE)),
+        Err(error) => Err((error.to_string(), ExitCode::from(USAGE))),
+    };
+    match code {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((text, code)) => {
+            log::line(program.name(), format_args!("{text}"));
+            code
+        }
+    }
+}
+
+fn begin(options: &Options) -> Result<Server, StartError> {
+    let util = options.run.join("util");
+    daemon::expect_folder(&util, "--run")?;
+    daemon::step_down(&util)?;
+    let keys = Keys::read(&options.paths).map_err(StartError::Keys)?;
+    let revoked = Revoked::open(&options.revoked).map_err(StartError::Revoked)?;
+    let events = Events::new(util.join("log.sock"), instance());
+    Server::new(util, options.paths.clone(), keys, revoked, events).map_err(StartError::Loop)
+}
+
+/// A number that no other process of these programs has.
+fn instance() -> u32 {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    nanos ^ std::process::id().rotate_left(16)
+}
+
+/// Listens there. The system may have been told that IPv6 is for itself: here `::` is IPv4 too.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &false)?;
+    }
+    bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrStorage::from(address))?;
+    nix::sys::socket::listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(TcpListener::from(fd))
+}
+
+/// The connection that the standard input is. Nothing else may be written to it: where the standard output or the standard error is
+/// the same connection, it is nothing from now on.
+fn take_client() -> io::Result<TcpStream> {
+    let own: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
+    let client = nix::sys::stat::fstat(&own)?;
+    let nothing = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let is_same = |stat: nix::Result<nix::sys::stat::FileStat>| {
+        stat.is_ok_and(|it| (it.st_dev, it.st_ino) == (client.st_dev, client.st_ino))
+    };
+    if is_same(nix::sys::stat::fstat(io::stdout())) {
+        nix::unistd::dup2_stdout(&nothing)?;
+    }
+    if is_same(nix::sys::stat::fstat(io::stderr())) {
+        nix::unistd::dup2_stderr(&nothing)?;
+    }
+    nix::unistd::dup2_stdin(&nothing)?;
+    let client = std::net::TcpStream::from(own);
+    client.peer_addr()?;
+    client.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(client))
+}
