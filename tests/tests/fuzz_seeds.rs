@@ -17,13 +17,14 @@ use fulmar_tests::{checks, seeds, world};
 /// A check, or none for a target whose code is not reached from here: its own crate runs its seeds.
 type Check = Option<fn(&[u8])>;
 
-const TARGETS: [(&str, Check); 20] = [
+const TARGETS: [(&str, Check); 21] = [
     ("message", Some(checks::message)),
     ("message_with_cut", Some(checks::message_with_cut)),
     ("stream", Some(checks::stream)),
     ("der", Some(checks::der)),
     ("certificate", Some(checks::certificate)),
     ("whole_certificate", Some(checks::whole_certificate)),
+    ("revocation_list", Some(checks::revocation_list)),
     ("state_file", Some(checks::state_file)),
     ("arguments", Some(checks::arguments)),
     ("policy", Some(checks::policy)),

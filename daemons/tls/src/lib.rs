@@ -10,7 +10,7 @@
 //! | `verdict` | whether a chain is good, and what it asks for |
 //! | `revoked` | the lists of revoked certificates, in memory and on the disk |
 //! | `server` | the event loop: who is ready, who is late, who is one too many |
-//! | `connection` | one client: the handshake, then between it and a daemon of this host |
+//! | `connection` | one client: the handshake, then between it and a daemon of this host, stage by stage (`steps`) |
 //! | `local` | a conversation with a daemon of this host |
 //! | `removal` | what is removed with a revocation |
 //! | `events` | what the event log is told |

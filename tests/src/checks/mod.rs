@@ -125,9 +125,14 @@ pub fn revocation_list(bytes: &[u8]) {
     let (Ok(ours), Ok(theirs)) = (Revocations::read(bytes), CertificateList::<Rfc5280>::from_der(bytes)) else {
         return;
     };
+    let extensions = theirs.tbs_cert_list.crl_extensions;
     let entries = theirs.tbs_cert_list.revoked_certificates.into_iter().flatten();
     let serials: Vec<_> = entries.map(|entry| entry.serial_number.as_bytes().to_vec()).collect();
     assert_eq!(ours.serials().map(<[u8]>::to_vec).collect::<Vec<_>>(), serials);
+    let mut extensions = extensions.into_iter().flatten();
+    let number = extensions.rfind(|it| it.extn_id.to_string() == "2.5.29.20");
+    let number = number.map(|it| i64::from_der(it.extn_value.as_bytes()));
+    assert_eq!(number, Some(Ok(ours.number)));
 }
 
 /// Albatross's state file: each of its unikernels and policies that we can have can be stored here.

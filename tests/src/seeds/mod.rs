@@ -51,6 +51,7 @@ pub fn all(guests: &Path) -> io::Result<Vec<(&'static str, Vec<Seed>)>> {
         ("der", elements(&recorded)),
         ("certificate", recorded.extensions.clone()),
         ("whole_certificate", recorded.certificates.clone()),
+        ("revocation_list", revocation_lists()?),
         ("state_file", recorded.states.clone()),
         ("arguments", numbered("arguments", recorded.arguments())),
         ("policy", numbered("policy", recorded.policies())),
@@ -66,6 +67,12 @@ pub fn all(guests: &Path) -> io::Result<Vec<(&'static str, Vec<Seed>)>> {
         ("tender_ring", vec![("good".into(), submissions())]),
         ("tender_command_line", command_lines()),
     ])
+}
+
+/// Lists of revoked certificates, made with OpenSSL: of none, of two.
+fn revocation_lists() -> io::Result<Vec<Seed>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/crl");
+    ["empty", "two"].into_iter().map(|name| Ok((name.into(), fs::read(folder.join(format!("{name}.der")))?))).collect()
 }
 
 fn numbered(name: &str, bytes: impl IntoIterator<Item = Vec<u8>>) -> Vec<Seed> {
