@@ -241,7 +241,7 @@ pub const CHAIN_POLICIES_MAX: usize = CHAIN_CERTIFICATES_MAX - 1;
 pub const TLS_CONNECTIONS_MAX: usize = 512;
 
 /// Of these from one address; of IPv6, from one network of 64 bits, which is what one host can have.
-pub const TLS_CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
+pub const TLS_CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 
 /// Of these from the certificates of one domain, the first label of its path; the root is not bounded.
 pub const TLS_CONNECTIONS_PER_DOMAIN_MAX: usize = 128;
