@@ -5,6 +5,7 @@
 //! | `cgroup` | a cgroup for each tender, where that can be had |
 //! | `limit` | what a tender's process may use |
 //! | `netlink` | the little of rtnetlink that bridges and taps need |
+//! | `sandbox` | what a daemon may ask of the kernel once it has begun |
 //! | `spawn` | one fork, a list of steps, one exec |
 //! | `sys` | all that is unsafe |
 //! | `tap` | network interfaces that vanish with their holder |
@@ -15,6 +16,7 @@
 mod cgroup;
 mod limit;
 mod netlink;
+pub mod sandbox;
 mod spawn;
 mod sys;
 mod tap;

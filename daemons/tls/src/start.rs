@@ -42,6 +42,9 @@ enum StartError {
     Listen(SocketAddr, io::Error),
     /// The standard input is no connection.
     NoClient(io::Error),
+    /// The program could not be confined.
+    #[cfg(target_os = "linux")]
+    Confine(fulmar_shim_linux::sandbox::NotConfined),
     /// The event loop cannot be set up or has failed.
     Loop(io::Error),
 }
@@ -56,6 +59,8 @@ impl fmt::Display for StartError {
             Self::NoClient(error) => {
                 write!(f, "the standard input is no TCP connection ({error}): this is started by inetd or systemd")
             }
+            #[cfg(target_os = "linux")]
+            Self::Confine(error) => error.fmt(f),
             Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
@@ -77,6 +82,7 @@ pub fn listening() -> ExitCode {
         let listener = listen(options.address).map_err(|error| StartError::Listen(options.address, error))?;
         let address = listener.local_addr().unwrap_or(options.address);
         server.listen(listener).map_err(StartError::Loop)?;
+        confine()?;
         log::line(PROGRAM, format_args!("serving on {address}"));
         server.run().map_err(StartError::Loop)?;
         log::line(PROGRAM, format_args!("ended by a signal"));
@@ -91,6 +97,7 @@ pub fn one() -> ExitCode {
         let client = take_client().map_err(StartError::NoClient)?;
         let peer = client.peer_addr().map_err(StartError::NoClient)?;
         let mut server = begin(options)?;
+        confine()?;
         server.admit(client, peer);
         server.run().map_err(StartError::Loop)
     })
@@ -126,6 +133,18 @@ fn begin(options: &Options) -> Result<Server, StartError> {
     let revoked = Revoked::open(&options.revoked).map_err(StartError::Revoked)?;
     let events = Events::new(util.join("log.sock"), instance());
     Server::new(util, options.paths.clone(), keys, revoked, events).map_err(StartError::Loop)
+}
+
+/// From here on nothing is asked of the kernel but what serving needs.
+#[cfg(target_os = "linux")]
+fn confine() -> Result<(), StartError> {
+    use fulmar_shim_linux::sandbox::{Program, confine};
+    confine(Program::Tls).map_err(StartError::Confine)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine() -> Result<(), StartError> {
+    Ok(())
 }
 
 /// A number that no other process of these programs has.
