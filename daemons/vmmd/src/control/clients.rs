@@ -17,13 +17,14 @@ use fulmar_core::wire::{
 };
 use fulmar_host::socket::peer_uid;
 use fulmar_host::spool::SpoolError;
+use fulmar_host::{debug, error, info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
 
+use super::Control;
 use super::replies::Written;
 use super::slots::Stage;
 use super::turn::token_of;
-use super::{Control, log};
 
 /// Connections that are accepted before others have their turn.
 const ACCEPTS_MAX: usize = 64;
@@ -48,7 +49,11 @@ impl Control<'_> {
     /// Accepts those who wait, and serves each at once: most have their question ready and their answer fits.
     pub(super) fn accept(&mut self) {
         for _ in 0..ACCEPTS_MAX {
-            match self.listener.accept() {
+            let Some(listener) = &self.listener else {
+                self.accepting = false;
+                return;
+            };
+            match listener.accept() {
                 Ok((stream, _)) => match self.slots.take(stream, self.now.ms + IDLE_MS_MAX) {
                     Ok(index) => self.serve(index),
                     Err(stream) => self.turn_away(stream),
@@ -61,7 +66,7 @@ impl Control<'_> {
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
                 }
                 Err(error) => {
-                    log!("could not accept a connection: {error}");
+                    error!("could not accept a connection: {error}");
                     self.accepting = false;
                     return;
                 }
@@ -71,7 +76,7 @@ impl Control<'_> {
 
     /// All slots are taken: says so, without waiting.
     fn turn_away(&mut self, mut stream: UnixStream) {
-        log!("connection refused: all are in use");
+        warning!("connection refused: all are in use");
         let read = stream.read(&mut self.slots.input).unwrap_or(0);
         let header = self.slots.input.get(4..read).and_then(wire::peek_header);
         let header = header.unwrap_or_else(|| Header::new(0, Name::ROOT));
@@ -161,12 +166,12 @@ impl Control<'_> {
         slot.watched = true;
         let watched = self.poll.registry().register(stream, token_of(index), Interest::READABLE | Interest::WRITABLE);
         if let Err(error) = watched {
-            log!("could not watch a connection: {error}");
+            error!(connection = index; "could not watch a connection: {error}");
             return self.close(index);
         }
         let uid = self.uid_of(index);
         if !self.trusts(uid) && self.slots.count_of(uid) > CONNECTIONS_PER_USER_MAX {
-            log!("connection refused: user {uid} has {CONNECTIONS_PER_USER_MAX} already");
+            warning!(user = uid, connection = index; "connection refused: user {uid} has {CONNECTIONS_PER_USER_MAX} already");
             if self.slots.get(index).stage == Stage::Reading {
                 let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
                 self.refuse(index, &header, "too many connections of this user, try again");
@@ -205,7 +210,7 @@ impl Control<'_> {
         let read = match self.receive(index) {
             Ok(0) => {
                 if !self.slots.get(index).scanner.is_between_frames() {
-                    log!("a connection ended within a message");
+                    debug!(connection = index; "a connection ended within a message");
                 }
                 return Reading::Over;
             }
@@ -360,7 +365,7 @@ impl Control<'_> {
     }
 
     fn refuse_stream(&mut self, index: u16, read: usize, error: ScanError) -> Reading {
-        log!("malformed message: {error}");
+        info!(connection = index; "malformed message: {error}");
         let so_far = self.header_so_far(index);
         // A frame whose length is refused has no head yet: what follows the length may still tell.
         let header = so_far.or_else(|| wire::peek_header(self.slots.input.get(4..read)?));
@@ -409,7 +414,7 @@ impl Control<'_> {
             Ok(message) => message,
             Err(error) => {
                 let header = wire::peek_header(&head[..head_len]);
-                log!("malformed message: {error}");
+                info!(connection = index; "malformed message: {error}");
                 let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
                 let _ = std::fmt::write(&mut words, format_args!("{error}"));
                 return match header {
