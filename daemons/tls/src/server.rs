@@ -13,7 +13,7 @@ use fulmar_core::limits::{
     TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX,
 };
 use fulmar_core::name::Name;
-use fulmar_host::log;
+use fulmar_host::{error, info};
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -23,7 +23,6 @@ use crate::connection::{Connection, Surroundings, Turn};
 use crate::events::Events;
 use crate::keys::{Keys, Paths};
 use crate::revoked::Revoked;
-use crate::start::PROGRAM;
 use crate::verdict::{Admitted, Daemon, Task};
 
 const LISTENER: Token = Token(0);
@@ -193,9 +192,9 @@ impl Server {
         match Keys::read(&self.paths) {
             Ok(keys) => {
                 self.keys = keys;
-                log::line(PROGRAM, format_args!("the certificates were read again"));
+                info!("the certificates were read again");
             }
-            Err(error) => log::line(PROGRAM, format_args!("the certificates stay as they were: {error}")),
+            Err(error) => error!("the certificates stay as they were: {error}"),
         }
     }
 
@@ -210,7 +209,7 @@ impl Server {
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
                 }
                 Err(error) => {
-                    log::line(PROGRAM, format_args!("could not accept a connection: {error}"));
+                    error!("could not accept a connection: {error}");
                     break;
                 }
             }
@@ -239,7 +238,7 @@ impl Server {
         let _ = setsockopt(&tcp, sockopt::KeepAlive, &true);
         let mut connection = match Connection::new(tcp, peer, &self.keys, &self.revoked) {
             Ok(connection) => Box::new(connection),
-            Err(error) => return log::line(PROGRAM, format_args!("could not serve {peer}: {error}")),
+            Err(error) => return error!("could not serve {peer}: {error}"),
         };
         let free = self.connections.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
@@ -249,7 +248,7 @@ impl Server {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let (client, _) = tokens(index);
         if let Err(error) = self.poll.registry().register(connection.socket(), client, interest) {
-            return log::line(PROGRAM, format_args!("could not watch a connection: {error}"));
+            return error!("could not watch a connection: {error}");
         }
         self.connections[index] = Some(connection);
         self.connection_turn(index);
@@ -325,7 +324,7 @@ impl Server {
     fn tell_refused(&mut self, name: Name, peer: SocketAddr, reason: &str) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         if self.events.refused(name, &format!("{peer}: {reason}")) {
-            log::line(PROGRAM, format_args!("{peer}: {reason}"));
+            info!("{peer}: {reason}");
         }
     }
 

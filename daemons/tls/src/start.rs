@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fulmar_host::daemon::{self, BeginError};
 use fulmar_host::log;
+use fulmar_host::{error, info};
 use mio::net::TcpStream;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
@@ -19,9 +20,6 @@ use crate::keys::{Keys, KeysError};
 use crate::options::{Command, Options, Program};
 use crate::revoked::{Revoked, RevokedError};
 use crate::server::Server;
-
-/// The name before each line of the log.
-pub(crate) const PROGRAM: &str = "vmmd_tls";
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -77,9 +75,9 @@ pub fn listening() -> ExitCode {
         let listener = listen(options.address).map_err(|error| StartError::Listen(options.address, error))?;
         let address = listener.local_addr().unwrap_or(options.address);
         server.listen(listener).map_err(StartError::Loop)?;
-        log::line(PROGRAM, format_args!("serving on {address}"));
+        info!("serving on {address}");
         server.run().map_err(StartError::Loop)?;
-        log::line(PROGRAM, format_args!("ended by a signal"));
+        info!("ended by a signal");
         Ok(())
     })
 }
@@ -97,6 +95,7 @@ pub fn one() -> ExitCode {
 }
 
 fn run(program: Program, serve: impl FnOnce(&Options) -> Result<(), StartError>) -> ExitCode {
+    log::begin(program.name());
     let code = match Command::parse(program, std::env::args_os().skip(1)) {
         Ok(Command::Help) => {
             print!("{}", program.help());
@@ -112,7 +111,7 @@ fn run(program: Program, serve: impl FnOnce(&Options) -> Result<(), StartError>)
     match code {
         Ok(()) => ExitCode::SUCCESS,
         Err((text, code)) => {
-            log::line(program.name(), format_args!("{text}"));
+            error!("{text}");
             code
         }
     }

@@ -296,7 +296,7 @@ impl Control<'_> {
     fn receive_image(&mut self, index: u16) -> Reading {
         let read = match self.receive(index) {
             Ok(0) => {
-                log!("a connection ended within an image");
+                debug!(connection = index; "a connection ended within an image");
                 return Reading::Over;
             }
             Ok(read) => read,

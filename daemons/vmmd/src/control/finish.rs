@@ -56,7 +56,7 @@ impl Control<'_> {
             match slot.stage {
                 Stage::Waiting | Stage::Deferred | Stage::Writing => is_owed = true,
                 // It may have asked already; nothing has been done about it.
-                Stage::Reading | Stage::Receiving | Stage::Lingering => self.close(index),
+                Stage::Reading | Stage::Receiving | Stage::Imaging | Stage::Lingering => self.close(index),
             }
         }
         is_owed

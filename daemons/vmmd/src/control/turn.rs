@@ -119,7 +119,7 @@ impl Control<'_> {
                     continue;
                 }
                 if stage != Stage::Lingering && !(stage == Stage::Reading && slot.scanner.is_between_frames()) {
-info!(connection = index; "connection closed: the client did not {}",
+                    info!(connection = index; "connection closed: the client did not {}",
                     match stage {
                         Stage::Reading | Stage::Receiving | Stage::Imaging => "finish its message",
                         _ => "read its reply",
