@@ -6,7 +6,7 @@
 //!
 //! The first request is [`Request::Survey`]. It is answered by one [`Answer::Adopted`] for each unikernel that runs
 //! since before, one [`Answer::Ended`] for each that has ended since, and then by [`Answer::Host`]. Afterwards each request
-//! has exactly one answer, but for [`Request::Forget`], which has none. [`Answer::Exited`] comes unasked, once for each unit
+//! has exactly one answer, but for [`Request::Forget`] and [`Request::Serving`], which have none. [`Answer::Exited`] comes unasked, once for each unit
 //! that was launched or adopted, and nothing of that unit follows it.
 
 mod attempt;
@@ -53,6 +53,14 @@ pub enum Request<'a> {
     },
     /// How many files the host half has open.
     Files,
+    /// The control half serves clients and its loop goes round: said when it begins, and every
+    /// [`SERVING_MS`](crate::limits::SERVING_MS) from then on. Nothing is answered.
+    Serving {
+        /// Unikernels that run.
+        running: u16,
+        /// Unikernels that are to run.
+        desired: u16,
+    },
 }
 
 /// How a tender is asked to end.

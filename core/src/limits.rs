@@ -162,6 +162,9 @@ pub const LOG_MB_DEFAULT: u64 = 64;
 /// The most that may be said, MiB. All of it is read at the start, and by who wants the last events of a path in which little happens.
 pub const LOG_MB_MAX: u64 = 1024;
 
+/// Bytes of a configuration file: a handful of settings, with as much said about them as one likes. A privileged program reads it.
+pub const SETTINGS_BYTES_MAX: usize = 16 * 1024;
+
 /// Days that events are kept where nothing is said.
 pub const LOG_DAYS_DEFAULT: u64 = 365;
 
@@ -251,6 +254,9 @@ pub const TLS_VMMD_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
 
 /// Of these for one domain.
 pub const TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX: usize = TLS_VMMD_CONNECTIONS_MAX / 4;
+
+/// Files that the TLS end has open at most: for each connection itself and its conversation with a daemon, a few of its own.
+pub const TLS_FILES_MAX: u64 = 2 * TLS_CONNECTIONS_MAX as u64 + 64;
 
 /// Time in which a client must have proved who it is, milliseconds.
 pub const TLS_HANDSHAKE_MS_MAX: u64 = 10_000;
@@ -367,6 +373,19 @@ pub const RELEASES_MAX: usize = 16;
 /// Time between SIGTERM and SIGKILL, milliseconds. A unikernel has nothing to flush; this is for its last words.
 pub const STOP_MS_MAX: u64 = 5_000;
 
+/// Time between two signs of life of the control half to the host half, and so to a service manager's watchdog, milliseconds.
+pub const SERVING_MS: u64 = 2_000;
+
+/// When `vmmd` is asked to end: the time for the replies and records that are under way, milliseconds. What is not acknowledged by then
+/// is not done, or done and not acknowledged, as when a client hangs up.
+pub const FINISH_MS_MAX: u64 = 3_000;
+
+/// And then for the event log to hear of it, milliseconds.
+pub const FAREWELL_MS_MAX: u64 = 500;
+
+/// When the control half was asked to end and has not by then, milliseconds, the host half kills it.
+pub const END_MS_MAX: u64 = 10_000;
+
 /// A run shorter than this, in milliseconds, is followed by a rest.
 pub const RUN_MS_MIN: u64 = 10_000;
 
@@ -395,6 +414,7 @@ const _: () = assert!(CHUNK_BYTES + NAME_BYTES_MAX + 64 < CONTENT_PIECE_BYTES);
 const _: () = assert!((TRANSFERS_MAX as usize) < CONNECTIONS_PER_USER_MAX);
 const _: () = assert!(PROGRESS_MS_MAX <= CONTENT_PIECE_MS_MAX);
 const _: () = assert!(ARGUMENTS_BYTES_MAX <= ARENA_BYTES_MAX);
+const _: () = assert!(FINISH_MS_MAX + FAREWELL_MS_MAX < END_MS_MAX);
 const _: () = assert!(REST_MS_MIN <= REST_MS_MAX && REST_MS_MIN > 0);
 const _: () =
     assert!(CONSOLE_PUSH_BYTES_MAX < CONSOLE_LINES_MAX && CONSOLES_MAX * CONSOLE_LINE_BYTES_MAX < CONSOLES_BYTES_MAX);

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
+use crate::check::Findings;
 use crate::privilege::{self, Identity};
-use crate::{files, log, socket};
+use crate::service::{self, ServiceError};
+use crate::{files, socket, warning};
 
 /// Mode of a daemon's socket: its user and its group may connect.
 const SOCKET_MODE: u32 = 0o660;
@@ -37,6 +40,8 @@ pub enum BeginError {
     },
     /// The socket cannot be made.
     Listen(PathBuf, io::Error),
+    /// Who started it asks for what cannot be.
+    Service(ServiceError),
 }
 
 impl fmt::Display for BeginError {
@@ -53,11 +58,18 @@ impl fmt::Display for BeginError {
                 lock.display()
             ),
             Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
+            Self::Service(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for BeginError {}
+
+impl From<ServiceError> for BeginError {
+    fn from(error: ServiceError) -> Self {
+        Self::Service(error)
+    }
+}
 
 /// Sees to it that this folder, which `option` names, is there.
 ///
@@ -97,20 +109,52 @@ pub fn lock(program: &'static str, path: &Path, option: &'static str) -> Result<
 }
 
 /// Raises the limit of open files as far as it goes, and says where that may not be enough.
-pub fn raise_files(program: &str, needed: u64) {
+pub fn raise_files(needed: u64) {
     // Where this fails, what needs another file is refused when the usual limit is reached.
     let _ = files::raise_limit();
     if let Some(text) = files::too_few(needed) {
-        log::line(program, format_args!("{text}"));
+        warning!("{text}");
     }
 }
 
-/// Listens there.
+/// The socket that was made here: it goes with this.
+#[derive(Debug)]
+pub struct Made(PathBuf);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // Whoever holds the lock made the socket, so it is ours; one that cannot be removed is replaced at the next start.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Listens there, or on what was handed over: that belongs to who did so, and stays.
 ///
 /// # Errors
 /// [`BeginError::Listen`].
-pub fn listen(path: &Path) -> Result<UnixListener, BeginError> {
-    socket::listen(path, SOCKET_MODE).map_err(|error| BeginError::Listen(path.to_owned(), error))
+pub fn listen(path: &Path, handed_over: Option<OwnedFd>) -> Result<(UnixListener, Option<Made>), BeginError> {
+    if let Some(socket) = handed_over {
+        let listener = UnixListener::from(socket);
+        service::expect_place(&listener, path);
+        return Ok((listener, None));
+    }
+    let listener = socket::listen(path, SOCKET_MODE).map_err(|error| BeginError::Listen(path.to_owned(), error))?;
+    Ok((listener, Some(Made(path.to_owned()))))
+}
+
+/// What `--check` looks at for each of these daemons; whether the folder of the sockets can be used, by who this process is afterwards.
+pub fn check(run: &Path, socket: &str, files_needed: u64, findings: &mut Findings) -> bool {
+    let util = run.join("util");
+    let could = findings.expect(step_down(&util)).is_some();
+    if could {
+        findings.check_writable(&util);
+    }
+    findings.check_socket(&util.join(socket));
+    let _ = files::raise_limit();
+    if let Some(text) = files::too_few(files_needed) {
+        findings.doubt(text);
+    }
+    could
 }
 
 #[cfg(test)]

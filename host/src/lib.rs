@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`blocks`] | the files of block devices |
 //! | [`channel`] | the socket between the two halves of `vmmd` |
+//! | [`check`] | what `--check` finds |
 //! | [`content`] | the content of block devices, on its way in and out |
 //! | [`daemon`] | how a daemon begins that needs no privilege |
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
@@ -13,6 +14,8 @@
 //! | [`log`] | lines for people |
 //! | [`meter`] | what the statistics daemon needs of its operating system |
 //! | [`privilege`] | becoming another user for good |
+//! | [`service`] | what is said to a service manager, the socket that it hands over |
+//! | [`settings`] | the command line and the configuration file |
 //! | [`shim`] | what a host half needs of its operating system |
 //! | [`socket`] | listening Unix sockets, who is on the other side |
 //! | [`spool`] | bytes that arrive, until it is known what they are |
@@ -21,6 +24,7 @@
 
 pub mod blocks;
 pub mod channel;
+pub mod check;
 pub mod content;
 pub mod daemon;
 pub mod disk;
@@ -29,6 +33,8 @@ pub mod journal;
 pub mod log;
 pub mod meter;
 pub mod privilege;
+pub mod service;
+pub mod settings;
 pub mod shim;
 pub mod socket;
 pub mod spool;

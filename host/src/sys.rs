@@ -1,11 +1,13 @@
-//! The unsafe corner of this crate: packets with file descriptors, without an allocation for each.
+//! The unsafe corner of this crate: packets with file descriptors, without an allocation for each, and descriptors that this process
+//! was started with.
 //!
-//! nix can do this too, but allocates for every packet that carries fds. Nothing else belongs here.
-#![allow(unsafe_code, reason = "sendmsg, recvmsg and the control messages in their buffers")]
+//! nix can do the first too, but allocates for every packet that carries fds. Nothing else belongs here.
+#![allow(unsafe_code, reason = "sendmsg, recvmsg, the control messages in their buffers, and inherited descriptors")]
 
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fulmar_core::limits::CHANNEL_FDS_MAX;
 use nix::libc;
@@ -148,6 +150,23 @@ fn header_of(part: &mut libc::iovec) -> libc::msghdr {
     header.msg_iov = part;
     header.msg_iovlen = 1;
     header
+}
+
+/// A descriptor that this process was started with; it can be had once.
+///
+/// # Errors
+/// `EBADF` where it is not open, `AlreadyExists` where it has been taken.
+pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
+    // SAFETY: asks for flags, changes nothing.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open since before this process began, who started it says whose it is, and it is taken only once.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn is_interrupted() -> bool {

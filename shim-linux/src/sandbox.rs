@@ -22,8 +22,8 @@ pub enum Program {
 pub struct Row {
     /// The number of the call on this machine.
     pub call: libc::c_long,
-    /// Its first argument, where only one is allowed.
-    pub first: Option<u64>,
+    /// The place and the value of an argument, where only one is allowed.
+    pub argument: Option<(u8, u64)>,
     /// Why the program cannot do without it.
     pub why: &'static str,
     /// Whether it is needed only where something is not as usual, so that a test need not see it.
@@ -31,15 +31,18 @@ pub struct Row {
 }
 
 const fn row(call: libc::c_long, why: &'static str) -> Row {
-    Row { call, first: None, why, is_rare: false }
+    Row { call, argument: None, why, is_rare: false }
 }
 
 const fn rare(call: libc::c_long, why: &'static str) -> Row {
-    Row { call, first: None, why, is_rare: true }
+    Row { call, argument: None, why, is_rare: true }
 }
 
-/// `AF_UNIX` as the kernel has it.
-const UNIX: Option<u64> = Some(libc::AF_UNIX as u64);
+/// The first argument of `socket`: `AF_UNIX`.
+const UNIX: Option<(u8, u64)> = Some((0, libc::AF_UNIX as u64));
+
+/// The second argument of `ioctl`: `FIONBIO`.
+const NON_BLOCKING: Option<(u8, u64)> = Some((1, libc::FIONBIO));
 
 /// Memory, time, signals, the end.
 const BASICS: &[Row] = &[
@@ -75,8 +78,10 @@ const SOCKETS: &[Row] = &[
 
 /// Conversations with the daemons of this host, and with no other host.
 const DAEMONS: &[Row] = &[
-    Row { first: UNIX, ..row(libc::SYS_socket, "a conversation with a daemon of this host") },
+    Row { argument: UNIX, ..row(libc::SYS_socket, "a conversation with a daemon of this host") },
     row(libc::SYS_connect, "a conversation with a daemon of this host"),
+    Row { argument: NON_BLOCKING, ..rare(libc::SYS_ioctl, "the service manager is not waited for") },
+    rare(libc::SYS_getpid, "a line for syslog"),
 ];
 
 /// Files.
@@ -127,8 +132,8 @@ pub fn confine(program: Program) -> Result<(), NotConfined> {
     let mut rules = BTreeMap::new();
     for row in rows(program) {
         let rules: &mut Vec<SeccompRule> = rules.entry(row.call).or_default();
-        if let Some(first) = row.first {
-            let is = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, first);
+        if let Some((place, value)) = row.argument {
+            let is = SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
             let rule = is.and_then(|is| SeccompRule::new(vec![is])).map_err(|error| said(&error))?;
             rules.push(rule);
         }

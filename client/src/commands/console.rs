@@ -1,4 +1,6 @@
-//! `console`: shows the last lines of a unikernel's console and follows it until one side has enough.
+//! `console`: shows the last lines of a unikernel's console, or of several, and follows until one side has enough.
+
+mod several;
 
 use clap::Args;
 use fulmar_core::name::Name;
@@ -17,17 +19,21 @@ const WAITING: &[u8] = b"waiting for VM";
 /// The command line of `console`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
-  vmmc_local console hello --count 100")]
+  vmmc_local console hello --count 100
+  vmmc_local console shop:web shop:db")]
 pub struct Console {
-    /// Its name: LABEL, or PATH:LABEL
-    #[arg(value_parser = options::unikernel)]
-    name: Name,
+    /// Its name: LABEL, or PATH:LABEL; of several, each line begins with the name
+    #[arg(value_parser = options::unikernel, required = true, value_name = "NAME")]
+    names: Vec<Name>,
     /// Begin with the last N lines
     #[arg(long, value_name = "N", default_value_t = 20)]
     count: u32,
     /// Begin with the lines since TIME: 2026-11-21 or 2026-11-21T03:21:46Z
     #[arg(long, value_name = "TIME", conflicts_with = "count", value_parser = options::since)]
     since: Option<i64>,
+    /// What is done in any case: fingers know it from elsewhere
+    #[arg(short, long, hide = true)]
+    follow: bool,
 }
 
 impl Console {
@@ -37,13 +43,18 @@ impl Console {
     /// [`Failure`], as it says.
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
         let window = self.since.map_or(Window::Count(i64::from(self.count)), Window::Since);
-        let mut connection = context.door.open(Daemon::Console)?;
-        connection.send(self.name, Command::Console(ConsoleCommand::Subscribe(window)))?;
-        let daemon = connection.daemon();
-        match connection.receive(self.name)? {
-            Success::Text(text) if text.0 == WAITING => {
-                context.note(&format!("{}: nothing yet, waiting for it to start", self.name));
+        let mut names: Vec<Name> = Vec::new();
+        for name in &self.names {
+            if !names.contains(name) {
+                names.push(*name);
             }
+        }
+        let [name] = names[..] else { return several::follow(context, &names, window) };
+        let mut connection = context.door.open(Daemon::Console)?;
+        connection.send(name, Command::Console(ConsoleCommand::Subscribe(window)))?;
+        let daemon = connection.daemon();
+        match connection.receive(name)? {
+            Success::Text(text) if text.0 == WAITING => note_waiting(context, &name),
             Success::Text(_) | Success::Empty => {}
             _ => return Err(Failure::Unexpected { daemon }),
         }
@@ -57,7 +68,7 @@ impl Console {
                     let line = line.0.strip_suffix(b"\r").unwrap_or(line.0);
                     writeln!(context.out, "{} {}", timestamp(unix_ms), plain(line))
                 }
-                Payload::Failure(text) => return Err(refused(self.name, text)),
+                Payload::Failure(text) => return Err(refused(name, text)),
                 _ => return Err(Failure::Unexpected { daemon }),
             }
             .and_then(|()| context.out.flush())
@@ -65,4 +76,9 @@ impl Console {
         }
         Ok(())
     }
+}
+
+/// Says that there is nothing to be seen of this one.
+fn note_waiting(context: &mut Context<'_>, name: &Name) {
+    context.note(&format!("{name}: nothing yet, waiting for it to start"));
 }

@@ -45,6 +45,7 @@ fn requests_round_trip() {
     round_trip_request(Request::Signal { unit: Unit(u64::MAX), signal: Signal::Kill });
     round_trip_request(Request::Forget { unit: Unit(7) });
     round_trip_request(Request::Files);
+    round_trip_request(Request::Serving { running: 0, desired: u16::MAX });
     let networks = Texts::new(b"service\0br0\0").unwrap();
     round_trip_request(Request::Launch(plan(networks, Texts::new(b"solo5-spt\0--\0@3\0\0").unwrap())));
 }

@@ -3,11 +3,10 @@
 use fulmar_core::limits::{CONSOLE_OUTPUTS_BYTES_MAX, CONSOLE_SUBSCRIBERS_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, ConsoleCommand, Header, Message, Payload, Success, Window, encode_consoles};
-use fulmar_host::log;
+use fulmar_host::info;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use crate::PROGRAM;
 use crate::connection::{Connection, Role};
 use crate::consoles::State;
 use crate::fifo::Fifo;
@@ -48,11 +47,11 @@ impl Server<'_> {
         match done {
             Ok(()) => {}
             Err(Refused::Stays(text)) => {
-                log::line(PROGRAM, format_args!("{}: {text}", header.name));
+                info!(name = header.name; "{}: {text}", header.name);
                 connection.put_failure(&header, &text);
             }
             Err(Refused::Closes(text)) => {
-                log::line(PROGRAM, format_args!("{}: {text}", header.name));
+                info!(name = header.name; "{}: {text}", header.name);
                 connection.put_failure(&header, text);
                 connection.finish();
             }
@@ -150,7 +149,7 @@ impl Server<'_> {
             connection.role = Role::Subscribed { header: Box::new(*header), cursor };
         }
         if let Some(oldest) = oldest.filter(|_| is_crowded) {
-            log::line(PROGRAM, format_args!("console of {name}: its oldest subscriber makes room for a new one"));
+            info!(name = name; "console of {name}: its oldest subscriber makes room for a new one");
             self.end_subscription(oldest);
         }
         Ok(())

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use fulmar_core::console::{Blocks, History, fullest_domain, is_short, make_room};
 use fulmar_core::limits::{CONSOLE_PUSH_BYTES_MAX, CONSOLES_MAX};
 use fulmar_core::name::Name;
-use fulmar_host::log;
+use fulmar_host::error;
 use mio::Token;
 
-use crate::PROGRAM;
 use crate::fifo::Fifo;
 
 /// What a console is.
@@ -87,7 +86,7 @@ impl<'m> Consoles<'m> {
         self.make_room();
         let Some(console) = self.table.get_mut(name) else { return };
         if let Err(error) = console.history.push(&mut self.blocks, bytes, unix_ms) {
-            log::line(PROGRAM, format_args!("console of {name}: lines lost: {error}"));
+            error!(name = name; "console of {name}: lines lost: {error}");
         }
     }
 
@@ -109,7 +108,7 @@ impl<'m> Consoles<'m> {
         self.make_room();
         let Some(console) = self.table.get_mut(name) else { return };
         if let Err(error) = console.history.finish(&mut self.blocks, unix_ms) {
-            log::line(PROGRAM, format_args!("console of {name}: the last line is lost: {error}"));
+            error!(name = name; "console of {name}: the last line is lost: {error}");
         }
     }
 

@@ -21,18 +21,19 @@ mod stream;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
 
 use fulmar_core::limits::{CONSOLE_FILES_MAX, CONSOLES_BYTES_MAX};
+use fulmar_host::check::Findings;
 use fulmar_host::daemon::{self, BeginError};
-use fulmar_host::log;
+use fulmar_host::info;
+use fulmar_host::service::{self, Door, Service};
 
-use crate::options::Command;
+use crate::options::{Options, PROGRAM};
 use crate::server::Server;
 
-/// The name before each line of the log.
-pub(crate) const PROGRAM: &str = "vmmd_console";
+/// What its socket is called.
+const SOCKET: &str = "console.sock";
 
 /// Why nothing is served.
 #[derive(Debug)]
@@ -60,46 +61,39 @@ impl From<BeginError> for StartError {
     }
 }
 
-/// The exit code for a command line that is wrong, as of all programs here.
-const USAGE: u8 = 124;
-
 fn main() -> ExitCode {
-    match Command::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => print!("{}", options::HELP),
-        Ok(Command::Version) => println!("{PROGRAM} {}", env!("CARGO_PKG_VERSION")),
-        Ok(Command::Serve(run)) => {
-            if let Err(error) = serve(&run) {
-                log::line(PROGRAM, format_args!("{error}"));
-                return ExitCode::FAILURE;
-            }
-        }
-        Err(error) => {
-            log::line(PROGRAM, format_args!("{error}"));
-            return ExitCode::from(USAGE);
-        }
-    }
-    ExitCode::SUCCESS
+    PROGRAM.main(check, serve)
+}
+
+/// What a start needs.
+fn check(options: &Options, findings: &mut Findings) {
+    let fifos = options.run.join("fifo");
+    findings.expect(daemon::expect_folder(&fifos, "--run"));
+    daemon::check(&options.run, SOCKET, CONSOLE_FILES_MAX, findings);
 }
 
 /// Serves until a signal ends it.
-fn serve(run: &Path) -> Result<(), StartError> {
-    let (util, fifos) = (run.join("util"), run.join("fifo"));
+fn serve(options: &Options) -> Result<(), StartError> {
+    let service = Service::find().map_err(BeginError::from)?;
+    let handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
+    let (util, fifos) = (options.run.join("util"), options.run.join("fifo"));
     for folder in [&util, &fifos] {
         daemon::expect_folder(folder, "--run")?;
     }
     daemon::step_down(&util)?;
-    let _lock = daemon::lock(PROGRAM, &util.join("console.lock"), "--run")?;
-    daemon::raise_files(PROGRAM, CONSOLE_FILES_MAX);
-    let path = util.join("console.sock");
-    let listener = daemon::listen(&path)?;
+    let _lock = daemon::lock(PROGRAM.name, &util.join("console.lock"), "--run")?;
+    daemon::raise_files(CONSOLE_FILES_MAX);
+    let path = util.join(SOCKET);
+    let (listener, made) = daemon::listen(&path, handed_over)?;
     // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.
     let mut memory = vec![0; CONSOLES_BYTES_MAX];
-    let mut server = Server::new(listener, fifos, &mut memory).map_err(StartError::Loop)?;
-    log::line(PROGRAM, format_args!("serving on {}", path.display()));
+    let mut server = Server::new(listener, fifos, &mut memory, service).map_err(StartError::Loop)?;
+    info!("serving on {}", path.display());
+    server.service.ready(format_args!("serving on {}", path.display()));
     let ended = server.run();
-    // Whoever held the lock made the socket, so it is ours; one that cannot be removed is replaced at the next start.
-    let _ = std::fs::remove_file(&path);
+    server.service.stopping();
+    drop(made);
     ended.map_err(StartError::Loop)?;
-    log::line(PROGRAM, format_args!("ended by a signal"));
+    info!("ended by a signal");
     Ok(())
 }

@@ -11,14 +11,14 @@ use fulmar_core::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_FRAME_BYTES_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::scan::Event;
 use fulmar_core::wire::{Frame, decode};
-use fulmar_host::log;
+use fulmar_host::service::Service;
 use fulmar_host::socket::Peer;
 use fulmar_host::unreadable::Unreadable;
+use fulmar_host::{error, info, warning};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::PROGRAM;
 use crate::connection::{Connection, Role, Sent};
 use crate::consoles::{Consoles, State};
 
@@ -51,11 +51,17 @@ pub(crate) struct Server<'m> {
     pub(crate) busy: Vec<Token>,
     next_token: usize,
     accept_at: Option<Instant>,
+    pub(crate) service: Service,
 }
 
 impl<'m> Server<'m> {
     /// Serves `listener`, with fifos in `fifo_folder` and lines in `memory`.
-    pub(crate) fn new(listener: StdListener, fifo_folder: PathBuf, memory: &'m mut [u8]) -> io::Result<Self> {
+    pub(crate) fn new(
+        listener: StdListener,
+        fifo_folder: PathBuf,
+        memory: &'m mut [u8],
+        service: Service,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -76,6 +82,7 @@ impl<'m> Server<'m> {
             busy: Vec::new(),
             next_token: SIGNALS.0 + 1,
             accept_at: None,
+            service,
         })
     }
 
@@ -84,6 +91,7 @@ impl<'m> Server<'m> {
         let mut events = Events::with_capacity(EVENTS);
         let mut ready = Vec::new();
         loop {
+            self.service.turn();
             match self.poll.poll(&mut events, self.wait()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -134,7 +142,12 @@ impl<'m> Server<'m> {
         if !self.busy.is_empty() {
             return Some(Duration::ZERO);
         }
-        let deadlines = self.connections.values().filter_map(Connection::deadline).chain(self.accept_at);
+        let deadlines = self
+            .connections
+            .values()
+            .filter_map(Connection::deadline)
+            .chain(self.accept_at)
+            .chain(self.service.alarm());
         // One millisecond more, so that it has passed for certain.
         deadlines.min().map(|first| first.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
@@ -147,21 +160,21 @@ impl<'m> Server<'m> {
                     let peer = Peer::of(&stream);
                     let others = self.connections.values().map(|connection| connection.peer);
                     if let Err(crowded) = peer.admit(others, CONSOLE_CONNECTIONS_MAX) {
-                        log::line(PROGRAM, format_args!("connection refused: {crowded}"));
+                        warning!(user = peer.uid; "connection refused: {crowded}");
                         continue;
                     }
                     let token = self.new_token();
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     match self.poll.registry().register(&mut stream, token, interest) {
                         Ok(()) => drop(self.connections.insert(token, Connection::new(stream, peer))),
-                        Err(error) => log::line(PROGRAM, format_args!("connection refused: {error}")),
+                        Err(error) => warning!("connection refused: {error}"),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    log::line(PROGRAM, format_args!("cannot accept connections for now: {error}"));
+                    error!("cannot accept connections for now: {error}");
                     self.accept_at = Instant::now().checked_add(ACCEPT_REST);
                     return;
                 }
@@ -268,10 +281,7 @@ impl<'m> Server<'m> {
         let is_late = |connection: &Connection| connection.deadline().is_some_and(|deadline| deadline <= now);
         let late: Vec<Token> = self.connections.iter().filter(|(_, it)| is_late(it)).map(|(token, _)| *token).collect();
         for token in late {
-            log::line(
-                PROGRAM,
-                format_args!("connection closed: its command did not come to an end, or it does not read"),
-            );
+            info!("connection closed: its command did not come to an end, or it does not read");
             self.close(token);
         }
     }
@@ -279,7 +289,7 @@ impl<'m> Server<'m> {
 
 /// Tells a client why it is sent away, where it said what it wanted an answer to.
 fn refuse(connection: &mut Connection, head: &[u8], why: Unreadable) {
-    log::line(PROGRAM, format_args!("connection closed: {why}"));
+    info!("connection closed: {why}");
     let known = connection.scanner.head_len().min(head.len());
     if let Some(header) = why.header(head.get(..known).unwrap_or_default()) {
         connection.put_failure(&header, &why.to_string());

@@ -7,11 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fulmar_core::limits::CONSOLE_PUSH_BYTES_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Data, Payload};
-use fulmar_host::log;
+use fulmar_host::{error, warning};
 use mio::Token;
 use mio::unix::SourceFd;
 
-use crate::PROGRAM;
 use crate::connection::Role;
 use crate::consoles::State;
 use crate::server::{READ_BYTES, Server};
@@ -61,7 +60,7 @@ impl Server<'_> {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Left::Nothing,
                 Err(error) => {
-                    log::line(PROGRAM, format_args!("console of {name}: cannot read it: {error}"));
+                    error!(name = name; "console of {name}: cannot read it: {error}");
                     return Left::Ended;
                 }
             };
@@ -100,10 +99,7 @@ impl Server<'_> {
         let Some(connection) = self.connections.get_mut(&token) else { return };
         if let Role::Subscribed { header, .. } = &connection.role {
             let header = **header;
-            log::line(
-                PROGRAM,
-                format_args!("console of {}: a subscriber that reads too slowly is closed", header.name),
-            );
+            warning!(name = header.name; "console of {}: a subscriber that reads too slowly is closed", header.name);
             connection.put(&header, Payload::Data(Data::Console { unix_ms: now_ms(), line: SLOW.into() }));
             connection.finish();
             self.unsubscribe(token, &header.name);

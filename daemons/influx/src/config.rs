@@ -7,6 +7,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fulmar_host::log;
+use fulmar_host::settings::{set_log_level, set_log_target};
 use serde::Deserialize;
 
 use crate::line::Form;
@@ -31,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) http: Option<Http>,
     /// Where OpenMetrics can be asked for.
     pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) log: log::Settings,
 }
 
 /// Lines over TCP.
@@ -87,6 +90,8 @@ impl std::error::Error for ConfigError {}
 struct File {
     run: Option<PathBuf>,
     interval_seconds: Option<u64>,
+    log: Option<String>,
+    log_level: Option<String>,
     tcp: Option<TcpSection>,
     http: Option<HttpSection>,
     metrics: Option<MetricsSection>,
@@ -135,7 +140,16 @@ impl Config {
         if !(1..=3600).contains(&seconds) {
             return Err(ConfigError::Setting("interval-seconds", format!("{seconds} is not from 1 to 3600")));
         }
+        let mut log = log::Settings::default();
+        let log_is = |setting| move |why| ConfigError::Setting(setting, why);
+        if let Some(target) = &file.log {
+            set_log_target(&mut log, target.as_ref()).map_err(log_is("log"))?;
+        }
+        if let Some(level) = &file.log_level {
+            set_log_level(&mut log, level.as_ref()).map_err(log_is("log-level"))?;
+        }
         let config = Self {
+            log,
             run: file.run.unwrap_or_else(|| RUN.into()),
             interval: Duration::from_secs(seconds),
             tcp: file.tcp.map(TcpSection::check).transpose()?,
@@ -271,6 +285,8 @@ mod tests {
             ("[tcp]\naddress = \"h\"".into(), "tcp.address: 'h' is not HOST:PORT"),
             ("[tcp]\naddress = \"h:0\"".into(), "is not HOST:PORT"),
             ("[tcp]\naddress = \"h:70000\"".into(), "is not HOST:PORT"),
+            ("log = \"here\"\n[tcp]\naddress = \"h:1\"".into(), "log: 'here' is neither stderr nor syslog"),
+            ("log-level = \"loud\"\n[tcp]\naddress = \"h:1\"".into(), "log-level: 'loud' is none of"),
             ("interval-seconds = 0\n[tcp]\naddress = \"h:1\"".into(), "interval-seconds: 0 is not from 1"),
             ("[metrics]\nlisten = \"h\"".into(), "line 2"),
             ("[http]\nurl = \"h\"\ndatabase = \"d\"".into(), "http.url: it must begin with"),

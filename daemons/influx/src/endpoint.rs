@@ -1,17 +1,17 @@
 //! The endpoint that Prometheus asks: HTTP/1.1, `GET /metrics` and nothing else. Who is slow, says too much or comes too often hurts
 //! himself alone.
 
+use fulmar_host::error;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
-use fulmar_host::log;
 use httparse::{EMPTY_HEADER, Request, Status};
 
-use crate::PROGRAM;
 use crate::metrics::exposition;
 use crate::queue::Queue;
 use crate::snapshot::Shared;
@@ -59,6 +59,17 @@ impl Endpoint {
         Ok(Self { listener: TcpListener::bind(address)? })
     }
 
+    /// Listens on what was handed over.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn of(socket: OwnedFd) -> io::Result<Self> {
+        let listener = TcpListener::from(socket);
+        // Its own thread waits for nothing else.
+        listener.set_nonblocking(false)?;
+        Ok(Self { listener })
+    }
+
     /// Serves for ever.
     pub(crate) fn serve(self, shared: &Arc<Shared>, queues: &[Arc<Queue>]) {
         let running = Arc::new(AtomicUsize::new(0));
@@ -80,7 +91,7 @@ impl Endpoint {
             };
             if let Err(error) = Builder::new().name("scrape".to_owned()).spawn(talk) {
                 running.fetch_sub(1, Ordering::Relaxed);
-                log::line(PROGRAM, format_args!("metrics: {error}"));
+                error!("metrics: {error}");
             }
         }
     }

@@ -1,14 +1,13 @@
 //! Lines to an InfluxDB: version 1 by `/write`, version 2 by `/api/v2/write`. Each batch is answered: taken, refused for good, or
 //! to be sent again.
 
+use fulmar_host::{error, info, warning};
 use std::fmt;
 use std::thread::sleep;
 use std::time::Duration;
 
-use fulmar_host::log;
 use ureq::Agent;
 
-use crate::PROGRAM;
 use crate::config::Http;
 use crate::daemon::RETRY;
 use crate::queue::Queue;
@@ -49,7 +48,7 @@ pub(crate) fn send(http: &Http, queue: &Queue) {
         queue.note_connected(refused.is_none());
         let Some(refused) = refused else {
             if !said.is_empty() {
-                log::line(PROGRAM, format_args!("http: {shown}: takes lines again"));
+                info!("http: {shown}: takes lines again");
                 said.clear();
             }
             queue.note_sent(batch.count);
@@ -60,7 +59,10 @@ pub(crate) fn send(http: &Http, queue: &Queue) {
             Refused::ForNow(_) => format!("http: {shown}: {refused}, tried again every {} s", RETRY.as_secs()),
         };
         if text != said {
-            log::line(PROGRAM, format_args!("{text}"));
+            match refused {
+                Refused::ForGood(..) => error!("{text}"),
+                Refused::ForNow(_) => warning!("{text}"),
+            }
             said = text;
         }
         match refused {

@@ -29,28 +29,34 @@ mod snapshot;
 mod survey;
 mod tcp;
 
+use fulmar_host::{error, info};
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread::Builder;
+use std::thread::{Builder, sleep};
+use std::time::{Duration, Instant};
 
+use fulmar_host::check::Findings;
 use fulmar_host::log;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use fulmar_host::service::{self, Door, Service, ServiceError};
+use fulmar_host::settings::USAGE;
 
-use crate::config::{Config, ConfigError};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::config::{Config, ConfigError, addresses};
 use crate::endpoint::Endpoint;
-use crate::options::Command;
+use crate::options::{Command, Options};
 use crate::queue::Queue;
 use crate::snapshot::Shared;
 
 /// The name before each line of the log.
 const PROGRAM: &str = "vmmd_influx";
 
-/// The exit code for a command line or a configuration that is wrong, as of all programs here.
-const USAGE: u8 = 124;
+/// How much longer than planned it may take to ask `vmmd` everything: each answer is waited for half a minute.
+const SURVEY_MAX: Duration = Duration::from_secs(120);
 
 /// Why nothing is reported.
 #[derive(Debug)]
@@ -59,6 +65,8 @@ enum StartError {
     Config(PathBuf, ConfigError),
     /// The endpoint cannot be opened.
     Listen(std::net::SocketAddr, io::Error),
+    /// Who started it asks for what cannot be.
+    Service(ServiceError),
     /// A thread or a signal.
     System(io::Error),
 }
@@ -68,6 +76,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Service(error) => error.fmt(f),
             Self::System(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -76,6 +85,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 fn main() -> ExitCode {
+    log::begin(PROGRAM);
     let done = match Command::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => {
             print!("{}", options::HELP);
@@ -85,30 +95,60 @@ fn main() -> ExitCode {
             println!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
-        Ok(Command::Check(path)) => read(&path).map(|_| println!("{}: it is well", path.display())),
-        Ok(Command::Report(path)) => read(&path).and_then(report),
+        Ok(Command::Check(options)) => return check(&options),
+        Ok(Command::Report(options)) => read(&options).and_then(report),
         Err(error) => {
-            log::line(PROGRAM, format_args!("{error}"));
+            error!("{error}");
             return ExitCode::from(USAGE);
         }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::line(PROGRAM, format_args!("{error}"));
+            error!("{error}");
             if matches!(error, StartError::Config(..)) { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn read(path: &std::path::Path) -> Result<Config, StartError> {
-    Config::read(path).map_err(|error| StartError::Config(path.to_owned(), error))
+fn read(options: &Options) -> Result<Config, StartError> {
+    let config = Config::read(&options.config).map_err(|error| StartError::Config(options.config.clone(), error))?;
+    Ok(Config { log: options.log(config.log), ..config })
+}
+
+/// Says what is wrong with a configuration and with what it names.
+fn check(options: &Options) -> ExitCode {
+    let mut findings = Findings::default();
+    if let Some(config) = findings.expect(read(options)) {
+        findings.check_log(config.log);
+        let util = config.run.join("util");
+        if !util.is_dir() {
+            findings.doubt(format_args!(
+                "there is no folder {}: nobody can be asked until vmmd has made it",
+                util.display()
+            ));
+        }
+        if let Some(tcp) = &config.tcp
+            && let Err(error) = addresses(&tcp.address)
+        {
+            findings.doubt(format_args!("tcp.address: {} is not known now: {error}", tcp.address));
+        }
+    }
+    findings.conclude(PROGRAM)
 }
 
 /// Reports until a signal ends it.
 fn report(config: Config) -> Result<(), StartError> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(StartError::System)?;
+    log::set(config.log);
+    let mut service = Service::find().map_err(StartError::Service)?;
+    let handed_over = service::handed_over(Door::Inet).map_err(StartError::Service)?;
+    let (mut signals, writer) = UnixStream::pair().map_err(StartError::System)?;
+    for signal in [SIGINT, SIGTERM] {
+        let registered = writer.try_clone().and_then(|it| signal_hook::low_level::pipe::register(signal, it));
+        registered.map_err(StartError::System)?;
+    }
     let shared = Arc::new(Shared::default());
+    shared.lock().note_survey();
     let thread = |name: &str| Builder::new().name(name.to_owned());
     let start = |spawned: io::Result<_>| spawned.map(drop).map_err(StartError::System);
     let mut queues = Vec::new();
@@ -122,17 +162,33 @@ fn report(config: Config) -> Result<(), StartError> {
         queues.push(Arc::clone(&queue));
         start(thread("http").spawn(move || http::send(&http, &queue)))?;
     }
-    if let Some(address) = config.metrics {
-        let endpoint = Endpoint::open(address).map_err(|error| StartError::Listen(address, error))?;
+    let endpoint = match (handed_over, config.metrics) {
+        (Some(socket), _) => Some(Endpoint::of(socket).map_err(StartError::System)?),
+        (None, Some(address)) => Some(Endpoint::open(address).map_err(|error| StartError::Listen(address, error))?),
+        (None, None) => None,
+    };
+    if let Some(endpoint) = endpoint {
         let (shared, queues) = (Arc::clone(&shared), queues.clone());
         start(thread("metrics").spawn(move || endpoint.serve(&shared, &queues)))?;
     }
     let (run, interval, told) = (config.run.clone(), config.interval, Arc::clone(&shared));
     start(thread("survey").spawn(move || survey::repeat(&run, interval, &told)))?;
+    let seen = Arc::clone(&shared);
     start(thread("measure").spawn(move || measure::receive(&config.run, &shared, &queues)))?;
-    log::line(PROGRAM, format_args!("reporting"));
+    info!("reporting");
+    service.ready(format_args!("reporting"));
     // Nothing needs to be put in order: what was not sent is measured again.
-    let _ = signals.forever().next();
-    log::line(PROGRAM, format_args!("ended by a signal"));
+    loop {
+        let left = service.alarm().map(|at| at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+        signals.set_read_timeout(left).map_err(StartError::System)?;
+        match signals.read(&mut [0; 16]) {
+            Ok(_) => break,
+            // Whoever holds what all share for ever, or asks for ever, is a reason to be started anew.
+            Err(_) if seen.lock().since_survey() < interval + SURVEY_MAX => service.turn(),
+            Err(_) => sleep(Duration::from_secs(1)),
+        }
+    }
+    service.stopping();
+    info!("ended by a signal");
     Ok(())
 }

@@ -6,10 +6,9 @@ use std::thread::sleep;
 use std::time::SystemTime;
 
 use fulmar_core::wire::{Command, Data, Moment, Payload, StatsCommand, Usage};
-use fulmar_host::log;
+use fulmar_host::{info, warning};
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::PROGRAM;
 use crate::daemon::{Conversation, DaemonError, RETRY};
 use crate::line;
 use crate::queue::Queue;
@@ -26,7 +25,7 @@ pub(crate) fn receive(run: &Path, shared: &Shared, queues: &[Arc<Queue>]) {
         shared.lock().measured.clear();
         let text = format!("vmmd_stats ({}): {error}, tried again every {} s", socket.display(), RETRY.as_secs());
         if text != said {
-            log::line(PROGRAM, format_args!("{text}"));
+            warning!("{text}");
             said = text;
         }
         sleep(RETRY);
@@ -37,7 +36,7 @@ fn subscribe(socket: &Path, shared: &Shared, queues: &[Arc<Queue>]) -> Result<st
     let mut conversation = Conversation::begin(socket, Command::Stats(StatsCommand::Subscribe))?;
     conversation.reply()?;
     conversation.be_patient()?;
-    log::line(PROGRAM, format_args!("vmmd_stats is here"));
+    info!("vmmd_stats is here");
     let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|bytes| u64::try_from(bytes).ok());
     loop {
         let message = conversation.receive()?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::RunEnd;
@@ -86,6 +87,20 @@ pub(crate) struct Survey {
 pub(crate) struct Snapshot {
     pub(crate) measured: BTreeMap<Name, Measured>,
     pub(crate) survey: Survey,
+    /// When `vmmd` was last asked everything, whatever came of it.
+    surveyed_at: Option<Instant>,
+}
+
+impl Snapshot {
+    /// `vmmd` has been asked, or is about to be for the first time.
+    pub(crate) fn note_survey(&mut self) {
+        self.surveyed_at = Some(Instant::now());
+    }
+
+    /// How long ago that was.
+    pub(crate) fn since_survey(&self) -> Duration {
+        self.surveyed_at.map_or(Duration::ZERO, |at| at.elapsed())
+    }
 }
 
 /// The same, for several threads.

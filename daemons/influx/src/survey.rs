@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, List, NamedPolicy, Phase, PolicyCommand, Success, UnikernelCommand};
-use fulmar_host::log;
+use fulmar_host::{info, warning};
 
-use crate::PROGRAM;
 use crate::daemon::{Conversation, DaemonError};
 use crate::snapshot::{Allowed, Domain, Shared, Survey, Unikernel, Use};
 
@@ -42,8 +41,12 @@ pub(crate) fn repeat(run: &Path, interval: Duration, shared: &Shared) {
                 format!("vmmd ({}): {error}", run.join(DAEMONS[0].1).display())
             }
         };
+        shared.lock().note_survey();
         if text != said {
-            log::line(PROGRAM, format_args!("{}", if text.is_empty() { "vmmd is here" } else { &text }));
+            match text.as_str() {
+                "" => info!("vmmd is here"),
+                text => warning!("{text}"),
+            }
             said = text;
         }
         sleep(interval);

@@ -1,14 +1,12 @@
 //! Lines over a TCP connection. Whether the other side keeps them it does not say; what was being written when the connection broke
 //! is sent once more.
 
+use fulmar_host::{info, warning};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
-use fulmar_host::log;
-
-use crate::PROGRAM;
 use crate::config::addresses;
 use crate::daemon::RETRY;
 use crate::queue::Queue;
@@ -22,7 +20,7 @@ pub(crate) fn send(address: &str, queue: &Queue) {
     loop {
         let error = match connect(address) {
             Ok(stream) => {
-                log::line(PROGRAM, format_args!("tcp: connected to {address}"));
+                info!("tcp: connected to {address}");
                 queue.note_connected(true);
                 said.clear();
                 send_over(&stream, queue)
@@ -32,7 +30,7 @@ pub(crate) fn send(address: &str, queue: &Queue) {
         queue.note_connected(false);
         let text = format!("tcp: {address}: {error}, tried again every {} s", RETRY.as_secs());
         if text != said {
-            log::line(PROGRAM, format_args!("{text}"));
+            warning!("{text}");
             said = text;
         }
         sleep(RETRY);

@@ -1,10 +1,9 @@
 //! What clients ask for, and what `vmmd` tells.
 
 use fulmar_core::wire::{Command, Data, LogCommand, LogFrom, Message, Payload, Success, Window};
-use fulmar_host::log;
+use fulmar_host::info;
 use mio::Token;
 
-use crate::PROGRAM;
 use crate::connection::Role;
 use crate::server::Server;
 use crate::subscription::Subscription;
@@ -45,7 +44,7 @@ impl Server {
             }
             _ => "unknown command: this is the event log",
         };
-        log::line(PROGRAM, format_args!("{}: {refusal}", header.name));
+        info!(name = header.name; "{}: {refusal}", header.name);
         connection.put_failure(header, refusal);
         connection.finish();
     }

@@ -7,9 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fulmar_core::event::{self, Header, RECORD_BYTES_MAX, RECORD_BYTES_MIN};
-use fulmar_host::log;
+use fulmar_host::{error, warning};
 
-use crate::PROGRAM;
 use crate::store::{Segment, now_ms, unix_ms};
 
 /// What follows the name of a segment that was set aside.
@@ -59,7 +58,7 @@ pub(crate) fn find(folder: &Path, mut see: impl FnMut(u64)) -> io::Result<Found>
             None if bytes.len() < event::HEADER_BYTES && Some(first) == newest => fs::remove_file(&path)?,
             None => {
                 let aside = path.with_extension(ASIDE);
-                log::line(PROGRAM, format_args!("{} is damaged: it is now {}", path.display(), aside.display()));
+                error!("{} is damaged: it is now {}", path.display(), aside.display());
                 fs::rename(&path, &aside)?;
                 // As many as can have been in it.
                 let most = (bytes.len() / RECORD_BYTES_MIN) as u64;
@@ -91,10 +90,7 @@ fn take(
     if is_newest && tail.bytes < bytes.len() {
         file.set_len(tail.bytes as u64)?;
         *torn_bytes = (bytes.len() - tail.bytes) as u64;
-        log::line(
-            PROGRAM,
-            format_args!("cut {torn_bytes} bytes of an unfinished write, after event {}", tail.next - 1),
-        );
+        warning!("cut {torn_bytes} bytes of an unfinished write, after event {}", tail.next - 1);
         segment_bytes = tail.bytes;
     }
     Ok(Segment {

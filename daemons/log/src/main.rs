@@ -29,15 +29,17 @@ use std::process::ExitCode;
 
 use fulmar_core::limits::LOG_FILES_MAX;
 use fulmar_core::wire::Event;
+use fulmar_host::check::Findings;
 use fulmar_host::daemon::{self, BeginError};
-use fulmar_host::log;
+use fulmar_host::info;
+use fulmar_host::service::{self, Door, Service};
 
-use crate::options::{Command, Options};
+use crate::options::{Options, PROGRAM};
 use crate::server::Server;
-use crate::store::Store;
+use crate::store::{Bounds, Store};
 
-/// The name before each line of the log.
-pub(crate) const PROGRAM: &str = "vmmd_log";
+/// What its socket is called.
+const SOCKET: &str = "log.sock";
 
 /// Why nothing is served.
 #[derive(Debug)]
@@ -68,29 +70,23 @@ impl From<BeginError> for StartError {
     }
 }
 
-/// The exit code for a command line that is wrong, as of all programs here.
-const USAGE: u8 = 124;
-
 fn main() -> ExitCode {
-    match Command::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => print!("{}", options::HELP),
-        Ok(Command::Version) => println!("{PROGRAM} {}", env!("CARGO_PKG_VERSION")),
-        Ok(Command::Serve(options)) => {
-            if let Err(error) = serve(&options) {
-                log::line(PROGRAM, format_args!("{error}"));
-                return ExitCode::FAILURE;
-            }
-        }
-        Err(error) => {
-            log::line(PROGRAM, format_args!("{error}"));
-            return ExitCode::from(USAGE);
-        }
+    PROGRAM.main(check, serve)
+}
+
+/// What a start needs.
+fn check(options: &Options, findings: &mut Findings) {
+    let there = findings.expect(daemon::expect_folder(&options.state, "--state")).is_some();
+    if daemon::check(&options.run, SOCKET, LOG_FILES_MAX, findings) && there {
+        let folder = options.state.join("log");
+        findings.check_writable(if folder.exists() { &folder } else { &options.state });
     }
-    ExitCode::SUCCESS
 }
 
 /// Serves until a signal ends it.
 fn serve(options: &Options) -> Result<(), StartError> {
+    let service = Service::find().map_err(BeginError::from)?;
+    let handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
     let util = options.run.join("util");
     for (folder, option) in [(&util, "--run"), (&options.state, "--state")] {
         daemon::expect_folder(folder, option)?;
@@ -102,24 +98,25 @@ fn serve(options: &Options) -> Result<(), StartError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(broken(error)),
         _ => {}
     }
-    let _lock = daemon::lock(PROGRAM, &folder.join("lock"), "--state")?;
-    daemon::raise_files(PROGRAM, LOG_FILES_MAX);
-    let mut store = Store::open(&folder, options.bounds).map_err(broken)?;
-    let path = util.join("log.sock");
-    let listener = daemon::listen(&path)?;
+    let _lock = daemon::lock(PROGRAM.name, &folder.join("lock"), "--state")?;
+    daemon::raise_files(LOG_FILES_MAX);
+    let mut store = Store::open(&folder, Bounds::new(options.size_mb, options.days)).map_err(broken)?;
+    let path = util.join(SOCKET);
+    let (listener, made) = daemon::listen(&path, handed_over)?;
     store.keep_own(&daemon_event(true));
-    let mut server = Server::new(listener, store).map_err(StartError::Loop)?;
-    log::line(PROGRAM, format_args!("serving on {}", path.display()));
+    let mut server = Server::new(listener, store, service).map_err(StartError::Loop)?;
+    info!("serving on {}", path.display());
+    server.service.ready(format_args!("serving on {}", path.display()));
     let ended = server.run();
-    // Whoever held the lock made the socket, so it is ours; one that cannot be removed is replaced at the next start.
-    let _ = std::fs::remove_file(&path);
+    server.service.stopping();
+    drop(made);
     ended.map_err(StartError::Loop)?;
     server.finish(&daemon_event(false));
-    log::line(PROGRAM, format_args!("ended by a signal"));
+    info!("ended by a signal");
     Ok(())
 }
 
 /// That this daemon has come up, or ends.
 fn daemon_event(up: bool) -> Event<'static> {
-    Event::Daemon { program: PROGRAM, version: env!("CARGO_PKG_VERSION"), up }
+    Event::Daemon { program: PROGRAM.name, version: PROGRAM.version, up }
 }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use fulmar_core::limits::{LOG_CONNECTIONS_MAX, LOG_FRAME_BYTES_MAX, LOG_READ_BYTES};
 use fulmar_core::scan::Event as Scanned;
 use fulmar_core::wire::{Event, Frame, decode};
-use fulmar_host::log;
+use fulmar_host::service::Service;
 use fulmar_host::socket::Peer;
 use fulmar_host::unreadable::Unreadable;
+use fulmar_host::{error, info, warning};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::PROGRAM;
 use crate::connection::{Connection, Role, Sent};
 use crate::store::Store;
 use crate::subscription::Served;
@@ -54,11 +54,12 @@ pub(crate) struct Server {
     buffer: Vec<u8>,
     next_token: usize,
     accept_at: Option<Instant>,
+    pub(crate) service: Service,
 }
 
 impl Server {
     /// Serves what is in `store` on `listener`.
-    pub(crate) fn new(listener: StdListener, store: Store) -> io::Result<Self> {
+    pub(crate) fn new(listener: StdListener, store: Store, service: Service) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -79,6 +80,7 @@ impl Server {
             buffer: vec![0; LOG_READ_BYTES],
             next_token: SIGNALS.0 + 1,
             accept_at: None,
+            service,
         })
     }
 
@@ -87,6 +89,7 @@ impl Server {
         let mut events = Events::with_capacity(EVENTS);
         let mut ready = Vec::new();
         loop {
+            self.service.turn();
             match self.poll.poll(&mut events, self.wait()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -152,7 +155,12 @@ impl Server {
         if !self.busy.is_empty() {
             return Some(Duration::ZERO);
         }
-        let deadlines = self.connections.values().filter_map(Connection::deadline).chain(self.accept_at);
+        let deadlines = self
+            .connections
+            .values()
+            .filter_map(Connection::deadline)
+            .chain(self.accept_at)
+            .chain(self.service.alarm());
         // One millisecond more, so that it has passed for certain.
         deadlines.min().map(|first| first.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
@@ -165,21 +173,21 @@ impl Server {
                     let peer = Peer::of(&stream);
                     let others = self.connections.values().map(|connection| connection.peer);
                     if let Err(crowded) = peer.admit(others, LOG_CONNECTIONS_MAX) {
-                        log::line(PROGRAM, format_args!("connection refused: {crowded}"));
+                        warning!(user = peer.uid; "connection refused: {crowded}");
                         continue;
                     }
                     let token = self.new_token();
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     match self.poll.registry().register(&mut stream, token, interest) {
                         Ok(()) => drop(self.connections.insert(token, Connection::new(stream, peer))),
-                        Err(error) => log::line(PROGRAM, format_args!("connection refused: {error}")),
+                        Err(error) => warning!("connection refused: {error}"),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    log::line(PROGRAM, format_args!("cannot accept connections for now: {error}"));
+                    error!("cannot accept connections for now: {error}");
                     self.accept_at = Instant::now().checked_add(ACCEPT_REST);
                     return;
                 }
@@ -292,16 +300,13 @@ impl Server {
         for token in late {
             let Some(connection) = self.connections.get_mut(&token) else { continue };
             if let Some(subscription) = connection.take_subscription() {
-                log::line(PROGRAM, format_args!("a reader that reads too slowly is closed"));
+                warning!("a reader that reads too slowly is closed");
                 subscription.put_slow(connection);
                 connection.finish();
                 self.send(token);
                 continue;
             }
-            log::line(
-                PROGRAM,
-                format_args!("connection closed: its message did not come to an end, or it does not read"),
-            );
+            info!("connection closed: its message did not come to an end, or it does not read");
             self.close(token);
         }
     }
@@ -309,7 +314,7 @@ impl Server {
 
 /// Tells a client why it is sent away, where it said what it wanted an answer to.
 fn refuse(connection: &mut Connection, head: &[u8], why: Unreadable) {
-    log::line(PROGRAM, format_args!("connection closed: {why}"));
+    info!("connection closed: {why}");
     let known = connection.scanner.head_len().min(head.len());
     if let Some(header) = why.header(head.get(..known).unwrap_or_default()) {
         connection.put_failure(&header, &why.to_string());

@@ -12,9 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fulmar_core::event::{self, HEADER_BYTES, Header, RECORD_BYTES_MAX, Record, Step};
 use fulmar_core::limits::{EVENT_BYTES_MAX, LOG_AGE_PARTS, LOG_SEGMENTS_MAX, LOG_WRITERS_MAX};
 use fulmar_core::wire::{Event, GapCause, LogEntry, Loss};
-use fulmar_host::log;
+use fulmar_host::{error, info, warning};
 
-use crate::PROGRAM;
 use crate::found::{self, file_name};
 use crate::syncer::Syncer;
 
@@ -135,7 +134,7 @@ impl Store {
             writers,
             syncer: Syncer::start()?,
         };
-        log::line(PROGRAM, format_args!("{} segments, the next event is {}", store.segments.len(), store.next));
+        info!("{} segments, the next event is {}", store.segments.len(), store.next);
         store.remove_surplus(0);
         if found.torn_bytes > 0 {
             let count = i64::try_from(found.torn_bytes).unwrap_or(i64::MAX);
@@ -184,7 +183,7 @@ impl Store {
             let count = i64::try_from(self.lost).unwrap_or(i64::MAX);
             let lost = LogEntry { unix_ms: entry.unix_ms, event: Event::Lost { count, loss: Loss::Disk } };
             if self.append(0, &lost).is_ok() {
-                log::line(PROGRAM, format_args!("{} events are lost: the disk took no more; now it does", self.lost));
+                error!("{} events are lost: the disk took no more; now it does", self.lost);
                 self.lost = 0;
             }
         }
@@ -192,7 +191,7 @@ impl Store {
             Ok(()) => {}
             Err(error) => {
                 if self.lost == 0 {
-                    log::line(PROGRAM, format_args!("events are being lost: {}: {error}", self.folder.display()));
+                    error!("events are being lost: {}: {error}", self.folder.display());
                 }
                 self.lost += 1;
             }
@@ -277,7 +276,7 @@ impl Store {
             }
             let path = self.folder.join(file_name(oldest.header.first));
             if let Err(error) = std::fs::remove_file(&path) {
-                log::line(PROGRAM, format_args!("cannot remove {}: {error}", path.display()));
+                warning!("cannot remove {}: {error}", path.display());
                 return;
             }
             self.segments.pop_front();
@@ -290,7 +289,7 @@ impl Store {
         if let Some(segment) = self.segments.back()
             && let Err(error) = segment.file.sync_data().and_then(|()| self.folder_file.sync_data())
         {
-            log::line(PROGRAM, format_args!("the disk does not keep what was written: {error}"));
+            error!("the disk does not keep what was written: {error}");
         }
     }
 
@@ -326,7 +325,7 @@ impl Store {
         let window = wanted.min(buffer.len());
         let window = buffer.get_mut(..window).unwrap_or_default();
         if let Err(error) = segment.file.read_exact_at(window, place.offset) {
-            log::line(PROGRAM, format_args!("cannot read {}: {error}", file_name(segment.header.first)));
+            error!("cannot read {}: {error}", file_name(segment.header.first));
             tell_gap(place, segment.next, GapCause::Damaged);
             return Left::Something;
         }

@@ -1,13 +1,10 @@
 //! The thread that waits for the disk, so that nobody else has to: what was written is asked to be durable at once, and the
 //! next request may come while the last one is still under way.
 
+use fulmar_host::error;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-
-use fulmar_host::log;
-
-use crate::PROGRAM;
 
 /// Files that are to be made durable.
 #[derive(Debug, Default)]
@@ -52,7 +49,7 @@ fn work(wanted: &Wanted) {
             match file.sync_data() {
                 Err(error) if !failing => {
                     failing = true;
-                    log::line(PROGRAM, format_args!("the disk does not keep what was written: {error}"));
+                    error!("the disk does not keep what was written: {error}");
                 }
                 Err(_) => {}
                 Ok(()) => failing = false,

@@ -1,11 +1,10 @@
 //! What is asked for: watch a unikernel, watch it no longer, send what is measured.
 
 use fulmar_core::wire::{Command, Header, Message, Payload, StatsCommand};
-use fulmar_host::log;
 use fulmar_host::meter::Meter;
+use fulmar_host::{info, warning};
 use mio::Token;
 
-use crate::PROGRAM;
 use crate::server::Server;
 
 /// Reply to who says which process runs a unikernel and is not `vmmd`.
@@ -31,7 +30,7 @@ impl<M: Meter> Server<M> {
             Some(Err(text)) => connection.put_failure(&header, &text),
             None => {
                 let text = "unknown command: this is the statistics daemon";
-                log::line(PROGRAM, format_args!("{}: {text}", header.name));
+                info!(name = header.name; "{}: {text}", header.name);
                 connection.put_failure(&header, text);
                 connection.finish();
             }
@@ -53,7 +52,7 @@ impl<M: Meter> Server<M> {
                     Ok(()) => Ok("added"),
                     Err(error) => {
                         let text = error.to_string();
-                        log::line(PROGRAM, format_args!("{name} is not watched: {text}"));
+                        warning!(name = name; "{name} is not watched: {text}");
                         Err(text)
                     }
                 })

@@ -10,11 +10,11 @@ use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, Limits, Scanner};
 use fulmar_core::wire::{Command, Frame, Header, Message, Payload, StatsCommand, Success, Text, decode, encode_frame};
 use fulmar_host::meter::Meter;
-use fulmar_host::{log, socket};
+use fulmar_host::socket;
+use fulmar_host::{info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
 
-use crate::PROGRAM;
 use crate::server::{LINK, READ_BYTES, Server};
 
 /// Time between two attempts to reach `vmmd`, as the peer has it.
@@ -82,7 +82,7 @@ impl Link {
         self.stream = None;
         self.retry_at = Instant::now().checked_add(RETRY);
         if self.told != reason {
-            log::line(PROGRAM, format_args!("{reason}: calling it again each second"));
+            warning!("{reason}: calling it again each second");
             self.told = reason;
         }
     }
@@ -178,7 +178,7 @@ impl<M: Meter> Server<M> {
         if self.link.heard == Heard::Nothing {
             return match message.payload {
                 Payload::Success(Success::Empty) if message.header.sequence == 0 => {
-                    log::line(PROGRAM, format_args!("vmmd is here"));
+                    info!("vmmd is here");
                     // Whatever was added by others while there was none.
                     self.targets.clear();
                     self.link.heard = Heard::Consent;

@@ -19,19 +19,19 @@ mod targets;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use fulmar_core::limits::STATS_FILES_MAX;
+use fulmar_host::check::Findings;
 use fulmar_host::daemon::{self, BeginError};
-use fulmar_host::log;
+use fulmar_host::info;
+use fulmar_host::service::{self, Door, Service};
 
-use crate::options::Command;
+use crate::options::{Options, PROGRAM};
 use crate::server::Server;
 
-/// The name before each line of the log.
-pub(crate) const PROGRAM: &str = "vmmd_stats";
+/// What its socket is called.
+const SOCKET: &str = "stat.sock";
 
 /// Why nothing is served.
 #[derive(Debug)]
@@ -67,44 +67,37 @@ impl From<BeginError> for StartError {
     }
 }
 
-/// The exit code for a command line that is wrong, as of all programs here.
-const USAGE: u8 = 124;
-
 fn main() -> ExitCode {
-    match Command::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => print!("{}", options::HELP),
-        Ok(Command::Version) => println!("{PROGRAM} {}", env!("CARGO_PKG_VERSION")),
-        Ok(Command::Serve { run, interval }) => {
-            if let Err(error) = serve(&run, interval) {
-                log::line(PROGRAM, format_args!("{error}"));
-                return ExitCode::FAILURE;
-            }
-        }
-        Err(error) => {
-            log::line(PROGRAM, format_args!("{error}"));
-            return ExitCode::from(USAGE);
-        }
-    }
-    ExitCode::SUCCESS
+    PROGRAM.main(check, serve)
+}
+
+/// What a start needs.
+fn check(options: &Options, findings: &mut Findings) {
+    daemon::check(&options.run, SOCKET, STATS_FILES_MAX, findings);
+    findings.expect(meter());
 }
 
 /// Serves until a signal ends it.
-fn serve(run: &Path, interval: Duration) -> Result<(), StartError> {
-    let util = run.join("util");
+fn serve(options: &Options) -> Result<(), StartError> {
+    let service = Service::find().map_err(BeginError::from)?;
+    let handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
+    let util = options.run.join("util");
     daemon::expect_folder(&util, "--run")?;
     daemon::step_down(&util)?;
-    let _lock = daemon::lock(PROGRAM, &util.join("stat.lock"), "--run")?;
-    daemon::raise_files(PROGRAM, STATS_FILES_MAX);
+    let _lock = daemon::lock(PROGRAM.name, &util.join("stat.lock"), "--run")?;
+    daemon::raise_files(STATS_FILES_MAX);
     let meter = meter()?;
-    let path = util.join("stat.sock");
-    let listener = daemon::listen(&path)?;
-    let mut server = Server::new(listener, util.join("vmmd.sock"), meter, interval).map_err(StartError::Loop)?;
-    log::line(PROGRAM, format_args!("serving on {}", path.display()));
+    let path = util.join(SOCKET);
+    let (listener, made) = daemon::listen(&path, handed_over)?;
+    let mut server =
+        Server::new(listener, util.join("vmmd.sock"), meter, options.interval, service).map_err(StartError::Loop)?;
+    info!("serving on {}", path.display());
+    server.service.ready(format_args!("serving on {}", path.display()));
     let ended = server.run();
-    // Whoever held the lock made the socket, so it is ours; one that cannot be removed is replaced at the next start.
-    let _ = std::fs::remove_file(&path);
+    server.service.stopping();
+    drop(made);
     ended.map_err(StartError::Loop)?;
-    log::line(PROGRAM, format_args!("ended by a signal"));
+    info!("ended by a signal");
     Ok(())
 }
 

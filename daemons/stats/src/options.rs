@@ -1,10 +1,36 @@
-//! The command line of `vmmd_stats`.
+//! The settings of `vmmd_stats`.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use fulmar_host::settings::{Kind, Program, Setting};
+
+/// What is known of it before it starts.
+pub(crate) const PROGRAM: Program<Options> = Program {
+    name: "vmmd_stats",
+    version: env!("CARGO_PKG_VERSION"),
+    help: HELP,
+    file: Some("/etc/fulmar/stats.toml"),
+    settings: &[
+        Setting {
+            name: "run",
+            kind: Kind::Text,
+            set: |options, value| {
+                options.run = value.into();
+                Ok(())
+            },
+        },
+        Setting {
+            name: "interval",
+            kind: Kind::Number,
+            set: |options, value| {
+                options.interval = seconds(value)?;
+                Ok(())
+            },
+        },
+    ],
+};
 
 /// The run folder where none is given.
 const RUN: &str = "/run/albatross";
@@ -16,8 +42,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const SECONDS_MIN: f64 = 0.1;
 const SECONDS_MAX: f64 = 86_400.0;
 
-/// What `--help` prints.
-pub(crate) const HELP: &str = "\
+const HELP: &str = "\
 usage: vmmd_stats [OPTIONS]
 
 Measures the CPU time, memory and network traffic of each unikernel, and sends what it has measured to who subscribed. It serves
@@ -26,84 +51,36 @@ Started by root, it becomes the user who owns DIR/util.
 
   --run DIR           sockets [/run/albatross]
   --interval SECONDS  time between two measurements, from 0.1 to 86400 [10]
+  --log TARGET        stderr or syslog [stderr]
+  --log-level LEVEL   error, warning, info or debug [info]
+  --config FILE       what the options above say, as in: interval = 5 [/etc/fulmar/stats.toml, if it is there]
+  --check             say what is wrong with all this, and end
   --help              this text
   --version           the version
 
 example: vmmd_stats --run /run/albatross --interval 5
 ";
 
-/// What to do.
+/// What is served, and where.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Command {
-    /// Print [`HELP`].
-    Help,
-    /// Print the version.
-    Version,
-    /// Serve.
-    Serve {
-        /// In this run folder.
-        run: PathBuf,
-        /// With so much time between two measurements.
-        interval: Duration,
-    },
+pub(crate) struct Options {
+    /// The run folder.
+    pub(crate) run: PathBuf,
+    /// Time between two measurements.
+    pub(crate) interval: Duration,
 }
 
-/// What is wrong with a command line.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum OptionsError {
-    /// Not an option.
-    Unknown(OsString),
-    /// An option without its value.
-    NoValue(&'static str),
-    /// Not a time between two measurements.
-    Interval(OsString),
-}
-
-impl fmt::Display for OptionsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(argument) => write!(f, "unknown option '{}', see --help", argument.display()),
-            Self::NoValue(option) => write!(f, "{option} needs a value, see --help"),
-            Self::Interval(value) => write!(
-                f,
-                "--interval {}: write a number of seconds from {SECONDS_MIN} to {SECONDS_MAX}",
-                value.display()
-            ),
-        }
+impl Default for Options {
+    fn default() -> Self {
+        Self { run: RUN.into(), interval: INTERVAL }
     }
 }
 
-impl std::error::Error for OptionsError {}
-
-impl Command {
-    /// Reads the arguments after the program's name.
-    pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, OptionsError> {
-        let mut arguments = arguments.into_iter();
-        let (mut run, mut interval) = (PathBuf::from(RUN), INTERVAL);
-        while let Some(argument) = arguments.next() {
-            // Both `--run DIR` and `--run=DIR`.
-            let mut parts = argument.as_bytes().splitn(2, |byte| *byte == b'=');
-            let option = parts.next().unwrap_or_default();
-            let joined = parts.next().map(|value| OsStr::from_bytes(value).to_owned());
-            let mut value = |option| joined.clone().or_else(|| arguments.next()).ok_or(OptionsError::NoValue(option));
-            match option {
-                b"--help" | b"-h" => return Ok(Self::Help),
-                b"--version" | b"-V" => return Ok(Self::Version),
-                b"--run" => run = value("--run")?.into(),
-                b"--interval" => interval = seconds(value("--interval")?)?,
-                _ => return Err(OptionsError::Unknown(argument)),
-            }
-        }
-        Ok(Self::Serve { run, interval })
-    }
-}
-
-fn seconds(text: OsString) -> Result<Duration, OptionsError> {
-    let number = text.to_str().and_then(|text| text.parse::<f64>().ok());
-    match number.filter(|number| (SECONDS_MIN..=SECONDS_MAX).contains(number)) {
-        Some(number) => Ok(Duration::from_secs_f64(number)),
-        None => Err(OptionsError::Interval(text)),
-    }
+fn seconds(value: &OsStr) -> Result<Duration, String> {
+    let seconds = value.to_str().and_then(|text| text.parse::<f64>().ok());
+    let seconds = seconds.filter(|seconds| (SECONDS_MIN..=SECONDS_MAX).contains(seconds));
+    let interval = seconds.map(Duration::from_secs_f64);
+    interval.ok_or_else(|| format!("'{}' is no number of seconds from {SECONDS_MIN} to {SECONDS_MAX}", value.display()))
 }
 
 #[cfg(test)]
@@ -111,20 +88,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options() {
-        let parse = |arguments: &[&str]| Command::parse(arguments.iter().map(OsString::from));
-        let serve = |run: &str, seconds| Command::Serve { run: run.into(), interval: Duration::from_secs_f64(seconds) };
-        assert_eq!(parse(&[]), Ok(serve(RUN, 10.0)));
-        assert_eq!(parse(&["--run", "/a", "--interval=0.5"]), Ok(serve("/a", 0.5)));
-        assert_eq!(parse(&["--run=/a=b", "--interval", "86400"]), Ok(serve("/a=b", 86_400.0)));
-        assert_eq!(parse(&["--run", "/a", "--help"]), Ok(Command::Help));
-        assert_eq!(parse(&["-V"]), Ok(Command::Version));
-        assert_eq!(parse(&["--run"]).unwrap_err().to_string(), "--run needs a value, see --help");
-        assert_eq!(parse(&["--rum", "/a"]).unwrap_err().to_string(), "unknown option '--rum', see --help");
-        for wrong in ["0", "-1", "0.09", "86401", "", "ten", "NaN", "inf", "4611686018427387904"] {
-            let error = parse(&["--interval", wrong]).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("--interval {wrong}: write a number")), "{error}");
+    fn what_can_be_said_and_what_not() {
+        assert_eq!(seconds(OsStr::new("0.5")), Ok(Duration::from_millis(500)));
+        assert_eq!(seconds(OsStr::new("86400")), Ok(Duration::from_secs(86_400)));
+        for wrong in ["0", "-1", "nan", "inf", "86401", "soon", "", "1e9"] {
+            let said = format!("'{wrong}' is no number of seconds from 0.1 to 86400");
+            assert_eq!(seconds(OsStr::new(wrong)), Err(said));
         }
-        assert!(HELP.contains(RUN));
+    }
+
+    #[test]
+    fn the_help_tells_the_settings_and_their_defaults() {
+        for setting in PROGRAM.settings {
+            assert!(HELP.contains(&format!("  --{} ", setting.name)), "{}", setting.name);
+        }
+        assert!(
+            HELP.contains(&format!("[{RUN}]")) && HELP.contains(&format!("[{}, if", PROGRAM.file.unwrap_or_default()))
+        );
+        assert!(HELP.contains(&format!("[{}]", INTERVAL.as_secs())));
     }
 }

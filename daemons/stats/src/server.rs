@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use fulmar_core::limits::{STATS_CONNECTIONS_MAX, STATS_FRAME_BYTES_MAX};
 use fulmar_core::scan::Event;
 use fulmar_core::wire::{Frame, decode};
-use fulmar_host::log;
 use fulmar_host::meter::Meter;
+use fulmar_host::service::Service;
 use fulmar_host::socket::Peer;
 use fulmar_host::unreadable::Unreadable;
+use fulmar_host::{error, info, warning};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::PROGRAM;
 use crate::connection::{Connection, Role};
 use crate::link::Link;
 use crate::targets::{Record, Targets};
@@ -56,11 +56,18 @@ pub(crate) struct Server<M: Meter> {
     busy: Vec<Token>,
     next_token: usize,
     accept_at: Option<Instant>,
+    pub(crate) service: Service,
 }
 
 impl<M: Meter> Server<M> {
     /// Serves `listener` with what `meter` measures, and hears from `vmmd` what there is.
-    pub(crate) fn new(listener: StdListener, vmmd: PathBuf, meter: M, interval: Duration) -> io::Result<Self> {
+    pub(crate) fn new(
+        listener: StdListener,
+        vmmd: PathBuf,
+        meter: M,
+        interval: Duration,
+        service: Service,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -83,6 +90,7 @@ impl<M: Meter> Server<M> {
             busy: Vec::new(),
             next_token: LINK.0 + 1,
             accept_at: None,
+            service,
         })
     }
 
@@ -91,6 +99,7 @@ impl<M: Meter> Server<M> {
         let mut events = Events::with_capacity(EVENTS);
         let mut ready = Vec::new();
         loop {
+            self.service.turn();
             self.call_vmmd();
             match self.poll.poll(&mut events, self.wait()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -136,7 +145,8 @@ impl<M: Meter> Server<M> {
             return Some(Duration::ZERO);
         }
         let deadlines = self.connections.values().filter_map(Connection::deadline);
-        let deadlines = deadlines.chain(self.accept_at).chain(self.measure_at).chain(self.link.alarm());
+        let deadlines =
+            deadlines.chain(self.accept_at).chain(self.measure_at).chain(self.link.alarm()).chain(self.service.alarm());
         // One millisecond more, so that it has passed for certain.
         deadlines.min().map(|first| first.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
@@ -181,7 +191,7 @@ impl<M: Meter> Server<M> {
                     let peer = Peer::of(&stream);
                     let others = self.connections.values().map(|connection| connection.peer);
                     if let Err(crowded) = peer.admit(others, STATS_CONNECTIONS_MAX) {
-                        log::line(PROGRAM, format_args!("connection refused: {crowded}"));
+                        warning!(user = peer.uid; "connection refused: {crowded}");
                         continue;
                     }
                     // No other connection ever had this number: an event that is late finds nobody.
@@ -190,14 +200,14 @@ impl<M: Meter> Server<M> {
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     match self.poll.registry().register(&mut stream, token, interest) {
                         Ok(()) => drop(self.connections.insert(token, Connection::new(stream, peer))),
-                        Err(error) => log::line(PROGRAM, format_args!("connection refused: {error}")),
+                        Err(error) => warning!("connection refused: {error}"),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    log::line(PROGRAM, format_args!("cannot accept connections for now: {error}"));
+                    error!("cannot accept connections for now: {error}");
                     self.accept_at = Instant::now().checked_add(ACCEPT_REST);
                     return;
                 }
@@ -292,12 +302,9 @@ impl<M: Meter> Server<M> {
         for token in late {
             match self.connections.get(&token).and_then(Connection::subscribed_to) {
                 Some(name) => {
-                    log::line(PROGRAM, format_args!("{name}: a subscriber that reads too slowly is closed"));
+                    warning!(name = name; "{name}: a subscriber that reads too slowly is closed");
                 }
-                None => log::line(
-                    PROGRAM,
-                    format_args!("connection closed: its command did not come to an end, or it does not read"),
-                ),
+                None => info!("connection closed: its command did not come to an end, or it does not read"),
             }
             self.close(token);
         }
@@ -306,7 +313,7 @@ impl<M: Meter> Server<M> {
 
 /// Tells a client why it is sent away, where it said what it wanted an answer to.
 fn refuse(connection: &mut Connection, head: &[u8], why: Unreadable) {
-    log::line(PROGRAM, format_args!("connection closed: {why}"));
+    info!("connection closed: {why}");
     let known = connection.scanner.head_len().min(head.len());
     if let Some(header) = why.header(head.get(..known).unwrap_or_default()) {
         connection.put_failure(&header, &why.to_string());

@@ -6,10 +6,8 @@ use std::rc::Rc;
 use fulmar_core::limits::{DEVICES_MAX, STATS_TARGETS_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{List, Tap};
-use fulmar_host::log;
 use fulmar_host::meter::{Meter, MeterError, Sample, Subject, parse_started};
-
-use crate::PROGRAM;
+use fulmar_host::warning;
 
 /// A unikernel that is watched.
 struct Watched<T> {
@@ -93,7 +91,7 @@ impl<M: Meter> Targets<M> {
     /// Measures those that somebody wants to hear of, and forgets those that have ended.
     pub(crate) fn measure(&mut self, wanted: &BTreeSet<Name>) -> Vec<Record> {
         if let Err(error) = self.meter.begin() {
-            log::line(PROGRAM, format_args!("networks cannot be counted this time: {error}"));
+            warning!("networks cannot be counted this time: {error}");
         }
         let (mut records, mut ended) = (Vec::new(), Vec::new());
         let is_wanted = |name: &Name| wanted.iter().any(|wish| covers(wish, name));
@@ -101,7 +99,7 @@ impl<M: Meter> Targets<M> {
             match self.meter.read(&watched.target) {
                 Ok(sample) => records.push(Record { name: *name, devices: Rc::clone(&watched.devices), sample }),
                 Err(MeterError::Gone) => ended.push(*name),
-                Err(error) => log::line(PROGRAM, format_args!("{name}: {error}")),
+                Err(error) => warning!(name = name; "{name}: {error}"),
             }
         }
         for name in ended {

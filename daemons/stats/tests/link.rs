@@ -34,7 +34,7 @@ fn the_command_line() {
     assert!(version.status.success() && String::from_utf8(version.stdout).unwrap().starts_with("vmmd_stats 0."));
     for (wrong, text) in [
         (&["--wrong"][..], "unknown option '--wrong', see --help"),
-        (&["--interval", "0"], "--interval 0: write a number of seconds from 0.1 to 86400"),
+        (&["--interval", "0"], "--interval: '0' is no number of seconds from 0.1 to 86400"),
     ] {
         let output = run(wrong);
         assert_eq!(output.status.code(), Some(124));

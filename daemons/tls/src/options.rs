@@ -1,12 +1,71 @@
-//! The command lines of `vmmd_tls` and `vmmd_tls_inetd`.
+//! The settings of `vmmd_tls` and `vmmd_tls_inetd`.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use fulmar_host::settings::{Kind, Program, Setting};
+
 use crate::keys::Paths;
+
+/// The configuration of both.
+const FILE: &str = "/etc/fulmar/tls.toml";
+
+/// `vmmd_tls`.
+pub(crate) const LISTENING: Program<Options> = Program {
+    name: "vmmd_tls",
+    version: env!("CARGO_PKG_VERSION"),
+    help: LISTENING_HELP,
+    file: Some(FILE),
+    settings: SETTINGS,
+};
+
+/// `vmmd_tls_inetd`.
+pub(crate) const ONE: Program<Options> = Program {
+    name: "vmmd_tls_inetd",
+    version: env!("CARGO_PKG_VERSION"),
+    help: ONE_HELP,
+    file: Some(FILE),
+    settings: SETTINGS,
+};
+
+/// A setting that is a path.
+macro_rules! path {
+    ($name:literal, $($place:ident).+) => {
+        Setting {
+            name: $name,
+            kind: Kind::Text,
+            set: |options, value| {
+                options.$($place).+ = value.into();
+                Ok(())
+            },
+        }
+    };
+}
+
+const SETTINGS: &[Setting<Options>] = &[
+    path!("run", run),
+    path!("ca", paths.ca),
+    path!("cert", paths.certificate),
+    path!("key", paths.key),
+    path!("revoked", revoked),
+    Setting {
+        name: "ip",
+        kind: Kind::Text,
+        set: |options, value| {
+            options.address.set_ip(ip(value)?);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "port",
+        kind: Kind::Number,
+        set: |options, value| {
+            options.address.set_port(port(value)?);
+            Ok(())
+        },
+    },
+];
 
 /// The run folder where none is given.
 const RUN: &str = "/run/albatross";
@@ -15,14 +74,13 @@ const RUN: &str = "/run/albatross";
 const REVOKED: &str = "/var/lib/albatross/revoked";
 
 /// The files where none are given.
-const CA: &str = "/etc/albatross/cacert.pem";
-const CERTIFICATE: &str = "/etc/albatross/server.pem";
-const KEY: &str = "/etc/albatross/server.key";
+const CA: &str = "/etc/fulmar/cacert.pem";
+const CERTIFICATE: &str = "/etc/fulmar/server.pem";
+const KEY: &str = "/etc/fulmar/server.key";
 
 /// The port where none is given, as the peer has it.
 const PORT: u16 = 1025;
 
-/// What `vmmd_tls --help` prints.
 const LISTENING_HELP: &str = "\
 usage: vmmd_tls [OPTIONS]
 
@@ -31,187 +89,105 @@ in DIR/util and needs no privilege. Started by root, it becomes the user who own
 SIGHUP has it read the certificates again.
 
   --run DIR           sockets of the daemons [/run/albatross]
-  --ca FILE           the CA that clients' certificates come from, PEM [/etc/albatross/cacert.pem]
-  --cert FILE         the server's certificate, PEM [/etc/albatross/server.pem]
-  --key FILE          the server's key, PEM [/etc/albatross/server.key]
+  --ca FILE           the CA that clients' certificates come from, PEM [/etc/fulmar/cacert.pem]
+  --cert FILE         the server's certificate, PEM [/etc/fulmar/server.pem]
+  --key FILE          the server's key, PEM [/etc/fulmar/server.key]
   --revoked DIR       lists of revoked certificates [/var/lib/albatross/revoked]
-  --ip ADDRESS        where to listen; :: is IPv4 too [::]
+  --ip ADDRESS        where to listen, unless a socket is handed over; :: is IPv4 too [::]
   --port PORT         where to listen [1025]
+  --log TARGET        stderr or syslog [stderr]
+  --log-level LEVEL   error, warning, info or debug [info]
+  --config FILE       what the options above say, as in: port = 1025 [/etc/fulmar/tls.toml, if it is there]
+  --check             say what is wrong with all this, and end
   --help              this text
   --version           the version
 
 example: vmmd_tls --ca cacert.pem --cert server.pem --key server.key
 ";
 
-/// What `vmmd_tls_inetd --help` prints.
 const ONE_HELP: &str = "\
 usage: vmmd_tls_inetd [OPTIONS]
 
 As vmmd_tls, for the one client that is connected to the standard input, and ends with it: for inetd and for systemd sockets with
-Accept=yes.
+Accept=yes. It writes nothing to that connection but TLS, so where the standard error is the same its lines go to syslog or nowhere.
 
   --run DIR           sockets of the daemons [/run/albatross]
-  --ca FILE           the CA that clients' certificates come from, PEM [/etc/albatross/cacert.pem]
-  --cert FILE         the server's certificate, PEM [/etc/albatross/server.pem]
-  --key FILE          the server's key, PEM [/etc/albatross/server.key]
+  --ca FILE           the CA that clients' certificates come from, PEM [/etc/fulmar/cacert.pem]
+  --cert FILE         the server's certificate, PEM [/etc/fulmar/server.pem]
+  --key FILE          the server's key, PEM [/etc/fulmar/server.key]
   --revoked DIR       lists of revoked certificates [/var/lib/albatross/revoked]
+  --ip ADDRESS        for vmmd_tls, which reads the same file [::]
+  --port PORT         for vmmd_tls [1025]
+  --log TARGET        stderr or syslog [stderr]
+  --log-level LEVEL   error, warning, info or debug [info]
+  --config FILE       what the options above say, as in: log = \"syslog\" [/etc/fulmar/tls.toml, if it is there]
+  --check             say what is wrong with all this, and end
   --help              this text
   --version           the version
 
-example: 1025 stream tcp6 nowait fulmar /usr/sbin/vmmd_tls_inetd vmmd_tls_inetd
+example: 1025 stream tcp6 nowait fulmar /usr/sbin/vmmd_tls_inetd vmmd_tls_inetd --log syslog
 ";
 
-/// Which of the two programs it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Program {
-    /// `vmmd_tls`.
-    Listening,
-    /// `vmmd_tls_inetd`.
-    One,
-}
-
-impl Program {
-    /// Its name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Listening => "vmmd_tls",
-            Self::One => "vmmd_tls_inetd",
-        }
-    }
-
-    /// What `--help` prints.
-    pub(crate) fn help(self) -> &'static str {
-        match self {
-            Self::Listening => LISTENING_HELP,
-            Self::One => ONE_HELP,
-        }
-    }
-}
-
-/// What to do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Command {
-    /// Print the help.
-    Help,
-    /// Print the version.
-    Version,
-    /// Serve.
-    Serve(Options),
-}
-
-/// The options, each with its value or its default.
+/// What is served, and with what.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Options {
+    /// The run folder.
     pub(crate) run: PathBuf,
+    /// The keys and certificates.
     pub(crate) paths: Paths,
+    /// The folder of revoked certificates.
     pub(crate) revoked: PathBuf,
+    /// Where to listen.
     pub(crate) address: SocketAddr,
 }
 
-/// What is wrong with a command line.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum OptionsError {
-    /// Not an option.
-    Unknown(OsString),
-    /// An option without its value.
-    NoValue(&'static str),
-    /// Not an address.
-    Address(OsString),
-    /// Not a port.
-    Port(OsString),
-}
-
-impl fmt::Display for OptionsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(argument) => write!(f, "unknown option '{}', see --help", argument.display()),
-            Self::NoValue(option) => write!(f, "{option} needs a value, see --help"),
-            Self::Address(value) => {
-                write!(f, "--ip: '{}' is no address: write one as 192.0.2.1 or 2001:db8::1", value.display())
-            }
-            Self::Port(value) => write!(f, "--port: '{}' is no port: write a number from 0 to 65535", value.display()),
-        }
-    }
-}
-
-impl std::error::Error for OptionsError {}
-
-impl Command {
-    /// Reads the arguments after the program's name.
-    pub(crate) fn parse(program: Program, arguments: impl IntoIterator<Item = OsString>) -> Result<Self, OptionsError> {
-        let mut arguments = arguments.into_iter();
-        let mut options = Options {
+impl Default for Options {
+    fn default() -> Self {
+        Self {
             run: RUN.into(),
             paths: Paths { ca: CA.into(), certificate: CERTIFICATE.into(), key: KEY.into() },
             revoked: REVOKED.into(),
             address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)),
-        };
-        while let Some(argument) = arguments.next() {
-            // Both `--run DIR` and `--run=DIR`.
-            let mut parts = argument.as_bytes().splitn(2, |byte| *byte == b'=');
-            let option = parts.next().unwrap_or_default();
-            let joined = parts.next().map(|value| OsStr::from_bytes(value).to_owned());
-            let value = |name| joined.or_else(|| arguments.next()).ok_or(OptionsError::NoValue(name));
-            match option {
-                b"--help" | b"-h" => return Ok(Self::Help),
-                b"--version" | b"-V" => return Ok(Self::Version),
-                b"--run" => options.run = value("--run")?.into(),
-                b"--ca" => options.paths.ca = value("--ca")?.into(),
-                b"--cert" => options.paths.certificate = value("--cert")?.into(),
-                b"--key" => options.paths.key = value("--key")?.into(),
-                b"--revoked" => options.revoked = value("--revoked")?.into(),
-                b"--ip" if program == Program::Listening => options.address.set_ip(parse_ip(value("--ip")?)?),
-                b"--port" if program == Program::Listening => options.address.set_port(parse_port(value("--port")?)?),
-                _ => return Err(OptionsError::Unknown(argument)),
-            }
         }
-        Ok(Self::Serve(options))
     }
 }
 
-fn parse_ip(value: OsString) -> Result<IpAddr, OptionsError> {
-    value.to_str().and_then(|text| text.parse().ok()).ok_or(OptionsError::Address(value))
+fn ip(value: &OsStr) -> Result<IpAddr, String> {
+    let address = value.to_str().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| format!("'{}' is no address: write one as 192.0.2.1 or 2001:db8::1", value.display()))
 }
 
-fn parse_port(value: OsString) -> Result<u16, OptionsError> {
-    value.to_str().and_then(|text| text.parse().ok()).ok_or(OptionsError::Port(value))
+fn port(value: &OsStr) -> Result<u16, String> {
+    let port = value.to_str().and_then(|text| text.parse().ok());
+    port.ok_or_else(|| format!("'{}' is no port: write a number from 0 to 65535", value.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(program: Program, arguments: &[&str]) -> Result<Command, OptionsError> {
-        Command::parse(program, arguments.iter().map(OsString::from))
+    #[test]
+    fn what_can_be_said_and_what_not() {
+        assert_eq!(ip(OsStr::new("::1")), Ok(IpAddr::from(Ipv6Addr::LOCALHOST)));
+        assert_eq!(port(OsStr::new("0")), Ok(0));
+        for wrong in ["localhost", "", "1.2.3", "[::1]", "1.2.3.4:5"] {
+            assert!(ip(OsStr::new(wrong)).unwrap_err().contains("is no address"), "{wrong}");
+        }
+        for wrong in ["65536", "-1", "", "https"] {
+            assert!(port(OsStr::new(wrong)).unwrap_err().contains("is no port"), "{wrong}");
+        }
     }
 
     #[test]
-    fn values_come_joined_or_apart() {
-        let Ok(Command::Serve(options)) =
-            parse(Program::Listening, &["--ca=/a=b", "--ip", "127.0.0.1", "--port=0", "--run", "/r"])
-        else {
-            panic!("not read")
-        };
-        assert_eq!((options.paths.ca, options.run), ("/a=b".into(), "/r".into()));
-        assert_eq!(options.address.to_string(), "127.0.0.1:0");
-    }
-
-    #[test]
-    fn the_help_tells_the_defaults_and_what_is_wrong_is_named() {
-        for program in [Program::Listening, Program::One] {
-            for default in [RUN, REVOKED, CA, CERTIFICATE, KEY] {
-                assert!(program.help().contains(&format!("[{default}]")), "{default}");
+    fn the_help_tells_the_settings_and_their_defaults() {
+        for program in [LISTENING, ONE] {
+            for setting in program.settings {
+                assert!(program.help.contains(&format!("  --{} ", setting.name)), "{}", setting.name);
             }
+            for default in [RUN, REVOKED, CA, CERTIFICATE, KEY, &PORT.to_string()] {
+                assert!(program.help.contains(&format!("[{default}]")), "{default}");
+            }
+            assert!(program.help.contains(&format!("[{FILE}, if")));
         }
-        assert!(LISTENING_HELP.contains(&format!("[{PORT}]")));
-        for (arguments, text) in [
-            (&["--prot"][..], "unknown option '--prot', see --help"),
-            (&["--key"], "--key needs a value, see --help"),
-            (&["--ip", "localhost"], "--ip: 'localhost' is no address: write one as 192.0.2.1 or 2001:db8::1"),
-            (&["--port", "65536"], "--port: '65536' is no port: write a number from 0 to 65535"),
-        ] {
-            assert_eq!(parse(Program::Listening, arguments).unwrap_err().to_string(), text);
-        }
-        assert!(matches!(parse(Program::One, &["--port", "1"]), Err(OptionsError::Unknown(_))));
     }
 }

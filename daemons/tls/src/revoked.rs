@@ -16,7 +16,7 @@ use fulmar_core::certificate::x509::Certificate;
 use fulmar_core::limits::{
     REVOCATION_BYTES_MAX, REVOCATION_BYTES_PER_DOMAIN_MAX, REVOCATION_LIST_BYTES_MAX, REVOCATION_LISTS_PER_DOMAIN_MAX,
 };
-use fulmar_host::log;
+use fulmar_host::error;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
@@ -201,7 +201,7 @@ impl Revoked {
         }
         if let Err(error) = self.read() {
             // What is known stays in force.
-            log::line(crate::start::PROGRAM, format_args!("{error}"));
+            error!("{error}");
         }
         true
     }

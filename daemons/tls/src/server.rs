@@ -13,7 +13,8 @@ use fulmar_core::limits::{
     TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX,
 };
 use fulmar_core::name::Name;
-use fulmar_host::log;
+use fulmar_host::service::Service;
+use fulmar_host::{error, info};
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -23,7 +24,6 @@ use crate::connection::{Connection, Surroundings, Turn};
 use crate::events::Events;
 use crate::keys::{Keys, Paths};
 use crate::revoked::Revoked;
-use crate::start::PROGRAM;
 use crate::verdict::{Admitted, Daemon, Task};
 
 const LISTENER: Token = Token(0);
@@ -61,11 +61,19 @@ pub(crate) struct Server {
     busy: Vec<usize>,
     accept_at: Option<Instant>,
     look_at: Instant,
+    pub(crate) service: Service,
 }
 
 impl Server {
     /// With what was read of these paths.
-    pub(crate) fn new(util: PathBuf, paths: Paths, keys: Keys, revoked: Revoked, events: Events) -> io::Result<Self> {
+    pub(crate) fn new(
+        util: PathBuf,
+        paths: Paths,
+        keys: Keys,
+        revoked: Revoked,
+        events: Events,
+        service: Service,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let signals = |token, signals: &[i32]| -> io::Result<UnixStream> {
             let (mut reader, writer) = UnixStream::pair()?;
@@ -92,6 +100,7 @@ impl Server {
             busy: Vec::new(),
             accept_at: None,
             look_at: Instant::now() + LOOK,
+            service,
         })
     }
 
@@ -132,6 +141,7 @@ impl Server {
                 self.connection_turn(index);
             }
             self.look();
+            self.service.turn();
         }
         Ok(())
     }
@@ -141,7 +151,12 @@ impl Server {
             return Duration::ZERO;
         }
         let deadlines = self.connections.iter().flatten().filter_map(|it| it.deadline());
-        let first = deadlines.chain(self.accept_at).chain([self.look_at]).min().unwrap_or(self.look_at);
+        let first = deadlines
+            .chain(self.accept_at)
+            .chain(self.service.alarm())
+            .chain([self.look_at])
+            .min()
+            .unwrap_or(self.look_at);
         // One millisecond more, so that it has passed for certain.
         first.saturating_duration_since(Instant::now()) + Duration::from_millis(1)
     }
@@ -193,9 +208,9 @@ impl Server {
         match Keys::read(&self.paths) {
             Ok(keys) => {
                 self.keys = keys;
-                log::line(PROGRAM, format_args!("the certificates were read again"));
+                info!("the certificates were read again");
             }
-            Err(error) => log::line(PROGRAM, format_args!("the certificates stay as they were: {error}")),
+            Err(error) => error!("the certificates stay as they were: {error}"),
         }
     }
 
@@ -210,7 +225,7 @@ impl Server {
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
                 }
                 Err(error) => {
-                    log::line(PROGRAM, format_args!("could not accept a connection: {error}"));
+                    error!("could not accept a connection: {error}");
                     break;
                 }
             }
@@ -239,7 +254,7 @@ impl Server {
         let _ = setsockopt(&tcp, sockopt::KeepAlive, &true);
         let mut connection = match Connection::new(tcp, peer, &self.keys, &self.revoked) {
             Ok(connection) => Box::new(connection),
-            Err(error) => return log::line(PROGRAM, format_args!("could not serve {peer}: {error}")),
+            Err(error) => return error!("could not serve {peer}: {error}"),
         };
         let free = self.connections.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
@@ -249,7 +264,7 @@ impl Server {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let (client, _) = tokens(index);
         if let Err(error) = self.poll.registry().register(connection.socket(), client, interest) {
-            return log::line(PROGRAM, format_args!("could not watch a connection: {error}"));
+            return error!("could not watch a connection: {error}");
         }
         self.connections[index] = Some(connection);
         self.connection_turn(index);
@@ -325,7 +340,7 @@ impl Server {
     fn tell_refused(&mut self, name: Name, peer: SocketAddr, reason: &str) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         if self.events.refused(name, &format!("{peer}: {reason}")) {
-            log::line(PROGRAM, format_args!("{peer}: {reason}"));
+            info!("{peer}: {reason}");
         }
     }
 

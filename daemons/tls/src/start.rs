@@ -7,8 +7,11 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use fulmar_core::limits::TLS_FILES_MAX;
+use fulmar_host::check::Findings;
 use fulmar_host::daemon::{self, BeginError};
-use fulmar_host::log;
+use fulmar_host::info;
+use fulmar_host::service::{self, Door, Service};
 use mio::net::TcpStream;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
@@ -16,18 +19,12 @@ use nix::sys::socket::{
 
 use crate::events::Events;
 use crate::keys::{Keys, KeysError};
-use crate::options::{Command, Options, Program};
+use crate::options::{LISTENING, ONE, Options};
 use crate::revoked::{Revoked, RevokedError};
 use crate::server::Server;
 
-/// The name before each line of the log.
-pub(crate) const PROGRAM: &str = "vmmd_tls";
-
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
-
-/// The exit code for a command line that is wrong, as of all programs here.
-const USAGE: u8 = 124;
 
 /// Why nothing is served.
 #[derive(Debug)]
@@ -77,15 +74,23 @@ impl From<BeginError> for StartError {
 /// `vmmd_tls`.
 #[must_use]
 pub fn listening() -> ExitCode {
-    run(Program::Listening, |options| {
-        let mut server = begin(options)?;
-        let listener = listen(options.address).map_err(|error| StartError::Listen(options.address, error))?;
+    LISTENING.main(check, |options| -> Result<(), StartError> {
+        let service = Service::find().map_err(BeginError::from)?;
+        let handed_over = service::handed_over(Door::Inet).map_err(BeginError::from)?;
+        let mut server = begin(options, service)?;
+        let listener = match handed_over {
+            Some(socket) => TcpListener::from(socket),
+            None => listen(options.address).map_err(|error| StartError::Listen(options.address, error))?,
+        };
         let address = listener.local_addr().unwrap_or(options.address);
         server.listen(listener).map_err(StartError::Loop)?;
         confine()?;
-        log::line(PROGRAM, format_args!("serving on {address}"));
-        server.run().map_err(StartError::Loop)?;
-        log::line(PROGRAM, format_args!("ended by a signal"));
+        info!("serving on {address}");
+        server.service.ready(format_args!("serving on {address}"));
+        let ended = server.run();
+        server.service.stopping();
+        ended.map_err(StartError::Loop)?;
+        info!("ended by a signal");
         Ok(())
     })
 }
@@ -93,46 +98,40 @@ pub fn listening() -> ExitCode {
 /// `vmmd_tls_inetd`.
 #[must_use]
 pub fn one() -> ExitCode {
-    run(Program::One, |options| {
+    ONE.main(check, |options| {
         let client = take_client().map_err(StartError::NoClient)?;
         let peer = client.peer_addr().map_err(StartError::NoClient)?;
-        let mut server = begin(options)?;
+        let mut server = begin(options, Service::default())?;
         confine()?;
         server.admit(client, peer);
         server.run().map_err(StartError::Loop)
     })
 }
 
-fn run(program: Program, serve: impl FnOnce(&Options) -> Result<(), StartError>) -> ExitCode {
-    let code = match Command::parse(program, std::env::args_os().skip(1)) {
-        Ok(Command::Help) => {
-            print!("{}", program.help());
-            return ExitCode::SUCCESS;
-        }
-        Ok(Command::Version) => {
-            println!("{} {}", program.name(), env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
-        }
-        Ok(Command::Serve(options)) => serve(&options).map_err(|error| (error.to_string(), ExitCode::FAILURE)),
-        Err(error) => Err((error.to_string(), ExitCode::from(USAGE))),
-    };
-    match code {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((text, code)) => {
-            log::line(program.name(), format_args!("{text}"));
-            code
-        }
+/// What a start needs.
+fn check(options: &Options, findings: &mut Findings) {
+    let util = options.run.join("util");
+    if let Some(()) = findings.expect(daemon::expect_folder(&util, "--run")) {
+        findings.expect(daemon::step_down(&util));
+    }
+    findings.expect(Keys::read(&options.paths));
+    if options.revoked.is_dir() {
+        findings.check_writable(&options.revoked);
+        findings.expect(Revoked::open(&options.revoked));
+    } else {
+        findings.check_writable(options.revoked.parent().unwrap_or(&options.revoked));
     }
 }
 
-fn begin(options: &Options) -> Result<Server, StartError> {
+fn begin(options: &Options, service: Service) -> Result<Server, StartError> {
     let util = options.run.join("util");
     daemon::expect_folder(&util, "--run")?;
     daemon::step_down(&util)?;
+    daemon::raise_files(TLS_FILES_MAX);
     let keys = Keys::read(&options.paths).map_err(StartError::Keys)?;
     let revoked = Revoked::open(&options.revoked).map_err(StartError::Revoked)?;
     let events = Events::new(util.join("log.sock"), instance());
-    Server::new(util, options.paths.clone(), keys, revoked, events).map_err(StartError::Loop)
+    Server::new(util, options.paths.clone(), keys, revoked, events, service).map_err(StartError::Loop)
 }
 
 /// From here on nothing is asked of the kernel but what serving needs.

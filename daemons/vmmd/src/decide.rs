@@ -3,44 +3,60 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fulmar_core::machine::Product;
 use fulmar_host::channel::Channel;
-use fulmar_host::log::line;
-use fulmar_vmmd::control::{Control, Settings};
+use fulmar_host::error;
+use fulmar_vmmd::control::{Control, Ended, Settings};
+use fulmar_vmmd::host_half::Signals;
 
-/// What the control half is given.
+/// Where the control half works, and what it was handed.
 #[derive(Debug)]
-pub(crate) struct ControlOptions {
+pub(crate) struct ControlPlace {
     /// The run folder.
     pub(crate) run: PathBuf,
     /// The state folder.
     pub(crate) state: PathBuf,
     /// Holds the run folder for this `vmmd`; to be kept open until the end.
     pub(crate) lock: OwnedFd,
+    /// Where clients connect, if that is not to be made.
+    pub(crate) socket: Option<OwnedFd>,
 }
 
 /// All that is known of unikernels and policies. Here it costs memory only where it is used.
 static MACHINE: Mutex<Product> = Mutex::new(Product::new());
 
 /// Runs until a signal ends it, or until the host half is gone (failure).
-pub(crate) fn run(options: ControlOptions, channel: Channel) -> ExitCode {
+pub(crate) fn run(place: ControlPlace, channel: Channel) -> ExitCode {
     // Started through a link of another name, it would be called after that.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_name(c"vmmd");
-    let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let ControlOptions { run, state, lock } = options;
-    let ended = match Control::start(&Settings::new(run, state), channel, &mut machine) {
-        Ok(mut control) => control.run(),
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
         Err(error) => {
-            line("vmmd", format_args!("{error}"));
+            error!("signals cannot be caught: {error}");
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = ended {
-        line("vmmd", format_args!("the event loop has failed: {error}"));
-    }
+    let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let ControlPlace { run, state, lock, socket } = place;
+    let settings = Settings { handed_over: socket.map(Arc::new), ..Settings::new(run, state) };
+    let ended = match Control::start(&settings, channel, &mut machine) {
+        Ok(mut control) => control.heed(signals.into()).and_then(|()| control.run()),
+        Err(error) => {
+            error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = match ended {
+        Ok(Ended::Asked) => ExitCode::SUCCESS,
+        Ok(Ended::HostGone) => ExitCode::FAILURE,
+        Err(error) => {
+            error!("the event loop has failed: {error}");
+            ExitCode::FAILURE
+        }
+    };
     drop(lock);
-    ExitCode::FAILURE
+    code
 }

@@ -1,13 +1,106 @@
-//! The command line of `vmmd`. Read by hand: it is a handful of options, and this program is the trusted one.
+//! The settings of `vmmd`, and those that its deciding half is started with.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsStr;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use fulmar_core::limits::ACCOUNTS_MAX;
-use fulmar_host::privilege::{Identity, IdentityError};
+use fulmar_host::privilege::Identity;
+use fulmar_host::settings::{Kind, Program, Setting, number};
 use nix::unistd::{Gid, Uid};
+
+/// What is known of `vmmd` before it starts.
+pub(crate) const PROGRAM: Program<Options> = Program {
+    name: "vmmd",
+    version: env!("CARGO_PKG_VERSION"),
+    help: HELP,
+    file: Some("/etc/fulmar/vmmd.toml"),
+    settings: &[
+        Setting {
+            name: "run",
+            kind: Kind::Text,
+            set: |options, value| {
+                options.run = value.into();
+                Ok(())
+            },
+        },
+        Setting {
+            name: "state",
+            kind: Kind::Text,
+            set: |options, value| {
+                options.state = value.into();
+                Ok(())
+            },
+        },
+        Setting {
+            name: "tender",
+            kind: Kind::Text,
+            set: |options, value| {
+                options.tender = Some(value.into());
+                Ok(())
+            },
+        },
+        Setting {
+            name: "user",
+            kind: Kind::Text,
+            set: |options, value| {
+                options.user = Some(user_of(value)?);
+                Ok(())
+            },
+        },
+        Setting {
+            name: "tender-uid-base",
+            kind: Kind::Number,
+            set: |options, value| {
+                let base = number(value, 1, u64::from(u32::MAX - u32::from(ACCOUNTS_MAX)))?;
+                options.tender_uid_base = u32::try_from(base).unwrap_or(TENDER_UID_BASE);
+                Ok(())
+            },
+        },
+    ],
+};
+
+/// What the control half is started with; it reads no file.
+pub(crate) const CONTROL: Program<ControlOptions> = Program {
+    name: "vmmd",
+    version: env!("CARGO_PKG_VERSION"),
+    help: HELP,
+    file: None,
+    settings: &[
+        Setting {
+            name: "run",
+            kind: Kind::Text,
+            set: |options, value| {
+                options.run = value.into();
+                Ok(())
+            },
+        },
+        Setting {
+            name: "state",
+            kind: Kind::Text,
+            set: |options, value| {
+                options.state = value.into();
+                Ok(())
+            },
+        },
+        Setting {
+            name: "user",
+            kind: Kind::Text,
+            set: |options, value| {
+                options.user = user_of(value)?;
+                Ok(())
+            },
+        },
+        Setting {
+            name: "socket",
+            kind: Kind::Number,
+            set: |options, value| {
+                options.socket = RawFd::try_from(number(value, 3, i32::MAX as u64)?).ok();
+                Ok(())
+            },
+        },
+    ],
+};
 
 /// The run folder where none is given.
 const RUN: &str = "/run/albatross";
@@ -28,8 +121,7 @@ const CONTROL_UID: u32 = TENDER_UID_BASE - 1;
 /// The first argument of the control half, which `vmmd` starts itself.
 pub(crate) const CONTROL_HALF: &str = "--control-half";
 
-/// What `--help` prints.
-pub(crate) const HELP: &str = "\
+const HELP: &str = "\
 usage: vmmd [OPTIONS]
 
 Runs unikernels on this host. It serves on sockets in the run folder and keeps what it was asked for in the state folder.
@@ -40,24 +132,15 @@ When vmmd ends, by a signal or otherwise, the unikernels keep running; the next 
   --tender PATH          the program that runs a unikernel [fulmar-tender beside vmmd]
   --user NAME|UID[:GID]  who decides, without privileges [fulmar if that user exists, else 516095]
   --tender-uid-base N    each unikernel gets a user id of its own from N on [516096]
+  --log TARGET           stderr or syslog [stderr]
+  --log-level LEVEL      error, warning, info or debug [info]
+  --config FILE          what the options above say, as in: user = \"fulmar\" [/etc/fulmar/vmmd.toml, if it is there]
+  --check                say what is wrong with all this, and end
   --help                 this text
   --version              the version
 
 example: vmmd --run /run/albatross --state /var/lib/albatross
 ";
-
-/// What to do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Command {
-    /// Print [`HELP`].
-    Help,
-    /// Print the version.
-    Version,
-    /// Start both halves.
-    Both(Options),
-    /// Be the control half.
-    Control(Options),
-}
 
 /// The options, each with its value or its default.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,150 +151,109 @@ pub(crate) struct Options {
     pub(crate) state: PathBuf,
     /// The tender program, where one is given.
     pub(crate) tender: Option<PathBuf>,
-    /// The user of the control half.
-    pub(crate) user: Identity,
+    /// The user of the control half, where one is given.
+    pub(crate) user: Option<Identity>,
     /// The first user id for tenders.
     pub(crate) tender_uid_base: u32,
-    /// No kernel behind it, and which call is to fail; only where this was built for tests.
+    /// No kernel behind it; only where this was built for tests.
     #[cfg(feature = "fake-shim")]
     pub(crate) fake_shim: bool,
 }
 
-/// What is wrong with a command line.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum OptionsError {
-    /// Not an option.
-    Unknown(OsString),
-    /// An option without its value.
-    NoValue(&'static str),
-    /// Not a user.
-    User(IdentityError),
-    /// Not a user id from which there are enough.
-    TenderUidBase(OsString),
-}
-
-impl fmt::Display for OptionsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(argument) => write!(f, "unknown option '{}', see --help", argument.display()),
-            Self::NoValue(option) => write!(f, "{option} needs a value, see --help"),
-            Self::User(error) => write!(f, "--user: {error}"),
-            Self::TenderUidBase(value) => write!(
-                f,
-                "--tender-uid-base: '{}' is not a number from 1 to {}",
-                value.display(),
-                u32::MAX - u32::from(ACCOUNTS_MAX)
-            ),
-        }
-    }
-}
-
-impl std::error::Error for OptionsError {}
-
-impl Command {
-    /// Reads the arguments after the program's name.
-    pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, OptionsError> {
-        let mut arguments = arguments.into_iter().peekable();
-        let control = arguments.next_if(|first| first == CONTROL_HALF).is_some();
-        let mut user = None;
-        let mut options = Options {
+impl Default for Options {
+    fn default() -> Self {
+        Self {
             run: RUN.into(),
             state: STATE.into(),
             tender: None,
-            user: Identity::current(),
+            user: None,
             tender_uid_base: TENDER_UID_BASE,
             #[cfg(feature = "fake-shim")]
             fake_shim: false,
-        };
-        while let Some(argument) = arguments.next() {
-            // Both `--run DIR` and `--run=DIR`.
-            let mut parts = argument.as_bytes().splitn(2, |byte| *byte == b'=');
-            let option = parts.next().unwrap_or_default();
-            let joined = parts.next().map(|value| OsStr::from_bytes(value).to_owned());
-            let value = |name| joined.or_else(|| arguments.next()).ok_or(OptionsError::NoValue(name));
-            match option {
-                b"--help" | b"-h" => return Ok(Self::Help),
-                b"--version" | b"-V" => return Ok(Self::Version),
-                b"--run" => options.run = value("--run")?.into(),
-                b"--state" => options.state = value("--state")?.into(),
-                b"--tender" => options.tender = Some(value("--tender")?.into()),
-                b"--user" => {
-                    let text = value("--user")?;
-                    user = Some(Identity::parse(&text.to_string_lossy()).map_err(OptionsError::User)?);
-                }
-                b"--tender-uid-base" => options.tender_uid_base = parse_base(&value("--tender-uid-base")?)?,
-                #[cfg(feature = "fake-shim")]
-                b"--fake-shim" => options.fake_shim = true,
-                _ => return Err(OptionsError::Unknown(argument)),
-            }
         }
-        options.user = user.unwrap_or_else(default_user);
-        Ok(if control { Self::Control(options) } else { Self::Both(options) })
     }
 }
 
-fn parse_base(value: &OsStr) -> Result<u32, OptionsError> {
-    let last = u32::MAX - u32::from(ACCOUNTS_MAX);
-    let base = value.to_str().and_then(|text| text.parse().ok());
-    base.filter(|base| (1..=last).contains(base)).ok_or_else(|| OptionsError::TenderUidBase(value.to_owned()))
+impl Options {
+    /// Who the control half is to be. An ordinary user can only be itself.
+    pub(crate) fn user(&self) -> Identity {
+        let unnamed = Identity { uid: Uid::from_raw(CONTROL_UID), gid: Gid::from_raw(CONTROL_UID) };
+        match self.user {
+            Some(user) => user,
+            None if Uid::effective().is_root() => Identity::of_user(USER).unwrap_or(unnamed),
+            None => Identity::current(),
+        }
+    }
+
+    /// The program that runs a unikernel.
+    pub(crate) fn tender(&self) -> std::io::Result<PathBuf> {
+        match &self.tender {
+            Some(path) => Ok(path.clone()),
+            None => Ok(std::env::current_exe()?.with_file_name("fulmar-tender")),
+        }
+    }
 }
 
-/// An ordinary user can only be itself.
-fn default_user() -> Identity {
-    if !Uid::effective().is_root() {
-        return Identity::current();
+/// What the control half is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ControlOptions {
+    /// The run folder.
+    pub(crate) run: PathBuf,
+    /// The state folder.
+    pub(crate) state: PathBuf,
+    /// Who it is to be.
+    pub(crate) user: Identity,
+    /// The listening socket that was left open for it, where one was handed over.
+    pub(crate) socket: Option<RawFd>,
+}
+
+impl Default for ControlOptions {
+    fn default() -> Self {
+        Self { run: RUN.into(), state: STATE.into(), user: Identity::current(), socket: None }
     }
-    let unnamed = Identity { uid: Uid::from_raw(CONTROL_UID), gid: Gid::from_raw(CONTROL_UID) };
-    Identity::of_user(USER).unwrap_or(unnamed)
+}
+
+fn user_of(value: &OsStr) -> Result<Identity, String> {
+    Identity::parse(&value.to_string_lossy()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use fulmar_host::settings::{Command, Given};
+
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Result<Command, OptionsError> {
-        Command::parse(arguments.iter().map(OsString::from))
-    }
-
-    fn both(arguments: &[&str]) -> Options {
-        match parse(arguments) {
-            Ok(Command::Both(options)) => options,
-            other => panic!("{other:?}"),
+    fn parse(arguments: &[&str]) -> Result<Options, String> {
+        match PROGRAM.read(arguments.iter().map(Into::into).collect()) {
+            Ok(Command::Run(Given { own, .. })) => Ok(own),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(wrong) => Err(wrong.error.to_string()),
         }
     }
 
     #[test]
-    fn values_come_joined_or_apart() {
-        assert_eq!(both(&["--run", "/a", "--state=/b"]).run, PathBuf::from("/a"));
-        assert_eq!(both(&["--run", "/a", "--state=/b=c"]).state, PathBuf::from("/b=c"));
-        assert_eq!(both(&["--user", "12:34"]).user.to_string(), "12:34");
-        assert_eq!(both(&["--tender-uid-base", "70000"]).tender_uid_base, 70000);
-        assert_eq!(both(&[]).run, PathBuf::from(RUN));
+    fn what_can_be_said_and_what_not() {
+        assert_eq!(parse(&["--user", "12:34"]).unwrap().user().to_string(), "12:34");
+        assert_eq!(parse(&["--tender-uid-base", "70000"]).unwrap().tender_uid_base, 70000);
+        assert_eq!(parse(&["--tender=/a"]).unwrap().tender().unwrap(), PathBuf::from("/a"));
+        for base in ["0", "-1", "4294967295", "x"] {
+            let said = format!("--tender-uid-base: '{base}' is no number from 1 to 4294959103");
+            assert_eq!(parse(&["--tender-uid-base", base]), Err(said));
+        }
+        assert!(parse(&["--user", "no such user"]).unwrap_err().contains("no such user"));
+        // What only the control half is told.
+        assert_eq!(parse(&["--socket", "3"]), Err("unknown option '--socket', see --help".into()));
+        assert!(parse(&["--run", "/a", CONTROL_HALF]).is_err());
     }
 
     #[test]
-    fn the_help_tells_the_defaults() {
+    fn the_help_tells_the_settings_and_their_defaults() {
+        for setting in PROGRAM.settings {
+            assert!(HELP.contains(&format!("  --{} ", setting.name)), "{}", setting.name);
+        }
         for default in [RUN, STATE, &format!("else {CONTROL_UID}]"), &format!("[{TENDER_UID_BASE}]")] {
             assert!(HELP.contains(default), "{default}");
         }
-        assert_eq!(parse(&["--run", "/a", "--help"]), Ok(Command::Help));
-        assert_eq!(parse(&["--version"]), Ok(Command::Version));
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        assert_eq!(parse(&["--wrong"]).unwrap_err().to_string(), "unknown option '--wrong', see --help");
-        assert_eq!(parse(&["here"]).unwrap_err().to_string(), "unknown option 'here', see --help");
-        assert_eq!(parse(&["--run"]).unwrap_err().to_string(), "--run needs a value, see --help");
-        for base in ["0", "-1", "4294967295", "x"] {
-            assert_eq!(parse(&["--tender-uid-base", base]), Err(OptionsError::TenderUidBase(base.into())));
-        }
-        assert!(parse(&["--user", "no such user"]).unwrap_err().to_string().contains("no such user"));
-    }
-
-    #[test]
-    fn the_control_half_is_named_first() {
-        assert!(matches!(parse(&[CONTROL_HALF, "--run", "/a"]), Ok(Command::Control(_))));
-        assert!(parse(&["--run", "/a", CONTROL_HALF]).is_err());
+        assert!(HELP.contains(&format!("[{}, if", PROGRAM.file.unwrap_or_default())));
     }
 }

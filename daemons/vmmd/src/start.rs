@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,12 +11,14 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use fulmar_host::channel::Channel;
+use fulmar_host::log;
 use fulmar_host::privilege::{self, Identity};
+use fulmar_host::service::{self, Door, ServiceError};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 
-use crate::decide::ControlOptions;
-use crate::options::{CONTROL_HALF, Options};
+use crate::decide::ControlPlace;
+use crate::options::{CONTROL_HALF, ControlOptions, Options};
 
 /// How often to look whether a dying predecessor has let go of the lock, and how long to wait in between.
 const LOCK_TRIES: u32 = 40;
@@ -44,6 +46,14 @@ pub(crate) enum StartError {
     Control(io::Error),
     /// The control half could not give up its privileges.
     Privileges(Identity, Errno),
+    /// Who started it asks for what cannot be.
+    Service(ServiceError),
+}
+
+impl From<ServiceError> for StartError {
+    fn from(error: ServiceError) -> Self {
+        Self::Service(error)
+    }
 }
 
 impl fmt::Display for StartError {
@@ -73,6 +83,7 @@ impl fmt::Display for StartError {
             Self::Privileges(user, errno) => {
                 write!(f, "could not become user {user}: {}; see --user", errno.desc())
             }
+            Self::Service(error) => error.fmt(f),
         }
     }
 }
@@ -89,17 +100,23 @@ pub(crate) fn attainable(user: Identity) -> Identity {
 /// trusted (the lock, the records of units), so nobody else may write there.
 pub(crate) fn make_folders(options: &Options, user: Identity) -> Result<(), StartError> {
     make_folder(&options.run, 0o755, None)?;
-    let found = fs::metadata(&options.run).map_err(|error| StartError::Folder(options.run.clone(), error))?;
-    let me = Identity::current();
-    let by_group = found.mode() & 0o020 != 0 && found.gid() != me.gid.as_raw();
-    if found.uid() != me.uid.as_raw() || by_group || found.mode() & 0o002 != 0 {
-        return Err(StartError::Open(options.run.clone(), found.uid(), found.mode() & 0o7777));
-    }
+    trust(&options.run)?;
     make_folder(&options.run.join("util"), 0o755, Some(user))?;
     make_folder(&options.run.join("fifo"), 0o750, Some(user))?;
     make_folder(&options.state, 0o750, Some(user))?;
     // It may be there already, as root's: albatross has a folder of this name for its disks, which stay what they are.
     make_folder(&options.state.join("block"), 0o700, Some(user))
+}
+
+/// Sees to it that nobody else can change what is in the run folder.
+pub(crate) fn trust(run: &Path) -> Result<(), StartError> {
+    let found = fs::metadata(run).map_err(|error| StartError::Folder(run.to_owned(), error))?;
+    let me = Identity::current();
+    let by_group = found.mode() & 0o020 != 0 && found.gid() != me.gid.as_raw();
+    if found.uid() != me.uid.as_raw() || by_group || found.mode() & 0o002 != 0 {
+        return Err(StartError::Open(run.to_owned(), found.uid(), found.mode() & 0o7777));
+    }
+    Ok(())
 }
 
 fn make_folder(path: &Path, mode: u32, owner: Option<Identity>) -> Result<(), StartError> {
@@ -160,16 +177,22 @@ pub(crate) fn lock(run: &Path) -> Result<Flock<File>, StartError> {
     unreachable!("the loop ends by returning")
 }
 
-/// Starts this program again as the control half. The channel is its standard input and the lock its standard output, so
-/// that no other fd has to be left open for it.
+/// Starts this program again as the control half. The channel is its standard input and the lock its standard output; no other fd
+/// is left open for it but a socket that was handed over.
 pub(crate) fn start_control(
     options: &Options,
+    log: log::Settings,
     user: Identity,
     channel: Channel,
     lock: &Flock<File>,
+    socket: Option<&OwnedFd>,
 ) -> Result<Child, StartError> {
     let lock = lock.try_clone().map_err(StartError::Control)?;
-    Command::new(own_program().map_err(StartError::Control)?)
+    let mut command = Command::new(own_program().map_err(StartError::Control)?);
+    for name in service::VARIABLES {
+        command.env_remove(name);
+    }
+    command
         .arg(CONTROL_HALF)
         .arg("--run")
         .arg(&options.run)
@@ -177,10 +200,15 @@ pub(crate) fn start_control(
         .arg(&options.state)
         .arg("--user")
         .arg(format!("{}:{}", user.uid, user.gid))
+        .args(log.options())
         .stdin(Stdio::from(OwnedFd::from(channel)))
-        .stdout(Stdio::from(lock))
-        .spawn()
-        .map_err(StartError::Control)
+        .stdout(Stdio::from(lock));
+    if let Some(socket) = socket {
+        // Left open for it; ours is closed as soon as it has started.
+        fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|errno| StartError::Control(errno.into()))?;
+        command.arg("--socket").arg(socket.as_raw_fd().to_string());
+    }
+    command.spawn().map_err(StartError::Control)
 }
 
 /// The file of this program, also where it has been replaced since it started.
@@ -190,7 +218,9 @@ fn own_program() -> io::Result<PathBuf> {
 }
 
 /// What the control half does first: it takes what was passed, and gives up its privileges.
-pub(crate) fn become_control(options: Options) -> Result<(ControlOptions, Channel), StartError> {
+pub(crate) fn become_control(options: ControlOptions) -> Result<(ControlPlace, Channel), StartError> {
+    let socket = options.socket.map(|fd| service::take_socket(fd, "from the host half".to_owned(), Door::Unix));
+    let socket = socket.transpose()?;
     let channel = nix::unistd::dup(io::stdin()).map_err(|errno| StartError::Channel(errno.into()))?;
     let lock = nix::unistd::dup(io::stdout()).map_err(|errno| StartError::Channel(errno.into()))?;
     let hide = || -> io::Result<()> {
@@ -198,7 +228,7 @@ pub(crate) fn become_control(options: Options) -> Result<(ControlOptions, Channe
         nix::unistd::dup2_stdin(&null)?;
         nix::unistd::dup2_stdout(&null)?;
         for fd in [&channel, &lock] {
-            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         }
         Ok(())
     };
@@ -208,8 +238,8 @@ pub(crate) fn become_control(options: Options) -> Result<(ControlOptions, Channe
         options.user.assume().map_err(fail)?;
     }
     privilege::forbid_new_privileges().map_err(fail)?;
-    let Options { run, state, .. } = options;
-    Ok((ControlOptions { run, state, lock }, Channel::from(channel)))
+    let ControlOptions { run, state, .. } = options;
+    Ok((ControlPlace { run, state, lock, socket }, Channel::from(channel)))
 }
 
 #[cfg(test)]
@@ -234,12 +264,7 @@ mod tests {
     }
 
     fn options(folder: &Folder) -> Options {
-        let run = format!("--run={}", folder.0.join("run").display());
-        let state = format!("--state={}", folder.0.join("state").display());
-        match crate::options::Command::parse([run.into(), state.into()]) {
-            Ok(crate::options::Command::Both(options)) => options,
-            other => panic!("{other:?}"),
-        }
+        Options { run: folder.0.join("run"), state: folder.0.join("state"), ..Options::default() }
     }
 
     #[test]

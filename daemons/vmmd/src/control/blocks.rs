@@ -10,9 +10,10 @@ use fulmar_core::machine::{Block, Input};
 use fulmar_core::name::Name;
 use fulmar_host::blocks::BlockError;
 use fulmar_host::disk::Content;
+use fulmar_host::{error, info, warning};
 
+use super::Control;
 use super::worker::errno;
-use super::{Control, log};
 
 impl Control<'_> {
     /// Tells the machine what there is of the files of its block devices, and removes those that no record names.
@@ -21,24 +22,24 @@ impl Control<'_> {
         let recorded: Vec<(u16, Name, u64)> = self.machine.blocks().map(recorded).collect();
         for (slot, name, expected) in recorded {
             let bytes = self.blocks.bytes(&name).unwrap_or_else(|error| {
-                log!("block device {name}: {error}");
+                error!(name = name; "block device {name}: {error}");
                 None
             });
             match bytes {
                 Some(bytes) if bytes == expected => {}
                 Some(bytes) => {
-                    log!("block device {name}: its file has {bytes} bytes instead of {expected}: restore it")
+                    error!(name = name; "block device {name}: its file has {bytes} bytes instead of {expected}: restore it")
                 }
-                None => log!("block device {name}: its file is gone: restore it"),
+                None => error!(name = name; "block device {name}: its file is gone: restore it"),
             }
             self.handle(Input::BlockFile { slot, bytes });
         }
         let swept = self.blocks.sweep(|name| self.machine.find_block(name).is_some())?;
         if swept.removed > 0 {
-            log!("removed {} files of the block folder that no record names", swept.removed);
+            info!("removed {} files of the block folder that no record names", swept.removed);
         }
         if swept.foreign > 0 {
-            log!("{} files of the block folder are no block devices of ours and are left alone", swept.foreign);
+            warning!("{} files of the block folder are no block devices of ours and are left alone", swept.foreign);
         }
         Ok(())
     }
@@ -51,7 +52,7 @@ impl Control<'_> {
         };
         for device in arguments.block_devices {
             let Some((_, block)) = self.machine.block_of(unikernel.name(), &device) else {
-                log!("{}: there is no block device {}", unikernel.name(), device.host());
+                error!(name = unikernel.name(); "{}: there is no block device {}", unikernel.name(), device.host());
                 return Err(LaunchError::BlockFile);
             };
             // As many as the plan has.
@@ -62,7 +63,7 @@ impl Control<'_> {
 
     fn open_block(&self, block: &Block) -> Result<File, LaunchError> {
         let failed = |error: &io::Error| {
-            log!("block device {}: could not open its file: {error}", block.name());
+            error!(name = block.name(); "block device {}: could not open its file: {error}", block.name());
             match error.kind() {
                 io::ErrorKind::NotFound => LaunchError::BlockFile,
                 _ => LaunchError::Os(OsError { attempt: Attempt::PrepareProcess, errno: errno(error) }),
@@ -71,7 +72,7 @@ impl Control<'_> {
         let file = self.blocks.open(block.name()).map_err(|error| failed(&error.error))?;
         let bytes = Content::bytes(&file).map_err(|error| failed(&error))?;
         if bytes != block.bytes() {
-            log!("block device {}: its file has {bytes} bytes instead of {}", block.name(), block.bytes());
+            error!(name = block.name(); "block device {}: its file has {bytes} bytes instead of {}", block.name(), block.bytes());
             return Err(LaunchError::BlockFile);
         }
         // The lock goes with the open file to the tender, and ends with it. So the tender of a unikernel that nobody

@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 
-use fulmar_core::chunks::{Chunks, Piece};
+use fulmar_core::chunks::Chunks;
 use fulmar_core::limits::{
     CONNECTIONS_PER_USER_MAX, IDLE_MS_MAX, IMAGE_BYTES_MAX, PROGRESS_BYTES_MIN, PROGRESS_MS_MAX,
     SPOOL_BYTES_PER_USER_MAX,
@@ -13,17 +13,19 @@ use fulmar_core::machine::{Input, Spooled};
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, ScanError};
 use fulmar_core::wire::{
-    self, BlockCommand, Command, Cut, Frame, Header, Image, Message, Payload, StatsCommand, UnikernelCommand,
+    self, BlockCommand, Command, Cut, Frame, Header, Message, Payload, StatsCommand, UnikernelCommand,
 };
 use fulmar_host::socket::peer_uid;
 use fulmar_host::spool::SpoolError;
+use fulmar_host::{debug, error, info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
 
+use super::Control;
+use super::arrivals::{is_followed_by_image, spool_inline};
 use super::replies::Written;
 use super::slots::Stage;
 use super::turn::token_of;
-use super::{Control, log};
 
 /// Connections that are accepted before others have their turn.
 const ACCEPTS_MAX: usize = 64;
@@ -48,7 +50,11 @@ impl Control<'_> {
     /// Accepts those who wait, and serves each at once: most have their question ready and their answer fits.
     pub(super) fn accept(&mut self) {
         for _ in 0..ACCEPTS_MAX {
-            match self.listener.accept() {
+            let Some(listener) = &self.listener else {
+                self.accepting = false;
+                return;
+            };
+            match listener.accept() {
                 Ok((stream, _)) => match self.slots.take(stream, self.now.ms + IDLE_MS_MAX) {
                     Ok(index) => self.serve(index),
                     Err(stream) => self.turn_away(stream),
@@ -61,7 +67,7 @@ impl Control<'_> {
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
                 }
                 Err(error) => {
-                    log!("could not accept a connection: {error}");
+                    error!("could not accept a connection: {error}");
                     self.accepting = false;
                     return;
                 }
@@ -71,7 +77,7 @@ impl Control<'_> {
 
     /// All slots are taken: says so, without waiting.
     fn turn_away(&mut self, mut stream: UnixStream) {
-        log!("connection refused: all are in use");
+        warning!("connection refused: all are in use");
         let read = stream.read(&mut self.slots.input).unwrap_or(0);
         let header = self.slots.input.get(4..read).and_then(wire::peek_header);
         let header = header.unwrap_or_else(|| Header::new(0, Name::ROOT));
@@ -161,12 +167,12 @@ impl Control<'_> {
         slot.watched = true;
         let watched = self.poll.registry().register(stream, token_of(index), Interest::READABLE | Interest::WRITABLE);
         if let Err(error) = watched {
-            log!("could not watch a connection: {error}");
+            error!(connection = index; "could not watch a connection: {error}");
             return self.close(index);
         }
         let uid = self.uid_of(index);
         if !self.trusts(uid) && self.slots.count_of(uid) > CONNECTIONS_PER_USER_MAX {
-            log!("connection refused: user {uid} has {CONNECTIONS_PER_USER_MAX} already");
+            warning!(user = uid, connection = index; "connection refused: user {uid} has {CONNECTIONS_PER_USER_MAX} already");
             if self.slots.get(index).stage == Stage::Reading {
                 let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
                 self.refuse(index, &header, "too many connections of this user, try again");
@@ -183,7 +189,7 @@ impl Control<'_> {
     }
 
     /// Whether nothing is kept from this user for the sake of others.
-    fn trusts(&self, uid: u32) -> bool {
+    pub(super) fn trusts(&self, uid: u32) -> bool {
         uid == 0 || uid == self.uid
     }
 
@@ -205,7 +211,7 @@ impl Control<'_> {
         let read = match self.receive(index) {
             Ok(0) => {
                 if !self.slots.get(index).scanner.is_between_frames() {
-                    log!("a connection ended within a message");
+                    debug!(connection = index; "a connection ended within a message");
                 }
                 return Reading::Over;
             }
@@ -223,7 +229,7 @@ impl Control<'_> {
 
     /// Some more of a message has arrived. Whoever sends a little again and again keeps its connection, and what it makes us hold,
     /// no longer than whoever sends nothing.
-    fn progress(&mut self, index: u16, read: usize, begins: bool) {
+    pub(super) fn progress(&mut self, index: u16, read: usize, begins: bool) {
         let slot = self.slots.get(index);
         slot.arrived_bytes = slot.arrived_bytes.saturating_add(read as u64);
         if begins || slot.arrived_bytes >= PROGRESS_BYTES_MIN {
@@ -233,7 +239,7 @@ impl Control<'_> {
     }
 
     /// Fills the input: with what came early, or with what has come now.
-    fn receive(&mut self, index: u16) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, index: u16) -> io::Result<usize> {
         let mut input = std::mem::take(&mut self.slots.input);
         let (slot, _, own) = self.slots.parts(index);
         let received = match std::mem::take(&mut slot.early_bytes) {
@@ -287,80 +293,14 @@ impl Control<'_> {
         })
     }
 
-    /// Reads what has come of an image in chunks; after its end the create before it is handed on.
-    fn receive_image(&mut self, index: u16) -> Reading {
-        let read = match self.receive(index) {
-            Ok(0) => {
-                log!("a connection ended within an image");
-                return Reading::Over;
-            }
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Reading::Blocked,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Reading::Acted,
-            Err(_) => return Reading::Over,
-        };
-        let input = std::mem::take(&mut self.slots.input);
-        let mut rest = &input[..read];
-        let spooled = self.spooled_by_user(index);
-        let ended = loop {
-            let (slot, _, own) = self.slots.parts(index);
-            match slot.imaging.0.next(&mut rest) {
-                Ok(Piece::More) => break Ok(false),
-                Ok(Piece::Bytes(piece)) if spooled + piece.len() as u64 > SPOOL_BYTES_PER_USER_MAX => {
-                    break Err(Ok(SpoolError::UserQuota));
-                }
-                Ok(Piece::Bytes(piece)) => {
-                    if slot.spool.is_none() {
-                        match self.spools.create(IMAGE_BYTES_MAX) {
-                            Ok(spool) => slot.spool = Some(spool),
-                            Err(error) => break Err(Ok(error)),
-                        }
-                    }
-                    if let Some(Err(error)) = slot.spool.as_mut().map(|spool| spool.append(piece)) {
-                        break Err(Ok(error));
-                    }
-                }
-                Ok(Piece::End) => {
-                    own[..rest.len()].copy_from_slice(rest);
-                    slot.early_bytes = rest.len();
-                    break Ok(true);
-                }
-                Err(error) => break Err(Err(error)),
-            }
-        };
-        self.slots.input = input;
-        match ended {
-            Ok(false) => {
-                self.progress(index, read, false);
-                Reading::Acted
-            }
-            Ok(true) => {
-                let head_len = self.slots.get(index).imaging.1;
-                self.dispatch(index, head_len, None);
-                Reading::Acted
-            }
-            Err(Ok(error)) => self.refuse_spool(index, &error),
-            Err(Err(error)) => {
-                let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
-                self.refuse_and_linger(index, &header, format_args!("{error}"))
-            }
-        }
-    }
-
-    /// Bytes of the images that arrive from the user of this connection, where they are bounded.
-    fn spooled_by_user(&mut self, index: u16) -> u64 {
-        let uid = self.uid_of(index);
-        if self.trusts(uid) { 0 } else { self.slots.spooled_by(uid) }
-    }
-
     /// The header of the message that is coming, as far as it has come.
-    fn header_so_far(&mut self, index: u16) -> Option<Header> {
+    pub(super) fn header_so_far(&mut self, index: u16) -> Option<Header> {
         let (slot, head, _) = self.slots.parts(index);
         wire::peek_header(&head[..slot.scanner.head_len().min(head.len())])
     }
 
     fn refuse_stream(&mut self, index: u16, read: usize, error: ScanError) -> Reading {
-        log!("malformed message: {error}");
+        info!(connection = index; "malformed message: {error}");
         let so_far = self.header_so_far(index);
         // A frame whose length is refused has no head yet: what follows the length may still tell.
         let header = so_far.or_else(|| wire::peek_header(self.slots.input.get(4..read)?));
@@ -368,14 +308,8 @@ impl Control<'_> {
         self.refuse_and_linger(index, &header, format_args!("{error}"))
     }
 
-    fn refuse_spool(&mut self, index: u16, error: &SpoolError) -> Reading {
-        let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
-        self.tell_image_refused(index, &header.name, error);
-        self.refuse_and_linger(index, &header, format_args!("{error}"))
-    }
-
     /// Refuses while the client may still be sending: it gets to read the reason only if it can send on for a while.
-    fn refuse_and_linger(&mut self, index: u16, header: &Header, text: std::fmt::Arguments<'_>) -> Reading {
+    pub(super) fn refuse_and_linger(&mut self, index: u16, header: &Header, text: std::fmt::Arguments<'_>) -> Reading {
         self.slots.get(index).spool = None;
         let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
         let _ = std::fmt::write(&mut words, text);
@@ -402,14 +336,14 @@ impl Control<'_> {
     }
 
     /// Does something about a whole message.
-    fn dispatch(&mut self, index: u16, head_len: usize, cut: Option<Cut>) {
+    pub(super) fn dispatch(&mut self, index: u16, head_len: usize, cut: Option<Cut>) {
         let now = self.now;
         let (slot, head, _) = self.slots.parts(index);
         let message = match wire::decode(Frame { head: &head[..head_len], cut }) {
             Ok(message) => message,
             Err(error) => {
                 let header = wire::peek_header(&head[..head_len]);
-                log!("malformed message: {error}");
+                info!(connection = index; "malformed message: {error}");
                 let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
                 let _ = std::fmt::write(&mut words, format_args!("{error}"));
                 return match header {
@@ -456,16 +390,6 @@ impl Control<'_> {
     }
 }
 
-/// Whether this is a create whose image comes in chunks after it.
-fn is_followed_by_image(payload: &Payload<'_>) -> bool {
-    let Payload::Command(Command::Unikernel(UnikernelCommand::Create(config) | UnikernelCommand::ForceCreate(config))) =
-        payload
-    else {
-        return false;
-    };
-    matches!(config.image, Image::Inline([]))
-}
-
 /// Whether the octets that come with a command, or after it, are a zlib stream.
 fn is_compressed(command: &Command<'_>) -> bool {
     match command {
@@ -479,20 +403,4 @@ fn is_compressed(command: &Command<'_>) -> bool {
         ) => *compressed,
         _ => false,
     }
-}
-
-/// Octets that are few enough to be held go the way of the others.
-fn spool_inline(
-    octets: &Image<'_>,
-    spools: &super::ImageSpools,
-    spool: &mut Option<super::ImageSpool>,
-) -> Result<(), SpoolError> {
-    if let Image::Inline(bytes) = octets
-        && !bytes.is_empty()
-    {
-        let mut small = spools.create(IMAGE_BYTES_MAX)?;
-        small.append(bytes)?;
-        *spool = Some(small);
-    }
-    Ok(())
 }

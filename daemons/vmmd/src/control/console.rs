@@ -14,14 +14,15 @@ use fulmar_core::machine::Life;
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, Limits, Scanner};
 use fulmar_core::wire::{self, Command, ConsoleCommand, Frame, Header, Message, Payload};
+use fulmar_host::{info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 
+use super::Control;
 use super::turn::CONSOLE;
-use super::{Control, log};
 
 /// Times between two attempts to reach the console daemon, milliseconds.
 const RETRY_MS_MIN: u64 = 100;
@@ -106,7 +107,7 @@ impl Console {
     fn remove_fifo(&self, name: &Name) {
         match unlinkat(&self.folder, name.as_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(nix::errno::Errno::ENOENT) => {}
-            Err(error) => log!("could not remove the fifo of {name}: {error}"),
+            Err(error) => warning!(name = name; "could not remove the fifo of {name}: {error}"),
         }
     }
 
@@ -132,7 +133,7 @@ impl Console {
         match wire::encode_frame(&Message { header, payload }, &mut buffer) {
             Ok(frame) => self.out.extend_from_slice(frame),
             Err(error) => {
-                log!("console: {error:?}");
+                warning!(name = name; "console: {error:?}");
                 return 0;
             }
         }
@@ -174,7 +175,7 @@ impl Console {
                         };
                         let Message { header, payload } = message;
                         if let Payload::Failure(text) = payload {
-                            log!("{}: the console daemon refused: {}", header.name, text.0.escape_ascii());
+                            warning!(name = header.name; "{}: the console daemon refused: {}", header.name, text.0.escape_ascii());
                         }
                         self.answered(header.sequence);
                     }
@@ -233,14 +234,14 @@ impl Control<'_> {
             Err(error) => {
                 if !core::mem::replace(&mut console.told, true) {
                     let socket = console.socket.display();
-                    log!(
+                    warning!(
                         "no console daemon at {socket} ({error}): unikernels run, start vmmd_console to keep their output"
                     );
                 }
                 return console.retry_later(self.now.ms);
             }
         };
-        log!("the console daemon is here");
+        info!("the console daemon is here");
         console.told = true;
         console.stream = Some(stream);
         console.scanner = Scanner::new(Limits::HOLD_ALL);
@@ -260,7 +261,7 @@ impl Control<'_> {
             self.console.flush()
         };
         if !whole {
-            log!("the console daemon is gone, calling it again");
+            warning!("the console daemon is gone, calling it again");
             self.console.told = true;
             self.console.retry_later(self.now.ms);
         }

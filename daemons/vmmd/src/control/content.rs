@@ -6,12 +6,13 @@ use std::io::{self, Read, Write};
 use fulmar_core::limits::{CONTENT_PIECE_BYTES, CONTENT_PIECE_MS_MAX, PROGRESS_MS_MAX};
 use fulmar_core::machine::{Block, BlockFileError, BlockRefused, Input, Source, Spooled};
 use fulmar_host::content::Form;
+use fulmar_host::{debug, info};
 
 use super::clients::Reading;
 use super::replies::Written;
 use super::slots::Stage;
 use super::transfers::{Client, Dumping, NotOpened, Opening, Setting, Target, Transfer, Transferred, Whole};
-use super::{Control, ImageSpool, log};
+use super::{Control, ImageSpool};
 
 /// Bytes of a refusal that we word ourselves.
 const REFUSAL_BYTES_MAX: usize = 512;
@@ -182,7 +183,7 @@ impl Control<'_> {
     pub(super) fn begin_dump(&mut self, index: u16, slot: u16, form: Form) {
         let client = self.client(index);
         let (Some(header), Some(block)) = (self.machine.reply_header(index), self.machine.block(slot)) else { return };
-        log!("{}: content handed out", block.name());
+        debug!(name = block.name(); "{}: content handed out", block.name());
         let target = target_of(slot, block);
         self.worker.transfer(Transfer::Open(Box::new(Opening { client, target, header, form })));
     }
@@ -281,7 +282,7 @@ impl Control<'_> {
             ),
             NotOpened::File(error) => std::fmt::write(&mut text, format_args!("{error}")),
         };
-        log!("{}: refused: {text}", header.name);
+        info!(name = header.name; "{}: refused: {text}", header.name);
         self.refuse(index, &header, &text);
         self.slots.wake(index);
     }

@@ -4,13 +4,14 @@ use fulmar_core::halves::{Attempt, LaunchError, OsError, Request, Signal, Unit};
 use fulmar_core::limits::CHANNEL_FDS_MAX;
 use fulmar_core::machine::{Change, Digest, Effect, Input, Life, Stage, StoredImage, Unikernel};
 use fulmar_core::name::Name;
+use fulmar_host::error;
 use fulmar_host::store;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::Control;
 use super::host::Asking;
 use super::worker::{FileJob, Outcome, errno};
-use super::{Control, log};
 
 impl Control<'_> {
     /// Tells the machine and does what it says.
@@ -82,11 +83,11 @@ impl Control<'_> {
 
     fn append(&mut self, change: Change) {
         let Some(record) = self.machine.record(change, &mut self.appends.policy) else {
-            return log!("a change without a record: {change:?}");
+            return error!("a change without a record: {change:?}");
         };
         match self.appends.filling.push(&record) {
             Ok(()) => self.appends.changes.push(change),
-            Err(error) => log!("{error}"),
+            Err(error) => error!("{error}"),
         }
     }
 
@@ -167,7 +168,7 @@ impl Control<'_> {
         {
             Ok(image) => image,
             Err(error) => {
-                log!("{name}: {error}");
+                error!(name = name, unit = unit.0; "{name}: {error}");
                 let missing = nix::errno::Errno::ENOENT as i32;
                 self.stillborn(unit, if let store::StoreError::Io(_, error) = error { errno(&error) } else { missing });
                 return true;
@@ -183,7 +184,7 @@ impl Control<'_> {
         let console = match self.console.make_fifo(&name) {
             Ok(fifo) => fifo,
             Err(error) => {
-                log!("{name}: could not make its fifo: {error}");
+                error!(name = name, unit = unit.0; "{name}: could not make its fifo: {error}");
                 self.stillborn(unit, errno(&error));
                 return true;
             }
@@ -203,7 +204,7 @@ impl Control<'_> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             // Too many descriptors on their way, say: nobody will answer what did not go.
             Err(error) if !is_gone(&error) => {
-                log!("{name}: could not ask the host half to launch it: {error}");
+                error!(name = name, unit = unit.0; "{name}: could not ask the host half to launch it: {error}");
                 self.drop_fifo(unit);
                 self.stillborn(unit, errno(&error));
                 true

@@ -14,10 +14,12 @@ use fulmar_core::name::Name;
 use fulmar_core::wire::{
     BlockCommand, Command, Deed, Event, List, Loss, Next, PolicyCommand, RunEnd, Text, UnikernelCommand,
 };
+use fulmar_host::debug;
+use fulmar_host::log::{Level, keys, line};
 use fulmar_host::socket::peer_uid;
 
+use super::Control;
 use super::slots::Slot;
-use super::{Control, log};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -127,10 +129,23 @@ pub(super) fn run_end(exit: Exit) -> RunEnd {
     }
 }
 
+/// A line of the daemon's own log.
+fn tell_people(event: &Event<'_>) {
+    let level = match event {
+        Event::Trouble { .. } | Event::Lost { .. } => Level::Error,
+        Event::Ended { asked: false, .. } | Event::Decided { .. } => Level::Warning,
+        _ => Level::Info,
+    };
+    match event.name() {
+        Some(name) => line(level, &[(keys::name, &name)], format_args!("{event}")),
+        None => line(level, &[], format_args!("{event}")),
+    }
+}
+
 impl Control<'_> {
     /// Something has happened.
     pub(super) fn tell(&mut self, event: &Event<'_>) {
-        log!("{event}");
+        tell_people(event);
         self.record(event);
     }
 
@@ -173,7 +188,7 @@ impl Control<'_> {
         let reason = text(format_args!("{}", refusal.to_whom(name)));
         match self.take_answered(index) {
             Some(asked) => self.tell_refusal(name, &reason, asked.uid),
-            None => log!("{name}: refused: {reason}"),
+            None => debug!(name = name; "{name}: refused: {reason}"),
         }
     }
 
@@ -190,7 +205,7 @@ impl Control<'_> {
         if self.events.refusals <= EVENT_REFUSALS_PER_MINUTE_MAX || is_over {
             self.tell(&event);
         } else {
-            log!("{event}");
+            tell_people(&event);
         }
     }
 

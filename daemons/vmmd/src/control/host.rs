@@ -6,14 +6,15 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use fulmar_core::halves::{Answer, Request, Signal, SignalOutcome, Status, Unit};
 use fulmar_core::limits::CHANNEL_BYTES_MAX;
-use fulmar_core::machine::{Exit, Input};
+use fulmar_core::machine::{Exit, Input, Life};
 use fulmar_core::name::Name;
 use fulmar_core::policy::{Bridge, Bridges};
 use fulmar_host::channel::{Channel, ReceivedFds};
+use fulmar_host::error;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::{Control, log};
+use super::Control;
 
 /// Something to be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,8 @@ pub(super) enum Asking {
     Forget(Unit),
     /// How many files it has open.
     Files,
+    /// To note that we serve.
+    Serving,
 }
 
 /// Our end of the channel.
@@ -72,6 +75,10 @@ impl Control<'_> {
                 Asking::Signal(unit, signal) => self.host.send(&Request::Signal { unit, signal }),
                 Asking::Bridges => self.host.send(&Request::Bridges),
                 Asking::Files => self.host.send(&Request::Files),
+                Asking::Serving => {
+                    let (running, desired) = self.count_unikernels();
+                    self.host.send(&Request::Serving { running, desired })
+                }
                 Asking::Forget(unit) => self.host.send(&Request::Forget { unit }),
             };
             if !went {
@@ -79,6 +86,16 @@ impl Control<'_> {
             }
             self.host.waiting.pop_front();
         }
+    }
+
+    /// How many unikernels run, and how many are to.
+    fn count_unikernels(&self) -> (u16, u16) {
+        let (mut running, mut desired) = (0_u16, 0_u16);
+        for (_, unikernel) in self.machine.unikernels() {
+            desired += 1;
+            running += u16::from(unikernel.life() == Life::Alive);
+        }
+        (running, desired)
     }
 
     /// Takes in all that the host half says. `false` when it is gone.
@@ -141,7 +158,7 @@ impl Control<'_> {
             Answer::Files { open, limit } => self.tell_of_host(open, limit),
             Answer::SurveyFailed(error) => self.tell_trouble(Name::ROOT, format_args!("{error}")),
             Answer::Adopted { .. } | Answer::Ended { .. } | Answer::Host(_) => {
-                log!("the host half answered what was not asked")
+                error!("the host half answered what was not asked")
             }
         }
     }

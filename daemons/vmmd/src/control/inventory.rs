@@ -9,11 +9,12 @@ use fulmar_core::machine::HOST_USES;
 use fulmar_core::policy::Bridge;
 use fulmar_core::wire::{self, Fact, HostInfo, List, Message, Payload, Success, Text, Use};
 use fulmar_host::disk::Folder;
+use fulmar_host::error;
 use fulmar_host::files;
 
+use super::Control;
 use super::host::Asking;
 use super::slots::Stage;
-use super::{Control, log};
 
 /// What is told beside what the machine knows.
 const OWN_USES: usize = 9;
@@ -68,7 +69,7 @@ impl Control<'_> {
                 self.send(index, begin);
             }
             Err(error) => {
-                log!("{error}");
+                error!("{error}");
                 self.give_up(index);
             }
         }

@@ -10,11 +10,12 @@ use fulmar_core::limits::{EVENTS_WAITING_BYTES_MAX, LOG_FRAME_BYTES_MAX, WIRE_IN
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event as Scanned, Limits, Scanner};
 use fulmar_core::wire::{self, Data, Event, Frame, Header, LogEntry, Loss, Message, Payload};
+use fulmar_host::{error, info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
 
+use super::Control;
 use super::turn::LOG;
-use super::{Control, log};
 
 /// Times between two attempts to reach the log, milliseconds.
 const RETRY_MS_MIN: u64 = 100;
@@ -128,7 +129,7 @@ impl LogLink {
                         let message = wire::decode(Frame { head: &self.answer[..head_len], cut });
                         let Ok(Message { header, payload }) = message else { return false };
                         if let Payload::Failure(text) = payload {
-                            log!("the event log refused an event: {}", text.0.escape_ascii());
+                            error!("the event log refused an event: {}", text.0.escape_ascii());
                             self.lost += 1;
                         }
                         if !self.acknowledged(header.sequence) {
@@ -161,6 +162,11 @@ impl LogLink {
         true
     }
 
+    /// Whether the log is there and has not acknowledged everything.
+    pub(super) fn is_owed(&self) -> bool {
+        self.stream.is_some() && !self.waiting.is_empty()
+    }
+
     /// When to call [`Control::call_log`], milliseconds.
     pub(super) fn alarm_ms(&self) -> u64 {
         if self.stream.is_some() { u64::MAX } else { self.retry_at_ms }
@@ -186,7 +192,7 @@ impl Control<'_> {
         let link = &mut self.log_link;
         match connected {
             Ok(stream) => {
-                log!("the event log is here");
+                info!("the event log is here");
                 link.told = true;
                 link.stream = Some(stream);
                 link.scanner = Scanner::new(Limits::HOLD_ALL);
@@ -196,7 +202,7 @@ impl Control<'_> {
             Err(error) => {
                 if !core::mem::replace(&mut link.told, true) {
                     let socket = link.socket.display();
-                    log!("no event log at {socket} ({error}): start vmmd_log to keep what happens");
+                    warning!("no event log at {socket} ({error}): start vmmd_log to keep what happens");
                 }
                 link.retry_later(self.now.ms);
             }
@@ -220,7 +226,7 @@ impl Control<'_> {
     }
 
     fn lose_log(&mut self) {
-        log!("the event log is gone, calling it again");
+        warning!("the event log is gone, calling it again");
         self.log_link.retry_later(self.now.ms);
     }
 }

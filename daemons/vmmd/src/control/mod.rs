@@ -8,6 +8,7 @@
 //! | `turn` | one turn of the event loop, deadlines |
 //! | `effects` | what the machine wants done |
 //! | `clients` | accepting, reading, dispatching |
+//! | `arrivals` | images that arrive |
 //! | `replies` | writing, long replies, images |
 //! | `slots` | the memory of connections |
 //! | `blocks` | the files of block devices |
@@ -18,15 +19,18 @@
 //! | `stats` | the link to the statistics daemon |
 //! | `worker` | the threads that wait: for the journal, for files, for the compressor |
 //! | `events` | what is worth an event, and who asked for it |
+//! | `finish` | ending in order |
 //! | `log_link` | the link to the event log |
 //! | `transfers` | the threads that move the content of block devices |
 
+mod arrivals;
 mod blocks;
 mod clients;
 mod console;
 mod content;
 mod effects;
 mod events;
+mod finish;
 mod host;
 mod inventory;
 mod log_link;
@@ -40,6 +44,7 @@ mod worker;
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -50,10 +55,12 @@ use fulmar_core::machine::{Change, Now, POLICY_BYTES_MAX, PlanBuffers, Product, 
 use fulmar_core::policy::Policy;
 use fulmar_host::blocks::Blocks;
 use fulmar_host::channel::Channel;
+use fulmar_host::daemon::Made;
 use fulmar_host::disk::{FolderLock, HostFolder};
+use fulmar_host::error;
 use fulmar_host::journal::Batch;
 use fulmar_host::spool::{Spool, Spools};
-use mio::Poll;
+use mio::{Interest, Poll};
 
 use console::Console;
 use events::Events;
@@ -61,13 +68,8 @@ use host::HostLink;
 use log_link::LogLink;
 use slots::Slots;
 use stats::Stats;
+use turn::SIGNALS;
 use worker::Worker;
-
-/// Writes a line of the log.
-macro_rules! log {
-    ($($text:tt)*) => { fulmar_host::log::line("vmmd", format_args!($($text)*)) };
-}
-use log;
 
 /// Where the control half works.
 #[derive(Clone, Debug)]
@@ -76,15 +78,15 @@ pub struct Settings {
     pub run: PathBuf,
     /// The state folder: the journal, `images/`, `block/`.
     pub state: PathBuf,
-    /// The mode of the listening socket.
-    pub socket_mode: u32,
+    /// Where clients connect, if that was handed over.
+    pub handed_over: Option<Arc<OwnedFd>>,
 }
 
 impl Settings {
-    /// These folders, and a socket for the owner and its group.
+    /// These folders, and a socket that is made.
     #[must_use]
     pub fn new(run: PathBuf, state: PathBuf) -> Self {
-        Self { run, state, socket_mode: 0o660 }
+        Self { run, state, handed_over: None }
     }
 }
 
@@ -114,7 +116,13 @@ pub struct Control<'m> {
     clock: Clock,
     now: Now,
     poll: Poll,
-    listener: mio::net::UnixListener,
+    /// Nothing when it is ending.
+    listener: Option<mio::net::UnixListener>,
+    /// The socket that was made; gone before another one may come.
+    made: Option<Made>,
+    signals: Option<mio::net::UnixStream>,
+    /// Whether a signal has asked it to end.
+    asked: bool,
     /// Whether connections may be waiting to be accepted: edges are told once.
     accepting: bool,
     slots: Slots,
@@ -166,19 +174,43 @@ impl<'m> Control<'m> {
         start::start(settings, channel, machine)
     }
 
-    /// Serves until the host half is gone.
+    /// Ends when this becomes readable, once it runs.
+    ///
+    /// # Errors
+    /// The event loop's.
+    pub fn heed(&mut self, signals: std::os::unix::net::UnixStream) -> io::Result<()> {
+        let mut signals = mio::net::UnixStream::from_std(signals);
+        self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+        self.signals = Some(signals);
+        Ok(())
+    }
+
+    /// Serves until it is asked to end or the host half is gone.
     ///
     /// # Errors
     /// What the event loop died of.
-    pub fn run(&mut self) -> io::Result<()> {
+    pub fn run(&mut self) -> io::Result<Ended> {
         let mut events = mio::Events::with_capacity(256);
-        while self.turn(&mut events, None)? {}
-        log!("the host half is gone: the control half ends too, unikernels go on");
+        while self.turn(&mut events, None)? {
+            if self.asked {
+                return self.finish(&mut events);
+            }
+        }
+        error!("the host half is gone: the control half ends too, unikernels go on");
         self.tell_daemon(false);
         // As far as it goes: nobody is waited for.
         self.flush_log();
-        Ok(())
+        Ok(Ended::HostGone)
     }
+}
+
+/// Why [`Control::run`] has ended without an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was asked to.
+    Asked,
+    /// The host half is gone.
+    HostGone,
 }
 
 /// What a listening socket is called in the run folder.

@@ -6,11 +6,12 @@ use fulmar_core::limits::{LONG_REPLY_MS_MAX, PROGRESS_MS_MAX};
 use fulmar_core::machine::{Digest, Reply};
 use fulmar_core::wire::{self, Header, Message, Payload};
 use fulmar_host::content::Form;
+use fulmar_host::error;
 use fulmar_host::store;
 
 use super::slots::{Octets, PIECE_BYTES, Rest, Sending, Slots, Stage};
 use super::worker::Pressing;
-use super::{Control, ImageSpool, log};
+use super::{Control, ImageSpool};
 
 /// How writing went.
 pub(super) enum Written {
@@ -240,7 +241,7 @@ impl Control<'_> {
     }
 
     fn refuse_image(&mut self, index: u16, header: &Header, error: &store::StoreError) {
-        log!("{}: {error}", header.name);
+        error!(name = header.name; "{}: {error}", header.name);
         let mut text = heapless::String::<512>::new();
         let _ = std::fmt::write(&mut text, format_args!("{error}"));
         self.refuse(index, header, &text);

@@ -15,22 +15,23 @@ use fulmar_core::policy::Policy;
 use fulmar_core::wire::{Event, RunEnd};
 use fulmar_host::blocks::{BlockError, Blocks};
 use fulmar_host::channel::{Channel, ReceivedFds};
+use fulmar_host::daemon::{BeginError, listen};
 use fulmar_host::disk::{FolderLock, HostFolder};
 use fulmar_host::journal::{Batch, Journal, OpenError};
-use fulmar_host::socket::listen;
 use fulmar_host::spool::{SpoolError, Spools};
+use fulmar_host::{error, info, warning};
 use mio::{Interest, Poll, Waker};
 
 use super::console::Console;
 use super::events::{Events, run_end};
-use super::host::{HostLink, collect_bridges, exit_of};
+use super::host::{Asking, HostLink, collect_bridges, exit_of};
 use super::inventory::bounds;
 use super::log_link::LogLink;
 use super::slots::Slots;
 use super::stats::Stats;
 use super::turn::{HOST, LISTENER, WAKER};
 use super::worker::Worker;
-use super::{Appends, Clock, Control, SOCKET, Settings, log};
+use super::{Appends, Clock, Control, SOCKET, Settings};
 
 /// Records that are written together without taking memory.
 const BATCH_RECORDS: usize = 32;
@@ -111,8 +112,11 @@ pub(super) fn start<'m>(
     let host = HostLink::new(channel);
     host.register(poll.registry(), HOST).map_err(system)?;
     let console = Console::new(&settings.run).map_err(|error| StartError::Path(settings.run.join("fifo"), error))?;
-    let socket = settings.run.join(SOCKET);
-    let listener = listen(&socket, settings.socket_mode).map_err(|error| StartError::Path(socket, error))?;
+    let handed_over = settings.handed_over.as_ref().map(|socket| socket.try_clone()).transpose().map_err(system)?;
+    let (listener, made) = listen(&settings.run.join(SOCKET), handed_over).map_err(|error| match error {
+        BeginError::Listen(path, error) => StartError::Path(path, error),
+        error => StartError::Path(settings.run.join(SOCKET), io::Error::other(error.to_string())),
+    })?;
     let mut listener = mio::net::UnixListener::from_std(listener);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(system)?;
 
@@ -123,7 +127,10 @@ pub(super) fn start<'m>(
         clock,
         _lock: lock,
         poll,
-        listener,
+        listener: Some(listener),
+        made,
+        signals: None,
+        asked: false,
         accepting: true,
         slots: Slots::new(),
         serving: None,
@@ -158,6 +165,7 @@ pub(super) fn start<'m>(
     let fifos = settings.run.join("fifo");
     control.clear_fifos().map_err(|error| StartError::Path(fifos, error))?;
     control.handle(Input::Start);
+    control.ask(Asking::Serving);
     Ok(control)
 }
 
@@ -190,8 +198,12 @@ impl Control<'_> {
             let exit = status.map(exit_of);
             if let Some((_, unikernel)) = self.machine.find_unit(unit) {
                 match exit {
-                    Some(exit) => log!("{} ended while vmmd was away: {exit}", unikernel.name()),
-                    None => log!("{} was ended while vmmd was away: it is brought up again", unikernel.name()),
+                    Some(exit) => {
+                        info!(name = unikernel.name(), unit = unit.0; "{} ended while vmmd was away: {exit}", unikernel.name())
+                    }
+                    None => {
+                        info!(name = unikernel.name(), unit = unit.0; "{} was ended while vmmd was away: it is brought up again", unikernel.name())
+                    }
                 }
             }
             let name = self.machine.find_unit(unit).map(|(_, unikernel)| *unikernel.name());
@@ -208,9 +220,13 @@ impl Control<'_> {
         for &Adopted { unit, pid, started, ref taps, account, started_ms, told } in &survey.adopted {
             self.events.note_pid(unit, pid);
             match self.machine.find_unit(unit) {
-                Some((_, unikernel)) if told => log!("{} was told to end and still runs", unikernel.name()),
-                Some((_, unikernel)) => log!("{} still runs", unikernel.name()),
-                None => log!("unit {} runs and nothing says that it should: ending it", unit.0),
+                Some((_, unikernel)) if told => {
+                    info!(name = unikernel.name(), unit = unit.0; "{} was told to end and still runs", unikernel.name())
+                }
+                Some((_, unikernel)) => {
+                    info!(name = unikernel.name(), unit = unit.0; "{} still runs", unikernel.name())
+                }
+                None => warning!(unit = unit.0; "unit {} runs and nothing says that it should: ending it", unit.0),
             }
             self.add_stats(unit, pid, started, Texts::new(taps).unwrap_or_default());
             self.handle(Input::Survivor { unit, account, started_wall_ms: started_ms, told });
@@ -237,13 +253,13 @@ fn restore(
         return Err(error);
     }
     if opened.cut_bytes > 0 {
-        log!(
+        warning!(
             "cut {} bytes of an unfinished write off the journal, after generation {}",
             opened.cut_bytes,
             opened.generation
         );
     }
-    log!(
+    info!(
         "journal: generation {}, {} unikernels desired, {} block devices",
         opened.generation,
         machine.unikernels().count(),
@@ -282,7 +298,7 @@ impl Survey {
                 Answer::Ended { unit, record } => ended.push(Ended { unit, status: record.end() }),
                 Answer::Host(host) => return Ok(Self::of(&host, adopted, ended)),
                 Answer::SurveyFailed(error) => return Err(StartError::Survey(error)),
-                answer => log!("the host half answered what was not asked: {answer:?}"),
+                answer => error!("the host half answered what was not asked: {answer:?}"),
             }
         }
     }
@@ -300,14 +316,14 @@ impl Survey {
             ),
         ] {
             if !has {
-                log!("{what}");
+                warning!("{what}");
             }
         }
         let (memory, processes) = bounds(&abilities);
-        log!("each tender is bounded in its memory by its {memory}, in its processes by its {processes}");
+        info!("each tender is bounded in its memory by its {memory}, in its processes by its {processes}");
         let bridges = host.bridges.iter().count();
         if bridges > POLICY_BRIDGES_MAX {
-            log!("the host has {bridges} bridges: the first {POLICY_BRIDGES_MAX} can be used");
+            warning!("the host has {bridges} bridges: the first {POLICY_BRIDGES_MAX} can be used");
         }
         let root = Policy {
             unikernels: UNIKERNELS_MAX as u64,

@@ -9,11 +9,12 @@ use fulmar_core::limits::{DEVICES_MAX, STATS_FRAME_BYTES_MAX, STATS_LINK_BYTES_M
 use fulmar_core::name::Name;
 use fulmar_core::wire::{self, Command, Header, List, Message, Payload, StatsCommand, Success, Tap};
 use fulmar_host::meter::started_text;
+use fulmar_host::{error, info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
 
+use super::Control;
 use super::turn::STATS;
-use super::{Control, log};
 
 /// Bytes that are read at once; what is read is not looked at.
 const ANSWER_BYTES: usize = 4 * 1024;
@@ -122,7 +123,7 @@ impl Control<'_> {
         self.slots.free(index);
         let Some(mut stream) = stream else { return };
         if self.stats.link.stream.is_some() {
-            log!("another statistics daemon takes the place of the one that was here");
+            warning!("another statistics daemon takes the place of the one that was here");
         }
         self.stats.hang_up();
         let (registry, interest) = (self.poll.registry(), Interest::READABLE | Interest::WRITABLE);
@@ -131,9 +132,9 @@ impl Control<'_> {
             false => registry.register(&mut stream, STATS, interest),
         };
         if let Err(error) = registered {
-            return log!("could not watch the statistics daemon: {error}");
+            return error!("could not watch the statistics daemon: {error}");
         }
-        log!("the statistics daemon is here");
+        info!("the statistics daemon is here");
         self.stats.link.stream = Some(stream);
         self.stats.link.out.reserve(ANSWER_BYTES);
         self.stats.link.put(&Message { header: *header, payload: Payload::Success(Success::Empty) });
@@ -157,7 +158,7 @@ impl Control<'_> {
 
     fn hang_up_on_stats(&mut self) {
         if self.stats.link.stream.is_some() {
-            log!("the statistics daemon is gone, or does not take what it is told");
+            warning!("the statistics daemon is gone, or does not take what it is told");
         }
         self.stats.hang_up();
     }
@@ -197,7 +198,7 @@ impl Control<'_> {
     /// A unit runs.
     pub(super) fn add_stats(&mut self, unit: Unit, pid: u32, started: u64, taps: Texts<'_>) {
         if self.stats.processes.len() >= UNITS_MAX {
-            return log!("unit {}: there are {UNITS_MAX} processes already, this one is not measured", unit.0);
+            return warning!(unit = unit.0; "unit {}: there are {UNITS_MAX} processes already, this one is not measured", unit.0);
         }
         let taps = taps.as_bytes().into();
         self.stats.processes.insert(unit, Process { pid, started, taps });

@@ -15,8 +15,8 @@ use fulmar_host::blocks::{BlockError, Blocks};
 use fulmar_host::content::{ContentError, Form, Incoming, Outgoing, Progress, Workspace};
 use fulmar_host::disk::{Content, HostFolder, is_full};
 use fulmar_host::spool::{Spool, SpoolError, Spools};
+use fulmar_host::{error, warning};
 
-use super::log;
 use super::worker::{Images, Outbox, Outcome, Queue, errno};
 
 type Folder = Arc<HostFolder>;
@@ -290,7 +290,7 @@ impl Mover {
 
     fn drop_aside(&self, name: &Name) {
         if let Err(error) = self.blocks.drop_aside(name) {
-            log!("{name}: {error}, which the next start tries again");
+            warning!(name = name; "{name}: {error}, which the next start tries again");
         }
     }
 
@@ -321,7 +321,7 @@ impl Mover {
 
 /// What the machine calls it.
 fn file_error(name: &Name, error: &ContentError) -> BlockFileError {
-    log!("{name}: {error}");
+    error!(name = name; "{name}: {error}");
     let system = |error: &io::Error| {
         if is_full(error) { BlockFileError::DiskFull } else { BlockFileError::Disk(errno(error)) }
     };

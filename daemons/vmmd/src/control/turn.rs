@@ -3,14 +3,15 @@
 use std::io;
 use std::time::Duration;
 
-use fulmar_core::limits::CONNECTIONS_MAX;
+use fulmar_core::limits::{CONNECTIONS_MAX, SERVING_MS};
 use fulmar_core::machine::Input;
+use fulmar_host::info;
 use mio::event::Event;
 use mio::{Events, Token};
 
+use super::Control;
 use super::host::Asking;
 use super::slots::Stage;
-use super::{Control, log};
 
 pub(super) const LISTENER: Token = Token(0);
 pub(super) const WAKER: Token = Token(1);
@@ -18,10 +19,8 @@ pub(super) const HOST: Token = Token(2);
 pub(super) const CONSOLE: Token = Token(3);
 pub(super) const STATS: Token = Token(4);
 pub(super) const LOG: Token = Token(5);
-const FIRST_SLOT: usize = 6;
-
-/// Time between two looks at the host's bridges, milliseconds: a new one can be used after this.
-const BRIDGES_MS: u64 = 2_000;
+pub(super) const SIGNALS: Token = Token(6);
+const FIRST_SLOT: usize = 7;
 
 /// The token of a connection.
 pub(super) fn token_of(index: u16) -> Token {
@@ -53,6 +52,7 @@ impl Control<'_> {
                 CONSOLE => self.serve_console(),
                 STATS => self.serve_stats(),
                 LOG => self.serve_log(),
+                SIGNALS => self.asked = true,
                 token => self.connection_event(token, event),
             }
         }
@@ -119,24 +119,24 @@ impl Control<'_> {
                     continue;
                 }
                 if stage != Stage::Lingering && !(stage == Stage::Reading && slot.scanner.is_between_frames()) {
-                    log!(
-                        "connection closed: the client did not {}",
-                        match stage {
-                            Stage::Reading | Stage::Receiving | Stage::Imaging => "finish its message",
-                            _ => "read its reply",
-                        }
-                    );
+                    info!(connection = index; "connection closed: the client did not {}",
+                    match stage {
+                        Stage::Reading | Stage::Receiving | Stage::Imaging => "finish its message",
+                        _ => "read its reply",
+                    });
                 }
                 self.close(index);
             }
         }
         if self.bridges_at_ms <= now_ms {
-            self.bridges_at_ms = now_ms + BRIDGES_MS;
+            self.bridges_at_ms = now_ms + SERVING_MS;
             // An edge is told once: who came while there was no file descriptor left would wait until the next one comes.
             self.accepting = true;
-            // Once is enough while the host half stands still.
-            if !self.host.waiting.contains(&Asking::Bridges) {
-                self.ask(Asking::Bridges);
+            // Once is enough while the host half stands still. A bridge that is new can be used after this.
+            for asking in [Asking::Bridges, Asking::Serving] {
+                if !self.host.waiting.contains(&asking) {
+                    self.ask(asking);
+                }
             }
         }
         self.call_console();

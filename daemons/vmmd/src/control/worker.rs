@@ -18,6 +18,7 @@ use fulmar_core::machine::{BlockFileError, Digest, JournalError, StoreError};
 use fulmar_core::solo5::ImageFacts;
 use fulmar_host::blocks::Blocks;
 use fulmar_host::disk::{HostFolder, is_full};
+use fulmar_host::error;
 use fulmar_host::journal::{Batch, Journal};
 use fulmar_host::spool::{Spool, SpoolError, Spools};
 use fulmar_host::store::{self, Store};
@@ -25,7 +26,6 @@ use fulmar_host::store::{self, Store};
 pub(super) use self::files::FileJob;
 use self::files::Files;
 use self::records::{JournalSize, RecordJob, Records};
-use super::log;
 use super::transfers::{Transfer, Transferred, Transfers};
 
 /// The folder of the images, shared with the thread.
@@ -119,7 +119,7 @@ impl Outbox {
     pub(super) fn tell(&self, outcome: Outcome) {
         self.outcomes.push(outcome);
         if let Err(error) = self.waker.wake() {
-            log!("could not wake the event loop: {error}");
+            error!("could not wake the event loop: {error}");
         }
     }
 }
@@ -206,7 +206,7 @@ impl Drop for Worker {
 
 /// What the machine calls it.
 pub(super) fn store_error(error: &store::StoreError) -> StoreError {
-    log!("{error}");
+    error!("{error}");
     match error {
         store::StoreError::NotCompressed | store::StoreError::Truncated => StoreError::Compression,
         store::StoreError::Spool(SpoolError::TooLarge(_)) => StoreError::TooLarge,

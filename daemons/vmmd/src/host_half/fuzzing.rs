@@ -209,6 +209,7 @@ impl Scene {
             }),
             Request::Files => self.answered(|_, answer| assert!(matches!(answer, Answer::Files { open: 1.., .. }))),
             Request::Launch(plan) => self.launched(&plan, count),
+            Request::Serving { .. } => assert!(self.hear().is_none(), "a sign of life is answered"),
             // Nothing is answered; what runs is not forgotten.
             Request::Forget { unit } => self.forget(unit),
             Request::Signal { unit, signal } => self.answered(|scene, answer| {

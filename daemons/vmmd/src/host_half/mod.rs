@@ -24,26 +24,25 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use fulmar_core::halves::{
     Answer, Attempt, Host, LaunchError, LaunchPlan, MessageError, OsError, Request, Signal, SignalOutcome,
     StatusRecord, TAPS_BYTES_MAX, Tender, Texts, TextsWriter, Unit,
 };
-use fulmar_core::limits::{CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, HOST_FILES_BASE, INTERFACE_BYTES_MAX, UNITS_MAX};
+use fulmar_core::limits::{
+    CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, HOST_FILES_BASE, INTERFACE_BYTES_MAX, SERVING_MS, UNITS_MAX,
+};
 use fulmar_core::policy::Bridge;
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_host::files;
-use fulmar_host::log;
+use fulmar_host::service::Service;
 use fulmar_host::shim::{Capacity, Found, Process, Shim, Start, Tap};
+use fulmar_host::{error, info, warning};
 
 use self::outbox::Outbox;
 use self::records::{Record, Records, STATUS_BYTES_MAX};
 pub use self::serve::{Ending, Signals, serve};
-
-/// One line in the log, from the host half.
-pub fn say(text: fmt::Arguments<'_>) {
-    log::line("vmmd[host]", text);
-}
 
 /// Why the host half cannot go on. Unikernels are not touched by its end.
 #[derive(Debug)]
@@ -95,6 +94,9 @@ pub struct HostHalf<S> {
     /// How many files may be open.
     files_max: u64,
     sending: Box<[u8]>,
+    service: Service,
+    /// How many run of how many, as the control half last said.
+    serving: Option<(u16, u16)>,
 }
 
 /// The units of a predecessor.
@@ -126,14 +128,47 @@ impl<S: Shim> HostHalf<S> {
         }
         match shim.sweep() {
             Ok(0) => {}
-            Ok(count) => say(format_args!("removed {count} taps and cgroups that a predecessor left")),
-            Err(error) => say(format_args!("taps and cgroups that a predecessor left may remain: {error}")),
+            Ok(count) => info!("removed {count} taps and cgroups that a predecessor left"),
+            Err(error) => warning!("taps and cgroups that a predecessor left may remain: {error}"),
         }
         let units = inherited.survivors.iter().map(|record| record.unit).collect();
         let sending = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
         let inherited = Some(inherited);
         let files_max = files::limit();
-        Ok(Self { shim, channel, outbox: Outbox::default(), records, capacity, units, inherited, files_max, sending })
+        Ok(Self {
+            shim,
+            channel,
+            outbox: Outbox::default(),
+            records,
+            capacity,
+            units,
+            inherited,
+            files_max,
+            sending,
+            service: Service::default(),
+            serving: None,
+        })
+    }
+
+    /// Tells this service manager how `vmmd` does: that both halves serve, since what it is told comes from one through the other.
+    #[must_use]
+    pub fn with_service(mut self, service: Service) -> Self {
+        let least = Duration::from_millis(2 * SERVING_MS);
+        if let Some(patience) = service.patience().filter(|patience| *patience <= least) {
+            warning!("WatchdogSec= of {patience:?} is too short for vmmd: give it more than {least:?}");
+        }
+        self.service = service;
+        self
+    }
+
+    fn note_serving(&mut self, running: u16, desired: u16) {
+        let status = format_args!("{running} of {desired} unikernels run");
+        match self.serving.replace((running, desired)) {
+            None => self.service.ready(status),
+            Some(before) if before != (running, desired) => self.service.status(status),
+            Some(_) => {}
+        }
+        self.service.beat();
     }
 
     /// Receives one request and answers it; false when the control half is gone.
@@ -150,6 +185,7 @@ impl<S: Shim> HostHalf<S> {
             // A unit that runs is not forgotten, whatever the control half says.
             Request::Forget { unit } if !self.units.contains(&unit) => self.records.remove(unit),
             Request::Forget { .. } => {}
+            Request::Serving { running, desired } => self.note_serving(running, desired),
             Request::Files => self.send(&Answer::Files { open: files::count_open(), limit: self.files_max })?,
         }
         Ok(true)
@@ -198,7 +234,7 @@ impl<S: Shim> HostHalf<S> {
                 self.send(&Answer::Launched { unit, pid: process.pid, started: process.started, taps })
             }
             Err(error) => {
-                say(format_args!("unit {}: {error}", unit.0));
+                error!(unit = unit.0; "unit {}: {error}", unit.0);
                 self.send(&Answer::LaunchFailed { unit, error })
             }
         }
@@ -282,7 +318,7 @@ impl<S: Shim> HostHalf<S> {
             Ok(true) => SignalOutcome::Sent,
             Ok(false) => SignalOutcome::Gone,
             Err(error) => {
-                say(format_args!("unit {}: {error}", unit.0));
+                error!(unit = unit.0; "unit {}: {error}", unit.0);
                 SignalOutcome::Failed(error)
             }
         };

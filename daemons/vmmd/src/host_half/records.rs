@@ -18,9 +18,8 @@ use std::time::UNIX_EPOCH;
 use fulmar_core::halves::{Status, StatusRecord, Unit};
 use fulmar_core::limits::STATUS_RECORD_BYTES;
 use fulmar_host::shim::Process;
+use fulmar_host::{error, warning};
 use nix::fcntl::OFlag;
-
-use super::say;
 
 /// What follows a unit's number in the name of the file for its status.
 const STATUS_SUFFIX: &str = ".status";
@@ -79,7 +78,7 @@ impl Records {
             match parse(unit, &String::from_utf8_lossy(&fs::read(entry.path())?)) {
                 Some(record) => _ = records.insert(unit, record),
                 None => {
-                    say(format_args!("removing {}, which is not the record of a unit", entry.path().display()));
+                    warning!("removing {}, which is not the record of a unit", entry.path().display());
                     self.remove(unit);
                 }
             }
@@ -112,7 +111,7 @@ impl Records {
             .open_status(unit)
             .and_then(|mut file| io::Write::write_all(&mut file, StatusRecord::OUT_OF_MEMORY.as_bytes()));
         if let Err(error) = written {
-            say(format_args!("could not write {}: {error}", self.status_path(unit).display()));
+            error!("could not write {}: {error}", self.status_path(unit).display());
         }
     }
 
@@ -131,7 +130,7 @@ impl Records {
             Ok(len) => &buffer[..len],
             Err(error) if error.kind() == io::ErrorKind::NotFound => &[],
             Err(error) => {
-                say(format_args!("could not read {}: {error}", self.status_path(unit).display()));
+                error!("could not read {}: {error}", self.status_path(unit).display());
                 &[]
             }
         }
@@ -143,7 +142,7 @@ impl Records {
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
         let path = self.told_path(unit);
         if let Err(error) = options.open(&path) {
-            say(format_args!("could not write {}: {error}", path.display()));
+            error!("could not write {}: {error}", path.display());
         }
     }
 
@@ -191,7 +190,7 @@ impl Records {
 fn remove_file(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            say(format_args!("could not remove {}: {error}", path.display()));
+            error!("could not remove {}: {error}", path.display());
         }
         _ => {}
     }

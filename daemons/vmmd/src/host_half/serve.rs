@@ -3,17 +3,15 @@
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
-use fulmar_core::limits::CHANNEL_BYTES_MAX;
+use fulmar_core::limits::{CHANNEL_BYTES_MAX, END_MS_MAX};
 use fulmar_host::shim::Shim;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{HostError, HostHalf};
-
-/// How long the control half may take to end when it was asked to, milliseconds.
-const END_MS_MAX: u16 = 10_000;
 
 /// Why the loop ended without an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +55,12 @@ impl Signals {
     }
 }
 
+impl From<Signals> for UnixStream {
+    fn from(signals: Signals) -> Self {
+        signals.0
+    }
+}
+
 /// Serves until the control half is gone. `ask_control_to_end` is called for the first signal.
 ///
 /// # Errors
@@ -67,9 +71,16 @@ pub fn serve<S: Shim>(
     ask_control_to_end: &mut dyn FnMut(),
 ) -> Result<Ending, HostError> {
     let mut buffer = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
-    let mut asked = false;
+    // By when the control half must have ended.
+    let mut end_by = None;
     loop {
-        let timeout = if asked { PollTimeout::from(END_MS_MAX) } else { PollTimeout::NONE };
+        let left = end_by.map(|end_by: Instant| end_by.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(Ending::Late);
+        }
+        // A millisecond more, so that it has passed for certain.
+        let timeout = left
+            .map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX));
         // Nobody hears of exits before having heard what runs, and nobody is told more who does not listen.
         let waits = !half.outbox.is_empty();
         let exits = if half.inherited.is_none() && !waits { PollFlags::POLLIN } else { PollFlags::empty() };
@@ -79,7 +90,6 @@ pub fn serve<S: Shim>(
             PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
         ];
         match poll(&mut fds, timeout) {
-            Ok(0) => return Ok(Ending::Late),
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             Err(error) => return Err(HostError::Wait(error.into())),
@@ -87,8 +97,9 @@ pub fn serve<S: Shim>(
         let [channel, exit, signal] = fds.map(|fd| fd.any().unwrap_or(true));
         if signal {
             signals.drain();
-            if !asked {
-                asked = true;
+            if end_by.is_none() {
+                end_by = Some(Instant::now() + Duration::from_millis(END_MS_MAX));
+                half.service.stopping();
                 ask_control_to_end();
             }
         }
@@ -103,7 +114,7 @@ pub fn serve<S: Shim>(
         if channel {
             match half.serve_request(&mut buffer) {
                 Ok(true) => {}
-                Ok(false) if asked => return Ok(Ending::Asked),
+                Ok(false) if end_by.is_some() => return Ok(Ending::Asked),
                 Ok(false) => return Ok(Ending::ControlGone),
                 Err(HostError::Channel(error)) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),

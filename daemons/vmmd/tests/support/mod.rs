@@ -152,6 +152,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                 say(Answer::Bridges(bridges.finish()));
             }
             Request::Files => say(Answer::Files { open: 11, limit: 1234 }),
+            Request::Serving { .. } => {}
             Request::Forget { unit } => {
                 world.lock().unwrap().ended.remove(&unit.0);
             }

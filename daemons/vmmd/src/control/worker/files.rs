@@ -9,8 +9,8 @@ use fulmar_host::blocks::Blocks;
 use fulmar_host::disk::{Content, HostFolder, is_full};
 use fulmar_host::spool::Spool;
 use fulmar_host::store::Store;
+use fulmar_host::{error, info, warning};
 
-use super::super::log;
 use super::records::RecordJob;
 use super::{Images, Outbox, Outcome, Queue, Stored, errno, store_error};
 
@@ -55,12 +55,12 @@ impl Files {
                 FileJob::Release(digest) => self.remove(&digest),
                 FileJob::Collect(wanted) => match self.store.sweep(|digest| wanted.binary_search(digest).is_ok()) {
                     Ok(0) => {}
-                    Ok(count) => log!("removed {count} unused files of the image folder"),
-                    Err(error) => log!("{error}"),
+                    Ok(count) => info!("removed {count} unused files of the image folder"),
+                    Err(error) => error!("{error}"),
                 },
                 FileJob::MakeBlock { slot, name, bytes } => {
                     let made = self.blocks.make(&name, bytes).map_err(|error| {
-                        log!("{name}: {error}");
+                        error!(name = name; "{name}: {error}");
                         let error = error.error;
                         if is_full(&error) { BlockFileError::DiskFull } else { BlockFileError::Disk(errno(&error)) }
                     });
@@ -68,7 +68,7 @@ impl Files {
                 }
                 FileJob::RemoveBlock { slot, name } => {
                     if let Err(error) = self.blocks.remove(&name) {
-                        log!("{name}: {error}, which the next start tries again");
+                        warning!(name = name; "{name}: {error}, which the next start tries again");
                     }
                     outbox.tell(Outcome::BlockRemoved(slot));
                 }
@@ -106,7 +106,7 @@ impl Files {
 
     fn remove(&mut self, digest: &Digest) {
         if let Err(error) = self.store.remove(digest) {
-            log!("{error}");
+            error!("{error}");
         }
     }
 }

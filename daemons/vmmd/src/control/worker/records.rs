@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fulmar_core::machine::{Digest, JournalError};
 use fulmar_host::disk::{HostFolder, is_full};
+use fulmar_host::error;
 use fulmar_host::journal::{AppendError, Batch, Journal};
 use fulmar_host::store;
 use nix::errno::Errno;
 
-use super::super::log;
 use super::{FileJob, Images, Outbox, Outcome, Queue, errno};
 
 /// What the thread is asked for.
@@ -95,7 +95,7 @@ impl Records {
         let appended = self.journal.append(batch);
         batch.clear();
         appended.map_err(|error| {
-            log!("{error}");
+            error!("{error}");
             match error {
                 AppendError::NotWritten(error) if is_full(&error) => JournalError::DiskFull,
                 AppendError::NotWritten(error) => JournalError::Disk(errno(&error)),
@@ -109,7 +109,7 @@ impl Records {
         if self.journal.wants_compaction()
             && let Err(error) = self.journal.compact()
         {
-            log!("{error}");
+            error!("{error}");
         }
         self.size.note(&self.journal);
     }
@@ -119,7 +119,7 @@ impl Records {
     fn settle(&mut self, digest: Digest, file: &File) {
         self.failed.retain(|failed| *failed != digest);
         if let Err(error) = store::settle(&*self.images, file) {
-            log!("{error}");
+            error!("{error}");
             self.failed.push(digest);
             self.files.push(FileJob::Release(digest));
         }

@@ -1,0 +1,81 @@
+//! What `vmmd --check` looks at: all that a start needs, and nothing is made or changed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use fulmar_core::limits::{ACCOUNTS_MAX, CONTROL_FILES_MAX, HOST_FILES_MAX};
+use fulmar_host::check::Findings;
+use fulmar_host::files;
+use fulmar_host::privilege;
+use nix::unistd::Uid;
+
+use crate::options::Options;
+use crate::start;
+
+/// Looks at everything.
+pub(crate) fn check(options: &Options, findings: &mut Findings) {
+    let wanted = options.user();
+    let user = start::attainable(wanted);
+    if user != wanted {
+        findings.doubt(format_args!("the control half cannot become user {wanted} here and stays {user}"));
+    }
+    let (first, count) = (options.tender_uid_base, u32::from(ACCOUNTS_MAX));
+    let uid = user.uid.as_raw();
+    if (first..first.saturating_add(count)).contains(&uid) {
+        findings.wrong(format_args!(
+            "--user {user} is one of the {count} user ids from {first} on, which unikernels get: choose another --tender-uid-base"
+        ));
+    }
+    if !privilege::can_become(first, first, count) {
+        findings.doubt(format_args!(
+            "no privilege to change users, or the {count} from {first} on are not mapped here: all unikernels would run under one"
+        ));
+    }
+    if options.run.exists() {
+        findings.expect(start::trust(&options.run));
+    }
+    for folder in [&options.run, &options.state] {
+        check_folder(folder, findings);
+    }
+    findings.check_socket(&options.run.join("util/vmmd.sock"));
+    if let Some(tender) = findings.expect(options.tender()) {
+        check_tender(&tender, findings);
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        findings.doubt(format_args!("/dev/kvm cannot be opened ({error}): hvt images cannot run, spt images can"));
+    }
+    let _ = files::raise_limit();
+    if let Some(text) = files::too_few(HOST_FILES_MAX.max(CONTROL_FILES_MAX)) {
+        findings.doubt(text);
+    }
+}
+
+/// A folder that is there, or can be made.
+fn check_folder(folder: &Path, findings: &mut Findings) {
+    if folder.is_dir() {
+        // It is given to the control half by root; anybody else has to own it.
+        if !Uid::effective().is_root() {
+            findings.check_writable(folder);
+        }
+        return;
+    }
+    if folder.symlink_metadata().is_ok() {
+        return findings.wrong(format_args!("{} is no folder: see --run and --state", folder.display()));
+    }
+    match folder.ancestors().skip(1).find(|above| above.exists()) {
+        Some(above) if above.is_dir() => findings.check_writable(above),
+        Some(above) => findings.wrong(format_args!("{} is no folder: see --run and --state", above.display())),
+        // Below where we are.
+        None => findings.check_writable(Path::new(".")),
+    }
+}
+
+fn check_tender(tender: &Path, findings: &mut Findings) {
+    match fs::metadata(tender) {
+        Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => {}
+        Ok(_) => findings.wrong(format_args!("{} is no program: see --tender", tender.display())),
+        Err(error) => findings.wrong(format_args!("no tender program {}: {error}; see --tender", tender.display())),
+    }
+}
