@@ -278,17 +278,17 @@ fn images_that_are_none_leave_nothing() {
     let small = b"tiny".as_slice();
     let mut no_notes = image(0);
     no_notes[0x20c..0x211].fill(b'x');
-    for (bytes, compressed) in [
-        (small, false),
-        (&[0; 5000], false),
-        (&no_notes, false),
-        (&image(0)[..100], false),
-        (&image(0), true),
-        (b"", false),
-    ] {
+    for (bytes, compressed) in
+        [(small, false), (&[0; 5000], false), (&no_notes, false), (&image(0)[..100], false), (&image(0), true)]
+    {
         let answer = daemon.ask("bad", create_with(bytes, compressed));
         assert!(!answer.failure().is_empty());
     }
+    // Chunks are expected after a create without an image, and there are none.
+    let mut client = daemon.connect();
+    client.send("bad", create(b""));
+    client.0.write_all(&[0; 4]).unwrap();
+    assert_eq!(client.receive().unwrap().failure(), "the image is empty");
     assert!(daemon.names().is_empty());
     wait_for("the images to go", || daemon.images() == 0);
     assert_eq!((daemon.fifos(), world.lock().unwrap().launches), (0, 0));
