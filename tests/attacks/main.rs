@@ -9,5 +9,6 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod chains;
 mod names;
 mod policies;
