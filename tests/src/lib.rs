@@ -15,6 +15,7 @@
 //! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
 //! | [`contents`] | setting and dumping block devices of such a system |
+//! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
@@ -35,10 +36,13 @@ pub mod mixture;
 #[cfg(target_os = "linux")]
 pub mod namespace;
 pub mod oracle;
+pub mod pki;
 pub mod raw;
+pub mod remote;
 pub mod render;
 pub mod seeds;
 pub mod siege;
 pub mod skips;
 pub mod system;
+pub mod tenants;
 pub mod world;

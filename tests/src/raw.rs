@@ -84,19 +84,7 @@ impl Raw {
 
     /// The next message.
     pub fn receive(&mut self) -> Answer {
-        let Some(bytes) = self.receive_bytes() else { return Answer::Closed };
-        let message = wire::decode(Frame::whole(&bytes)).unwrap_or_else(|error| panic!("{error}: {bytes:02x?}"));
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        match message.payload {
-            Payload::Success(Success::Text(said)) => Answer::Done(text(said.0)),
-            Payload::Failure(said) => Answer::Refused(text(said.0)),
-            Payload::Success(Success::Image { image, .. }) => Answer::Image(usize::try_from(image.len()).unwrap()),
-            other => {
-                let mut words = format!("{other:?}");
-                words.truncate(4096);
-                Answer::Other(words)
-            }
-        }
+        self.receive_bytes().map_or(Answer::Closed, |bytes| Answer::of(&bytes))
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Option<()> {
@@ -111,6 +99,23 @@ impl Raw {
 }
 
 impl Answer {
+    /// What a message says.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let message = wire::decode(Frame::whole(bytes)).unwrap_or_else(|error| panic!("{error}: {bytes:02x?}"));
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        match message.payload {
+            Payload::Success(Success::Text(said)) => Self::Done(text(said.0)),
+            Payload::Failure(said) => Self::Refused(text(said.0)),
+            Payload::Success(Success::Image { image, .. }) => Self::Image(usize::try_from(image.len()).unwrap()),
+            other => {
+                let mut words = format!("{other:?}");
+                words.truncate(4096);
+                Self::Other(words)
+            }
+        }
+    }
+
     /// The reason of a refusal.
     #[must_use]
     pub fn reason(&self) -> &str {

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -156,6 +157,38 @@ impl System {
         let mut all = vec![OsStr::new("--state"), state.as_os_str()];
         all.extend(options);
         self.start("vmmd_log", &all, "log.sock")
+    }
+
+    /// Starts `vmmd_tls` with these options and waits until it serves; where.
+    ///
+    /// # Errors
+    /// What went wrong, with the daemon's log.
+    pub fn start_tls(&mut self, options: &[&OsStr]) -> Result<SocketAddr, String> {
+        const NAME: &str = "vmmd_tls";
+        let before = self.log(NAME).len();
+        self.launch(NAME, options)?;
+        let mut address = None;
+        wait_until(|| {
+            let log = self.log(NAME);
+            let new = log.get(before..).unwrap_or_default();
+            address = new.split_once("serving on ").and_then(|(_, rest)| rest.split_once('\n')?.0.parse().ok());
+            address.is_some() || self.has_ended(NAME)
+        });
+        address.ok_or_else(|| format!("{NAME} did not come up; its log:\n{}", self.log(NAME)))
+    }
+
+    /// `vmmd_tls_inetd` with these options, as inetd would run it.
+    #[must_use]
+    pub fn tls_inetd(&self, options: &[&OsStr]) -> Command {
+        let mut command = self.command("vmmd_tls_inetd");
+        command.arg("--run").arg(self.run()).args(options);
+        command
+    }
+
+    /// Whether the last daemon of this name has ended.
+    fn has_ended(&mut self, name: &str) -> bool {
+        let daemon = self.daemons.iter_mut().rev().find(|(known, _)| known == name);
+        daemon.is_none_or(|(_, daemon)| !matches!(daemon.try_wait(), Ok(None)))
     }
 
     fn start(&mut self, name: &str, options: &[&OsStr], socket: &str) -> Result<u32, String> {

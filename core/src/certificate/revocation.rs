@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::x509::{next_extension, x509_tag::BITS};
+use super::x509::{next_extension, serial_number, x509_tag::BITS};
 use crate::der::{Malformed, Reader, tag};
 
 /// id-ce-cRLNumber, 2.5.29.20.
@@ -133,7 +133,7 @@ impl<'a> Revocations<'a> {
 
 fn next_serial<'a>(entries: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
     let mut entry = entries.open(tag::SEQUENCE)?;
-    let serial = entry.open(tag::INTEGER)?.rest();
+    let serial = serial_number(&mut entry)?;
     match entry.peek() {
         Some(time @ (UTC_TIME | tag::TIME)) => entry.open(time)?,
         _ => return Err(entry.error(crate::der::Reason::Tag)),

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::OBJECT_IDENTIFIER;
-use crate::der::{Malformed, Reader, tag};
+use crate::der::{Malformed, Reader, Reason, tag};
 
 /// The identifier octets that X.509 uses beside those of the wire.
 pub(super) mod x509_tag {
@@ -88,7 +88,7 @@ impl<'a> Certificate<'a> {
         if signed.peek() == Some(tag::context(0)) {
             signed.open(tag::context(0))?;
         }
-        let serial = signed.open(tag::INTEGER)?.rest();
+        let serial = serial_number(&mut signed)?;
         signed.open(tag::SEQUENCE)?; // the algorithm of the signature
         signed.open(tag::SEQUENCE)?; // the issuer
         signed.open(tag::SEQUENCE)?; // validity
@@ -118,7 +118,9 @@ impl<'a> Certificate<'a> {
                     return Err(Unreadable::Extensions);
                 }
             } else if identifier == KEY_USAGE {
-                let mut bits = Reader::new(value).open(BITS)?.rest().iter().copied();
+                let mut value = Reader::new(value);
+                let mut bits = value.open(BITS)?.rest().iter().copied();
+                value.finish()?;
                 // The first octet counts unused bits.
                 let first = bits.nth(1).unwrap_or(0);
                 if self.usage.replace(first).is_some() {
@@ -139,6 +141,16 @@ impl<'a> Certificate<'a> {
     #[must_use]
     pub fn may_sign_handshakes(&self) -> bool {
         self.usage.is_none_or(|usage| usage & DIGITAL_SIGNATURE != 0)
+    }
+}
+
+/// The octets of a serial number. Each number has one form in DER, so that a list cannot name a certificate and miss it.
+pub(super) fn serial_number<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {
+    let start = *reader;
+    let octets = reader.open(tag::INTEGER)?.rest();
+    match octets {
+        [] | [0x00, 0x00..=0x7f, ..] | [0xff, 0x80..=0xff, ..] => Err(start.error(Reason::Integer)),
+        _ => Ok(octets),
     }
 }
 
@@ -172,7 +184,7 @@ fn common_name<'a>(mut subject: Reader<'a>) -> Result<Option<&'a [u8]>, Unreadab
             let start = attribute;
             let value = match attribute.peek() {
                 Some(kind @ (tag::UTF8 | PRINTABLE | IA5)) => attribute.open(kind)?.rest(),
-                _ => return Err(start.error(crate::der::Reason::Tag).into()),
+                _ => return Err(start.error(Reason::Tag).into()),
             };
             attribute.finish()?;
             if found.replace(value).is_some() {
