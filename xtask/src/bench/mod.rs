@@ -15,6 +15,7 @@ mod scale;
 mod stats;
 #[cfg(target_os = "linux")]
 mod tender;
+mod tls;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -55,6 +56,7 @@ pub(crate) fn run(names: &[&str]) -> Done {
         ("stats", stats::run),
         #[cfg(target_os = "linux")]
         ("tender", tender::run),
+        ("tls", tls::run),
     ];
     if let Some(unknown) = names.iter().find(|name| !all.iter().any(|(known, _)| known == *name)) {
         let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
@@ -98,6 +100,21 @@ impl Bench {
         system.start_console()?;
         Ok(system)
     }
+}
+
+/// Time that a process has been on a CPU.
+fn on_cpu(pid: u32) -> Done<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let ns = text.split(' ').next().and_then(|ns| ns.parse().ok());
+    ns.map(Duration::from_nanos).ok_or_else(|| Failure("the kernel does not tell how long the daemon ran".into()))
+}
+
+/// Memory of a process that is in use, kB.
+fn resident_kb(pid: u32) -> Done<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let kb = line.split_whitespace().next().and_then(|number| number.parse().ok());
+    kb.ok_or_else(|| Failure("the daemon is gone".into()))
 }
 
 /// The middle of some times.
