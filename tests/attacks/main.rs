@@ -10,5 +10,7 @@
 )]
 
 mod chains;
+mod floods;
+mod handshakes;
 mod names;
 mod policies;
