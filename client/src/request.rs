@@ -126,7 +126,7 @@ fn make(line: &CommandLine, tray: &Tray, context: &mut Context<'_>) -> Result<()
             key.write(&key_file, passphrase.as_ref().map(|it| it.as_str()))?;
             key
         }
-        Err(_) => Key::read(&key_file, line.encrypt.of_old())?,
+        Err(_) => Key::read(&key_file, line.encrypt.of_old(), None)?,
     };
     let content = encode::request(&encode::common_name(label.unwrap_or(".")), key.public(), &carries);
     let der = encode::signed(&content, key.algorithm(), &key.sign(&content)?);

@@ -87,7 +87,7 @@ proptest! {
         let content = if pem { files::pem("PRIVATE KEY", &bytes).into_bytes() } else { bytes };
         let file = folder.file("it", &content);
         let _ = (Cert::read_all(&file).is_ok(), Request::read(&file).is_ok(), RevokedList::read(&file).is_ok());
-        prop_assert!(Key::read(&file, &PassphraseOption::default()).is_err());
+        prop_assert!(Key::read(&file, &PassphraseOption::default(), None).is_err());
         fs::remove_file(file).unwrap();
     }
 }

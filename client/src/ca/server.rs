@@ -67,7 +67,10 @@ pub(super) fn make(
             key.write(&key_file, None)?;
             key
         }
-        Err(_) => Key::read(&key_file, &PassphraseOption::default())?,
+        Err(_) => {
+            let before = Cert::read_all(&certificate).ok().and_then(|certs| certs.into_iter().next());
+            Key::read(&key_file, &PassphraseOption::default(), before.as_ref().map(|cert| cert.key.as_slice()))?
+        }
     };
     let chain = issuer.sign(&Grant {
         subject: &encode::common_name(name),

@@ -231,6 +231,14 @@ pub fn ed25519_private_key(seed: &[u8; 32]) -> Vec<u8> {
     element(SEQUENCE, &[&integer(0), &algorithm, &element(OCTET_STRING, &[&element(OCTET_STRING, &[seed])])])
 }
 
+/// A private key of an elliptic curve in PKCS #8, with its public half.
+#[must_use]
+pub fn ec_private_key(algorithm: &[u8], scalar: &[u8], public: &[u8]) -> Vec<u8> {
+    let public = element(0xa1, &[&element(BIT_STRING, &[&[0], public])]);
+    let key = element(SEQUENCE, &[&integer(1), &element(OCTET_STRING, &[scalar]), &public]);
+    element(SEQUENCE, &[&integer(0), algorithm, &element(OCTET_STRING, &[&key])])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

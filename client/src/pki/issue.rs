@@ -56,9 +56,9 @@ impl Issuer {
     /// [`Failure::Input`], [`Failure::Usage`], [`Failure::Chain`].
     pub fn read(certificate: &Path, key: &Path, passphrase: &PassphraseOption) -> Result<Self, Failure> {
         let chain = chain::without_root(Cert::read_all(certificate)?);
-        let key_file = key;
-        let key = Key::read(key, passphrase)?;
         let Some(own) = chain.first() else { return Err(files::wrong(certificate, "has no certificate")) };
+        let key_file = key;
+        let key = Key::read(key, passphrase, Some(&own.key))?;
         if own.key != key.public() {
             let text = format!(
                 "{}: is not the key of the certificate in {}: give both of the same holder",

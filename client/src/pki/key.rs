@@ -4,9 +4,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use der::{Decode, Encode};
+use der::asn1::AnyRef;
+use der::{Decode, Encode, SliceReader};
 use pkcs8::pkcs5::pbes2;
-use pkcs8::{EncryptedPrivateKeyInfoOwned, EncryptedPrivateKeyInfoRef};
+use pkcs8::{EncryptedPrivateKeyInfoOwned, EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::SignatureScheme;
@@ -34,6 +35,9 @@ const SCHEMES: [(SignatureScheme, AlgorithmIdentifier); 4] = [
     (SignatureScheme::ECDSA_NISTP384_SHA384, alg_id::ECDSA_SHA384),
     (SignatureScheme::RSA_PKCS1_SHA256, alg_id::RSA_PKCS1_SHA256),
 ];
+
+/// The curves of keys that are known.
+const CURVES: [AlgorithmIdentifier; 2] = [alg_id::ECDSA_P256, alg_id::ECDSA_P384];
 
 /// A private key.
 pub struct Key {
@@ -71,28 +75,36 @@ impl Key {
         Some(Self { scheme: *scheme, algorithm: encode::algorithm(algorithm), public, private, signing })
     }
 
-    /// The key in a file.
+    /// The key in a file. Where its public half is known that is handed in: the peer's keys of elliptic curves have none.
     ///
     /// # Errors
     /// [`Failure::Input`], [`Failure::Usage`].
-    pub fn read(file: &Path, passphrase: &PassphraseOption) -> Result<Self, Failure> {
+    pub fn read(file: &Path, passphrase: &PassphraseOption, public: Option<&[u8]>) -> Result<Self, Failure> {
         let bytes = Zeroizing::new(files::read(file)?);
         let wrong = |what| files::wrong(file, what);
-        if let Some(der) = encrypted(&bytes) {
+        let private = if let Some(der) = encrypted(&bytes) {
             let encrypted =
                 EncryptedPrivateKeyInfoRef::from_der(&der).map_err(|_| wrong("is no key that can be read"))?;
-            let plain = encrypted.decrypt(passphrase.of(file)?.as_bytes());
             let text = format!("{}: this is not its passphrase", file.display());
-            let plain = plain.map_err(|_| Failure::Usage { text })?;
-            let private = PrivatePkcs8KeyDer::from(plain.as_bytes().to_vec());
-            return Self::new(private.into()).ok_or(wrong(UNKNOWN));
-        }
-        let private = if bytes.first() == Some(&0x30) {
+            let plain = encrypted.decrypt(passphrase.of(file)?.as_bytes()).map_err(|_| Failure::Usage { text })?;
+            PrivatePkcs8KeyDer::from(plain.as_bytes().to_vec()).into()
+        } else if bytes.first() == Some(&0x30) {
             PrivateKeyDer::try_from(bytes.to_vec()).map_err(|_| wrong("has no private key"))?
         } else {
             PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| wrong("has no private key"))?
         };
-        Self::new(private).ok_or(wrong(UNKNOWN))
+        if let Some(key) = Self::new(private.clone_key()) {
+            return Ok(key);
+        }
+        match (scalar(private.secret_der()), public) {
+            (None, _) => Err(wrong(UNKNOWN)),
+            (Some(_), None) => Err(wrong("is an EC key without its public half (openssl pkey -in FILE adds it)")),
+            (Some((algorithm, scalar)), Some(public)) => {
+                let bits = spki_bits(public).unwrap_or_default();
+                let whole = PrivatePkcs8KeyDer::from(encode::ec_private_key(&algorithm, &scalar, &bits));
+                Self::new(whole.into()).ok_or(wrong(UNKNOWN))
+            }
+        }
     }
 
     /// Writes it to a new file for its owner alone.
@@ -139,6 +151,17 @@ impl Key {
 }
 
 const UNKNOWN: &str = "is a key of a kind that is not known (Ed25519, P-256, P-384 and RSA are)";
+
+/// The algorithm of a key of an elliptic curve that is known, and its scalar.
+fn scalar(der: &[u8]) -> Option<(Vec<u8>, Zeroizing<Vec<u8>>)> {
+    let info = PrivateKeyInfoRef::from_der(der).ok()?;
+    let algorithm = info.algorithm.to_der().ok()?;
+    let is_known = CURVES.iter().any(|curve| algorithm == encode::algorithm(curve));
+    let key = AnyRef::from_der(info.private_key.as_bytes()).ok().filter(|_| is_known)?;
+    let mut key = SliceReader::new(key.value()).ok()?;
+    let (_version, scalar) = (AnyRef::decode(&mut key).ok()?, AnyRef::decode(&mut key).ok()?);
+    Some((algorithm, Zeroizing::new(scalar.value().to_vec())))
+}
 
 /// The DER of a key that is encrypted; nothing where it is not.
 fn encrypted(bytes: &[u8]) -> Option<Vec<u8>> {

@@ -133,7 +133,8 @@ impl CommandLine {
         let above: Vec<&[u8]> = ders.iter().skip(1).map(Vec::as_slice).collect();
         let judged = judge(ders.first().map(Vec::as_slice).unwrap_or_default(), &above);
         let said = judged.map_err(|refused| ChainFault::Says { text: refused.to_string() })?;
-        let key = Key::read(&self.identity.key, &self.identity.passphrase)?;
+        let key =
+            Key::read(&self.identity.key, &self.identity.passphrase, certs.first().map(|cert| cert.key.as_slice()))?;
         let config = tls::config(&root, ders.clone(), key.private())?;
         let (address, name) = (self.host.clone(), said.name);
         let door = StoredDoor { address, config, time_out, name };
