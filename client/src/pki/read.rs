@@ -235,7 +235,7 @@ fn verify(der: &[u8], public: &[u8]) -> Option<()> {
     let outer = AnyRef::from_der(der).ok().filter(|outer| outer.tag() == Tag::Sequence)?;
     let mut inner = SliceReader::new(outer.value()).ok()?;
     let content = inner.tlv_bytes().ok()?;
-    let algorithm = AnyRef::decode(&mut inner).ok()?;
+    let algorithm = AnyRef::decode(&mut inner).ok().filter(|algorithm| algorithm.tag() == Tag::Sequence)?;
     let signature = BitStringRef::decode(&mut inner).ok()?;
     inner.finish().ok()?;
     let info = AnyRef::from_der(public).ok()?;

@@ -4,6 +4,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod machine;
+pub(crate) mod server;
 
 use std::ffi::OsString;
 use std::fs;
