@@ -94,7 +94,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surround
     };
     let tray = Tray::default();
     let mut context = Context { door: &tray, json: false, now_unix_ms, out: &mut *out, notes: &mut *errors };
-    let result = match line.subcommand.run(&mut context) {
+    let one = "a certificate is for one unikernel: give one name".to_owned();
+    let asked =
+        if line.subcommand.is_one() { line.subcommand.run(&mut context) } else { Err(Failure::Usage { text: one }) };
+    let result = match asked {
         Err(Failure::PutAside) => make(&line, &tray, &mut context),
         result => result,
     };

@@ -5,7 +5,8 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +18,9 @@ use nix::unistd::Pid;
 
 /// How long a process may take to come up or to end. A disk that is busy elsewhere was seen to take half a minute for one sync.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where `vmmd_tls` listens by itself.
+const TLS_PORT: u16 = 1025;
 
 /// A new folder in the system's folder for temporary files: sockets need short paths.
 ///
@@ -156,6 +160,41 @@ impl System {
         let mut all = vec![OsStr::new("--state"), state.as_os_str()];
         all.extend(options);
         self.start("vmmd_log", &all, "log.sock")
+    }
+
+    /// Starts `vmmd_tls` on its usual port, with copies of `cacert.pem`, `server.pem` and `server.key` of a folder that the user who it
+    /// becomes may read, and waits until it listens.
+    ///
+    /// # Errors
+    /// What went wrong, with the daemon's log.
+    pub fn start_tls(&mut self, certificates: &Path) -> Result<u32, String> {
+        let (own, revoked) = (self.folder.join("tls"), self.folder.join("revoked"));
+        let copy = || -> std::io::Result<Vec<PathBuf>> {
+            let owner = fs::metadata(self.run().join("util"))?.uid();
+            let mut files = Vec::new();
+            for folder in [&own, &revoked] {
+                fs::create_dir_all(folder)?;
+                chown(folder, Some(owner), None)?;
+            }
+            for name in ["cacert.pem", "server.pem", "server.key"] {
+                fs::copy(certificates.join(name), own.join(name))?;
+                chown(own.join(name), Some(owner), None)?;
+                files.push(own.join(name));
+            }
+            Ok(files)
+        };
+        let files = copy().map_err(|error| format!("cannot copy the certificates of vmmd_tls: {error}"))?;
+        let mut options = Vec::new();
+        for (option, file) in ["--ca", "--cert", "--key"].into_iter().zip(&files) {
+            options.extend([OsStr::new(option), file.as_os_str()]);
+        }
+        options.extend([OsStr::new("--revoked"), revoked.as_os_str()]);
+        let pid = self.launch("vmmd_tls", &options)?;
+        let up = wait_until(|| {
+            is_gone(Pid::from_raw(pid.cast_signed())) || TcpStream::connect((Ipv4Addr::LOCALHOST, TLS_PORT)).is_ok()
+        });
+        let gone = is_gone(Pid::from_raw(pid.cast_signed()));
+        if up && !gone { Ok(pid) } else { Err(format!("vmmd_tls did not come up; its log:\n{}", self.log("vmmd_tls"))) }
     }
 
     fn start(&mut self, name: &str, options: &[&OsStr], socket: &str) -> Result<u32, String> {

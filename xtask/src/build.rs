@@ -27,7 +27,7 @@ impl Programs {
 pub(crate) fn programs() -> Done<Programs> {
     let programs = Programs { folder: target().join("release") };
     let mut build = cargo(&["build", "--release", "--locked"]);
-    for package in ["fulmar-console", "fulmar-log", "fulmar-stats", "fulmar-influx", "fulmar-client"] {
+    for package in ["fulmar-console", "fulmar-log", "fulmar-stats", "fulmar-influx", "fulmar-tls", "fulmar-client"] {
         build.args(["--package", package]);
     }
     step("building the daemons that need no privilege, and vmmc_local", &mut build)?;

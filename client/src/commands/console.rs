@@ -37,6 +37,11 @@ pub struct Console {
 }
 
 impl Console {
+    /// Whether it is about one console, as a certificate is.
+    pub(super) fn is_one(&self) -> bool {
+        self.names.len() == 1
+    }
+
     /// Does it, until the daemon closes the connection.
     ///
     /// # Errors
@@ -81,4 +86,9 @@ pub(crate) fn show(context: &mut Context<'_>, connection: &mut Connection, name:
         .map_err(Failure::print)?;
     }
     Ok(())
+}
+
+/// Says that there is nothing to be seen of this one.
+fn note_waiting(context: &mut Context<'_>, name: &Name) {
+    context.note(&format!("{name}: nothing yet, waiting for it to start"));
 }

@@ -141,6 +141,15 @@ impl Single {
         }
     }
 
+    /// Whether it is one command, as all but one kind are.
+    #[must_use]
+    pub fn is_one(&self) -> bool {
+        match self {
+            Self::Console(console) => console.is_one(),
+            _ => true,
+        }
+    }
+
     /// Whether it goes on until one side has enough, and may be silent for days.
     #[must_use]
     pub fn follows(&self) -> bool {
