@@ -12,9 +12,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use fulmar_core::limits::FRAME_HEAD_BYTES_MAX;
+use fulmar_core::limits::{CONTENT_PIECE_BYTES, FRAME_HEAD_BYTES_MAX};
 use fulmar_core::name::Name;
-use fulmar_core::wire::{self, Command, Frame, Header, Message, Payload, Success, Text};
+use fulmar_core::wire::{
+    self, Command, Config, Frame, Header, Image, Message, Payload, PolicyCommand, Success, Text, UnikernelCommand,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Failure;
@@ -74,7 +76,12 @@ pub trait Transport: Read + Write {
     fn set_time_out(&self, time_out: Option<Duration>) -> io::Result<()>;
 
     /// Whether something has come that can be read at once, or the other end is gone.
-    fn is_readable(&self) -> bool;
+    fn is_readable(&mut self) -> bool;
+
+    /// What an error of reading or writing says, where it is not one of the operating system.
+    fn failure(&self, _error: &io::Error) -> Option<Failure> {
+        None
+    }
 }
 
 impl Transport for UnixStream {
@@ -83,7 +90,7 @@ impl Transport for UnixStream {
         self.set_write_timeout(time_out)
     }
 
-    fn is_readable(&self) -> bool {
+    fn is_readable(&mut self) -> bool {
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
         // What cannot be known is seen when it is read or written.
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
@@ -100,6 +107,20 @@ pub trait Door {
 
     /// The same way, for another thread.
     fn again(&self) -> Box<dyn Door + Send>;
+
+    /// The path that it leads to: what is there and below can be asked about.
+    fn root(&self) -> Name {
+        Name::ROOT
+    }
+}
+
+/// Opens the way when it is known what for: where the command is not sent but stands in a certificate.
+pub trait Dialer {
+    /// A conversation in which this command has been said. An image that it has is empty, and follows.
+    ///
+    /// # Errors
+    /// As it says.
+    fn dial(&mut self, name: Name, command: &Command<'_>) -> Result<Box<dyn Transport>, Failure>;
 }
 
 /// The way to the daemons of this machine.
@@ -146,6 +167,39 @@ pub struct Connection {
     stream: Box<dyn Transport>,
     time_out: Duration,
     reply: Vec<u8>,
+    /// Opens the stream when there is a command.
+    dialer: Option<Box<dyn Dialer>>,
+    /// The command sets a policy, which is done by its certificates alone: the reply is that of another command.
+    sets_policy: bool,
+}
+
+/// The stream of a conversation that has not begun.
+struct Unopened;
+
+impl Read for Unopened {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Write for Unopened {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Transport for Unopened {
+    fn set_time_out(&self, _: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_readable(&mut self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for Connection {
@@ -161,7 +215,14 @@ impl Connection {
     /// What the operating system says to the time-out.
     pub fn new(daemon: Daemon, stream: Box<dyn Transport>, time_out: Duration) -> io::Result<Self> {
         stream.set_time_out(Some(time_out))?;
-        Ok(Self { daemon, stream, time_out, reply: Vec::new() })
+        Ok(Self { daemon, stream, time_out, reply: Vec::new(), dialer: None, sets_policy: false })
+    }
+
+    /// A conversation that begins when the command is known.
+    #[must_use]
+    pub fn dialing(daemon: Daemon, dialer: Box<dyn Dialer>, time_out: Duration) -> Self {
+        let stream = Box::new(Unopened);
+        Self { daemon, stream, time_out, reply: Vec::new(), dialer: Some(dialer), sets_policy: false }
     }
 
     /// Sends a command.
@@ -182,6 +243,11 @@ impl Connection {
         command: Command<'_>,
         image: &mut dyn FnMut(&mut dyn Write) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        if self.dialer.is_some() {
+            let (command, has_image) = without_image(command);
+            self.dial(name, &command)?;
+            return if has_image { self.send_chunks(name, CONTENT_PIECE_BYTES, image) } else { Ok(()) };
+        }
         let message = Message { header: Header::new(SEQUENCE, name), payload: Payload::Command(command) };
         let mut buffer = vec![0; FRAME_HEAD_BYTES_MAX];
         let Frame { head, cut } = wire::encode_head(&message, &mut buffer).map_err(|_| Failure::TooLarge)?;
@@ -201,6 +267,17 @@ impl Connection {
         }
     }
 
+    /// Opens a conversation in which this command is said, and all that belongs to it.
+    ///
+    /// # Errors
+    /// What the dialer says.
+    pub(crate) fn dial(&mut self, name: Name, command: &Command<'_>) -> Result<(), Failure> {
+        let Some(dialer) = &mut self.dialer else { return self.send(name, *command) };
+        self.sets_policy = matches!(command, Command::Policy(PolicyCommand::Add(_)));
+        self.stream = dialer.dial(name, command)?;
+        self.stream.set_time_out(Some(self.time_out)).map_err(|error| self.broken(error))
+    }
+
     /// The way out.
     pub(crate) fn sink(&mut self) -> Sink<'_> {
         Sink { stream: self.stream.as_mut(), error: None }
@@ -209,7 +286,7 @@ impl Connection {
     /// A daemon that refuses a command answers before it has all of it and hangs up: its reason is worth more than ours.
     pub(crate) fn sending_failed(&mut self, error: io::Error, name: Name) -> Result<(), Failure> {
         let hung_up = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-        if hung_up && let Err(refused @ Failure::Refused { .. }) = self.receive(name) {
+        if hung_up && let Err(refused @ (Failure::Refused { .. } | Failure::OwnRefused { .. })) = self.receive(name) {
             return Err(refused);
         }
         Err(self.broken(error))
@@ -220,10 +297,14 @@ impl Connection {
     /// # Errors
     /// [`Failure::Refused`] where the daemon says no, and all that can be wrong with a daemon.
     pub fn receive(&mut self, name: Name) -> Result<Success<'_>, Failure> {
-        let daemon = self.daemon;
-        match self.next_payload()? {
-            None => Err(Failure::Closed { daemon }),
-            Some(payload) => success(daemon, name, payload),
+        let (daemon, sets_policy) = (self.daemon, self.sets_policy);
+        let success = match self.next_payload()? {
+            None => return Err(Failure::Closed { daemon }),
+            Some(payload) => success(daemon, name, payload)?,
+        };
+        match success {
+            Success::Policies(_) if sets_policy => Ok(Success::Text(Text(b"added policy"))),
+            success => Ok(success),
         }
     }
 
@@ -299,7 +380,7 @@ impl Connection {
 
     /// Whether something has come that can be read at once, or the daemon is gone.
     #[must_use]
-    pub fn is_readable(&self) -> bool {
+    pub fn is_readable(&mut self) -> bool {
         self.stream.is_readable()
     }
 
@@ -311,11 +392,28 @@ impl Connection {
 
     fn broken(&self, error: io::Error) -> Failure {
         let daemon = self.daemon;
+        if let Some(failure) = self.stream.failure(&error) {
+            return failure;
+        }
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::Silent { daemon, time_out: self.time_out },
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Failure::Closed { daemon },
             _ => Failure::Lost { daemon, error },
         }
+    }
+}
+
+/// The command as a certificate has it, and whether an image follows it.
+fn without_image(command: Command<'_>) -> (Command<'_>, bool) {
+    let empty = |config| Config { image: Image::Inline(&[]), ..config };
+    match command {
+        Command::Unikernel(UnikernelCommand::Create(config)) => {
+            (Command::Unikernel(UnikernelCommand::Create(empty(config))), true)
+        }
+        Command::Unikernel(UnikernelCommand::ForceCreate(config)) => {
+            (Command::Unikernel(UnikernelCommand::ForceCreate(empty(config))), true)
+        }
+        command => (command, false),
     }
 }
 
@@ -350,7 +448,7 @@ pub(crate) struct Sink<'a> {
 
 impl Sink<'_> {
     /// Whether the daemon has said something, or is gone.
-    pub(crate) fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&mut self) -> bool {
         self.stream.is_readable()
     }
 

@@ -11,6 +11,7 @@ use fulmar_core::name::Name;
 
 use crate::connection::{Connection, Sink};
 use crate::error::Failure;
+use crate::progress::Progress;
 
 /// A file whose content a block device is to have.
 #[derive(Debug)]
@@ -36,10 +37,15 @@ impl ContentFile {
     /// Writes all of it, until `out` takes no more.
     fn copy(&mut self, out: &mut dyn Write) -> Result<(), Failure> {
         let mut piece = vec![0; CONTENT_PIECE_BYTES];
+        let len = self.file.metadata().ok().filter(|it| it.is_file()).map(|it| it.len());
+        let mut progress = Progress::new("sent", len);
         loop {
             match self.file.read(&mut piece) {
                 Ok(0) => return Ok(()),
-                Ok(count) => out.write_all(piece.get(..count).unwrap_or_default()).map_err(Failure::print)?,
+                Ok(count) => {
+                    out.write_all(piece.get(..count).unwrap_or_default()).map_err(Failure::print)?;
+                    progress.add(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Failure::Input { file: self.path.clone(), error }),
             }
@@ -55,6 +61,25 @@ impl Connection {
     /// What the file says, and as [`Connection::send`].
     pub fn send_content(&mut self, name: Name, file: &mut ContentFile, level: u32) -> Result<(), Failure> {
         let chunk_bytes = if level == 0 { CHUNK_BYTES } else { CONTENT_PIECE_BYTES };
+        self.send_chunks(name, chunk_bytes, &mut |out| {
+            if level == 0 {
+                return file.copy(out);
+            }
+            let mut encoder = ZlibEncoder::new(out, Compression::new(level));
+            file.copy(&mut encoder).and_then(|()| encoder.finish().map(|_| ()).map_err(Failure::print))
+        })
+    }
+
+    /// Sends what `write` writes, in chunks. Where the daemon has answered before all is sent, the rest is not.
+    ///
+    /// # Errors
+    /// What `write` says, and as [`Connection::send`].
+    pub(crate) fn send_chunks(
+        &mut self,
+        name: Name,
+        chunk_bytes: usize,
+        write: &mut dyn FnMut(&mut dyn Write) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut chunker = Chunker {
             sink: self.sink(),
             chunk_bytes,
@@ -62,13 +87,7 @@ impl Connection {
             out: Vec::with_capacity(2 * CONTENT_PIECE_BYTES),
             answered: false,
         };
-        let copied = if level == 0 {
-            file.copy(&mut chunker)
-        } else {
-            let mut encoder = ZlibEncoder::new(&mut chunker, Compression::new(level));
-            file.copy(&mut encoder).and_then(|()| encoder.finish().map(|_| ()).map_err(Failure::print))
-        };
-        let sent = copied.and_then(|()| chunker.end().map_err(Failure::print));
+        let sent = write(&mut chunker).and_then(|()| chunker.end().map_err(Failure::print));
         let (answered, error) = (chunker.answered, chunker.sink.error.take());
         match (sent, error) {
             (Ok(()), None) => Ok(()),

@@ -13,6 +13,7 @@ use fulmar_core::solo5::ImageError;
 use crate::connection::Daemon;
 use crate::devices::DeviceFault;
 use crate::output::text::{heading, plain};
+use crate::pki::chain::ChainFault;
 
 /// Why a command did not succeed.
 #[derive(Debug)]
@@ -137,6 +138,40 @@ pub enum Failure {
         /// Who should answer.
         daemon: Daemon,
     },
+    /// No connection to a host.
+    Reach {
+        /// The host and its port.
+        place: String,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The connection broke, or nothing came, before the certificates were exchanged.
+    Handshake {
+        /// The host and its port.
+        place: String,
+        /// What the operating system or TLS says.
+        error: io::Error,
+    },
+    /// The certificate of the server is not one to trust; nothing was sent.
+    Server {
+        /// The host and its port.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server does not take our certificates.
+    OwnRefused {
+        /// The host and its port.
+        place: String,
+        /// What it says about them.
+        reason: String,
+    },
+    /// Our own chain of certificates cannot be used; nothing was sent.
+    Chain(ChainFault),
+    /// The machine has no chance to give, or a key does not sign.
+    Chance,
+    /// No failure: the command was put aside instead of being sent, so there is no reply to wait for.
+    PutAside,
     /// Not all of an import came over; what did not has been said.
     Incomplete {
         /// What did not.
@@ -155,8 +190,13 @@ impl Failure {
         match self {
             // Whoever read our output has read enough.
             Self::Print { error } if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::PutAside => 0,
+            Self::Chain(_) => 116,
+            Self::OwnRefused { .. } => 119,
+            Self::Server { .. } => 120,
             Self::Refused { .. } | Self::Incomplete { .. } => 117,
             Self::Lost { .. }
+            | Self::Handshake { .. }
             | Self::Closed { .. }
             | Self::Silent { .. }
             | Self::Oversize { .. }
@@ -164,7 +204,7 @@ impl Failure {
             | Self::Unexpected { .. }
             | Self::NotOurs { .. }
             | Self::Inflate { .. } => 121,
-            Self::Connect { .. } => 122,
+            Self::Connect { .. } | Self::Reach { .. } => 122,
             Self::Usage { .. }
             | Self::Image { .. }
             | Self::Devices { .. }
@@ -172,7 +212,7 @@ impl Failure {
             | Self::Input { .. }
             | Self::State { .. }
             | Self::TooLarge => 124,
-            Self::Output { .. } | Self::Print { .. } => 125,
+            Self::Output { .. } | Self::Print { .. } | Self::Chance => 125,
         }
     }
 
@@ -184,6 +224,12 @@ impl Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<ChainFault> for Failure {
+    fn from(fault: ChainFault) -> Self {
+        Self::Chain(fault)
+    }
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,6 +286,24 @@ impl fmt::Display for Failure {
                 error.at,
                 error.reason
             ),
+            Self::Reach { place, error } => write!(
+                f,
+                "{place} cannot be reached ({error}): check the host and the port, and that vmmd_tls runs there; nothing was sent"
+            ),
+            Self::Handshake { place, error } => {
+                write!(f, "{place} does not speak TLS 1.3 with us ({error}): is it vmmd_tls? see its log")
+            }
+            Self::Server { place, reason } => {
+                write!(f, "the server at {place} is not to be trusted: {reason}; nothing was sent")
+            }
+            Self::OwnRefused { place, reason } => {
+                write!(f, "{place} does not take our certificates: {reason}; check with vmmp_ca inspect CERT --ca CA")
+            }
+            Self::Chain(fault) => write!(f, "{fault}"),
+            Self::Chance => {
+                f.write_str("this machine gives no random numbers, or the key does not sign: nothing was made")
+            }
+            Self::PutAside => f.write_str("put aside"),
             Self::NotOurs { daemon } => {
                 write!(
                     f,

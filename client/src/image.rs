@@ -13,6 +13,7 @@ use fulmar_core::limits::IMAGE_BYTES_MAX;
 use fulmar_core::solo5::{self, ImageFacts, ReadAt, ReadFailed};
 
 use crate::error::Failure;
+use crate::progress::Progress;
 
 /// Bytes that are copied at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -136,9 +137,31 @@ impl Parcel<'_> {
     /// # Errors
     /// [`Failure::Input`]; the caller knows better what became of `out`.
     pub fn write(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        let progress = Progress::new("sent", Some(self.bytes()));
         match self {
-            Self::Plain(image) => image.copy(out),
-            Self::Compressed(stream) => out.write_all(stream).map_err(Failure::print),
+            Self::Plain(image) => image.copy(&mut Shown { out, progress }),
+            Self::Compressed(stream) => {
+                let mut out = Shown { out, progress };
+                stream.chunks(PIECE_BYTES).try_for_each(|piece| out.write_all(piece)).map_err(Failure::print)
+            }
         }
+    }
+}
+
+/// Shows how far it is.
+struct Shown<'a> {
+    out: &'a mut dyn Write,
+    progress: Progress,
+}
+
+impl Write for Shown<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.progress.add(count);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }

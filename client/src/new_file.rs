@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::error::Failure;
+use crate::progress::Progress;
 
 /// Bytes that are uncompressed at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -27,6 +28,7 @@ pub struct NewFile {
     bytes_max: u64,
     inflater: Option<Inflater>,
     complete: bool,
+    progress: Progress,
 }
 
 struct Inflater {
@@ -58,7 +60,16 @@ impl NewFile {
         aside.push(format!(".{}.part", std::process::id()));
         let aside = PathBuf::from(aside);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).map_err(failure(&aside))?;
-        Ok(Self { path: path.to_owned(), aside, file, bytes: 0, bytes_max, inflater: None, complete: false })
+        Ok(Self {
+            path: path.to_owned(),
+            aside,
+            file,
+            bytes: 0,
+            bytes_max,
+            inflater: None,
+            complete: false,
+            progress: Progress::new("received", None),
+        })
     }
 
     /// What comes from now on is a zlib stream.
@@ -95,6 +106,7 @@ impl NewFile {
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let (mut at, mut rest) = (self.bytes, bytes);
+        self.progress.add(bytes.len());
         self.bytes += bytes.len() as u64;
         if self.bytes > self.bytes_max {
             return Err(corrupt("it is larger than it can be"));

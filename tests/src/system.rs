@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -189,6 +189,36 @@ impl System {
     fn has_ended(&mut self, name: &str) -> bool {
         let daemon = self.daemons.iter_mut().rev().find(|(known, _)| known == name);
         daemon.is_none_or(|(_, daemon)| !matches!(daemon.try_wait(), Ok(None)))
+    }
+
+    /// Starts `vmmd_tls` on its usual port, with copies of `cacert.pem`, `server.pem` and `server.key` of a folder that the user who it
+    /// becomes may read, and waits until it serves; where.
+    ///
+    /// # Errors
+    /// What went wrong, with the daemon's log.
+    pub fn start_tls_with(&mut self, certificates: &Path) -> Result<SocketAddr, String> {
+        let (own, revoked) = (self.folder.join("tls"), self.folder.join("revoked"));
+        let copy = || -> std::io::Result<Vec<PathBuf>> {
+            let owner = fs::metadata(self.run().join("util"))?.uid();
+            let mut files = Vec::new();
+            for folder in [&own, &revoked] {
+                fs::create_dir_all(folder)?;
+                chown(folder, Some(owner), None)?;
+            }
+            for name in ["cacert.pem", "server.pem", "server.key"] {
+                fs::copy(certificates.join(name), own.join(name))?;
+                chown(own.join(name), Some(owner), None)?;
+                files.push(own.join(name));
+            }
+            Ok(files)
+        };
+        let files = copy().map_err(|error| format!("cannot copy the certificates of vmmd_tls: {error}"))?;
+        let mut options = Vec::new();
+        for (option, file) in ["--ca", "--cert", "--key"].into_iter().zip(&files) {
+            options.extend([OsStr::new(option), file.as_os_str()]);
+        }
+        options.extend([OsStr::new("--revoked"), revoked.as_os_str()]);
+        self.start_tls(&options)
     }
 
     fn start(&mut self, name: &str, options: &[&OsStr], socket: &str) -> Result<u32, String> {

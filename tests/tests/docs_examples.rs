@@ -21,7 +21,7 @@ use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, System};
 
 /// The pages with lines to type, and the test that types them.
-const PAGES: [&str; 4] = ["README.md", "docs/import.md", "docs/tender.md", "docs/vmmc_local.md"];
+const PAGES: [&str; 5] = ["README.md", "docs/delegation.md", "docs/import.md", "docs/tender.md", "docs/vmmc_local.md"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -144,6 +144,49 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
         assert!(said.contains(part), "nothing said {part}:\n{said}");
     }
     system.stop().unwrap();
+}
+
+/// The first block makes what the server needs; the port is free in a network of its own.
+#[test]
+fn the_page_of_delegation_runs_from_top_to_bottom() {
+    const TEST: &str = "the_page_of_delegation_runs_from_top_to_bottom";
+    inside(TEST, || {
+        let Some(programs) = siege::programs(TEST) else { return };
+        let mut system = System::new(system::make_folder("docs").unwrap(), programs.clone()).unwrap();
+        if !shell(&programs, system.folder(), "ip link set lo up").status.success() {
+            return skip(TEST, "no loopback can be had here with `ip`");
+        }
+        let kvm = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+        let image = programs.join("guests").join(if kvm { "hello.hvt" } else { "hello.spt" });
+        fs::copy(image, system.folder().join("hello.hvt")).unwrap();
+        system.start_vmmd(&[]).unwrap();
+        system.start_console().unwrap();
+        let mut said = String::new();
+        for (index, block) in blocks("docs/delegation.md").iter().enumerate() {
+            for line in block.lines() {
+                let output = shell(&programs, system.folder(), line);
+                let (out, error) = (text(&output.stdout), text(&output.stderr));
+                assert!(output.status.success(), "{line}\n{out}{error}\n{}", system.log("vmmd_tls"));
+                said += &(out + &error);
+            }
+            if index == 0 {
+                let folder = system.folder().join("ca");
+                system.start_tls_with(&folder).unwrap();
+            }
+        }
+        for part in [
+            "shop:web: created unikernel",
+            "Hello, World!",
+            "shop:web restart the unikernel",
+            "shop:team:db: created unikernel",
+            "shop:team: revoked, removed 1 unikernel",
+            "a certificate of the chain is revoked",
+            "shop: revoked, removed 1 unikernel",
+        ] {
+            assert!(said.contains(part), "nothing said {part}:\n{said}");
+        }
+        system.stop().unwrap();
+    });
 }
 
 /// The line wants a tap, which a network of its own has.

@@ -43,7 +43,7 @@ const UNSAFE: &[(&str, &str)] = &[
 /// Where programs look at the clock on the wall, and what for. It may be set at any time, so nothing is decided by it.
 const WALL_CLOCKS: &[(&str, &str)] = &[
     ("client/src/import/rehearsal.rs", "a machine that is only asked, at no time"),
-    ("client/src/local.rs", "how long ago something was"),
+    ("client/src/program.rs", "how long ago something was, and from when on a certificate is valid"),
     ("client/src/top/screen.rs", "how long ago something was"),
     ("core/src/machine/condition.rs", "hands out when a run ended, and about when the next one is"),
     ("core/src/machine/exchange.rs", "what comes in"),

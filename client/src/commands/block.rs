@@ -6,7 +6,7 @@ use fulmar_core::wire::{BlockCommand, BlockInfo, Command, Success};
 use serde_json::{Value, json};
 
 use super::{Context, full_name};
-use crate::connection::Daemon;
+use crate::connection::{Connection, Daemon};
 use crate::error::Failure;
 use crate::options;
 use crate::output::json;
@@ -34,26 +34,31 @@ impl Block {
     /// # Errors
     /// [`Failure`], as it says.
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let asked = self.place.or(self.name).unwrap_or(Name::ROOT);
+        let asked = self.place.or(self.name).unwrap_or(context.door.root());
         let mut connection = context.door.open(Daemon::Vmmd)?;
         connection.send(asked, Command::Block(BlockCommand::Info))?;
-        let daemon = connection.daemon();
-        let Success::Blocks(blocks) = connection.receive(asked)? else {
-            return Err(Failure::Unexpected { daemon });
-        };
-        let blocks = blocks.iter().map(|entry| BlockInfo { name: full_name(asked, entry.name), ..entry });
-        if context.json {
-            let list: Vec<Value> = blocks.map(|entry| json::block(&entry)).collect();
-            return context.print_json(&json!({ "blocks": list }));
-        }
-        let mut table = Table::new([("NAME", Align::Left), ("SIZE", Align::Right), ("ACTIVE", Align::Left)]);
-        for BlockInfo { name, size, active } in blocks {
-            table.push([name.to_string(), megabytes(size), if active { "yes" } else { "no" }.to_owned()]);
-        }
-        if table.is_empty() {
-            context.note(&format!("no block device at {asked} or below"));
-            return Ok(());
-        }
-        table.write(context.out).map_err(Failure::print)
+        show(context, &mut connection, asked)
     }
+}
+
+/// Shows the reply.
+pub(crate) fn show(context: &mut Context<'_>, connection: &mut Connection, asked: Name) -> Result<(), Failure> {
+    let daemon = connection.daemon();
+    let Success::Blocks(blocks) = connection.receive(asked)? else {
+        return Err(Failure::Unexpected { daemon });
+    };
+    let blocks = blocks.iter().map(|entry| BlockInfo { name: full_name(asked, entry.name), ..entry });
+    if context.json {
+        let list: Vec<Value> = blocks.map(|entry| json::block(&entry)).collect();
+        return context.print_json(&json!({ "blocks": list }));
+    }
+    let mut table = Table::new([("NAME", Align::Left), ("SIZE", Align::Right), ("ACTIVE", Align::Left)]);
+    for BlockInfo { name, size, active } in blocks {
+        table.push([name.to_string(), megabytes(size), if active { "yes" } else { "no" }.to_owned()]);
+    }
+    if table.is_empty() {
+        context.note(&format!("no block device at {asked} or below"));
+        return Ok(());
+    }
+    table.write(context.out).map_err(Failure::print)
 }

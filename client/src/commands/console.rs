@@ -7,7 +7,7 @@ use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, ConsoleCommand, Data, Payload, Success, Window};
 
 use super::Context;
-use crate::connection::{Daemon, refused};
+use crate::connection::{Connection, Daemon, refused};
 use crate::error::Failure;
 use crate::options;
 use crate::output::json;
@@ -37,6 +37,11 @@ pub struct Console {
 }
 
 impl Console {
+    /// Whether it is about one console, as a certificate is.
+    pub(super) fn is_one(&self) -> bool {
+        self.names.len() == 1
+    }
+
     /// Does it, until the daemon closes the connection.
     ///
     /// # Errors
@@ -52,30 +57,35 @@ impl Console {
         let [name] = names[..] else { return several::follow(context, &names, window) };
         let mut connection = context.door.open(Daemon::Console)?;
         connection.send(name, Command::Console(ConsoleCommand::Subscribe(window)))?;
-        let daemon = connection.daemon();
-        match connection.receive(name)? {
-            Success::Text(text) if text.0 == WAITING => note_waiting(context, &name),
-            Success::Text(_) | Success::Empty => {}
+        show(context, &mut connection, name)
+    }
+}
+
+/// Shows the lines as they come.
+pub(crate) fn show(context: &mut Context<'_>, connection: &mut Connection, name: Name) -> Result<(), Failure> {
+    let daemon = connection.daemon();
+    match connection.receive(name)? {
+        Success::Text(text) if text.0 == WAITING => note_waiting(context, &name),
+        Success::Text(_) | Success::Empty => {}
+        _ => return Err(Failure::Unexpected { daemon }),
+    }
+    connection.wait_for_ever()?;
+    while let Some(payload) = connection.next_payload()? {
+        match payload {
+            Payload::Data(Data::Console { unix_ms, line }) if context.json => {
+                writeln!(context.out, "{}", json::line(unix_ms, line))
+            }
+            Payload::Data(Data::Console { unix_ms, line }) => {
+                let line = line.0.strip_suffix(b"\r").unwrap_or(line.0);
+                writeln!(context.out, "{} {}", timestamp(unix_ms), plain(line))
+            }
+            Payload::Failure(text) => return Err(refused(name, text)),
             _ => return Err(Failure::Unexpected { daemon }),
         }
-        connection.wait_for_ever()?;
-        while let Some(payload) = connection.next_payload()? {
-            match payload {
-                Payload::Data(Data::Console { unix_ms, line }) if context.json => {
-                    writeln!(context.out, "{}", json::line(unix_ms, line))
-                }
-                Payload::Data(Data::Console { unix_ms, line }) => {
-                    let line = line.0.strip_suffix(b"\r").unwrap_or(line.0);
-                    writeln!(context.out, "{} {}", timestamp(unix_ms), plain(line))
-                }
-                Payload::Failure(text) => return Err(refused(name, text)),
-                _ => return Err(Failure::Unexpected { daemon }),
-            }
-            .and_then(|()| context.out.flush())
-            .map_err(Failure::print)?;
-        }
-        Ok(())
+        .and_then(|()| context.out.flush())
+        .map_err(Failure::print)?;
     }
+    Ok(())
 }
 
 /// Says that there is nothing to be seen of this one.

@@ -1,6 +1,6 @@
 //! `dump-block`: fetches the content of a block device into a new file, which is as sparse as it can be.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fulmar_core::limits::BLOCK_MB_MAX;
@@ -8,7 +8,7 @@ use fulmar_core::name::Name;
 use fulmar_core::wire::{BlockCommand, Command, Data, Image, Payload, Success};
 
 use super::{Context, default_file, report_file};
-use crate::connection::{Daemon, refused};
+use crate::connection::{Connection, Daemon, refused};
 use crate::error::Failure;
 use crate::new_file::NewFile;
 use crate::options;
@@ -37,26 +37,36 @@ impl DumpBlock {
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
         let file = self.file.clone().unwrap_or_else(|| default_file(self.name, context));
         let mut connection = context.door.open(Daemon::Vmmd)?;
-        let daemon = connection.daemon();
         let level = i64::from(self.compression_level);
         connection.send(self.name, Command::Block(BlockCommand::Dump { level }))?;
-        let Success::BlockImage { compressed } = connection.receive(self.name)? else {
-            return Err(Failure::Unexpected { daemon });
-        };
-        let mut content = NewFile::create(&file, BLOCK_MB_MAX.unsigned_abs() << 20)?;
-        if compressed {
-            content.inflate();
-        }
-        loop {
-            match connection.next_payload()? {
-                Some(Payload::Data(Data::Block(Some(Image::Inline(chunk))))) => content.take(chunk)?,
-                Some(Payload::Data(Data::Block(None))) => break,
-                Some(Payload::Failure(text)) => return Err(refused(self.name, text)),
-                Some(_) => return Err(Failure::Unexpected { daemon }),
-                None => return Err(Failure::Closed { daemon }),
-            }
-        }
-        let bytes = content.finish()?;
-        report_file(context, self.name, &file, bytes)
+        save(context, &mut connection, self.name, &file)
     }
+}
+
+/// Puts the content into a new file.
+pub(crate) fn save(
+    context: &mut Context<'_>,
+    connection: &mut Connection,
+    name: Name,
+    file: &Path,
+) -> Result<(), Failure> {
+    let daemon = connection.daemon();
+    let Success::BlockImage { compressed } = connection.receive(name)? else {
+        return Err(Failure::Unexpected { daemon });
+    };
+    let mut content = NewFile::create(file, BLOCK_MB_MAX.unsigned_abs() << 20)?;
+    if compressed {
+        content.inflate();
+    }
+    loop {
+        match connection.next_payload()? {
+            Some(Payload::Data(Data::Block(Some(Image::Inline(chunk))))) => content.take(chunk)?,
+            Some(Payload::Data(Data::Block(None))) => break,
+            Some(Payload::Failure(text)) => return Err(refused(name, text)),
+            Some(_) => return Err(Failure::Unexpected { daemon }),
+            None => return Err(Failure::Closed { daemon }),
+        }
+    }
+    let bytes = content.finish()?;
+    report_file(context, name, file, bytes)
 }

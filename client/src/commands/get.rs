@@ -1,6 +1,6 @@
 //! `get`: fetches the image of a unikernel into a new file. The image goes from the socket to the file in pieces.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fulmar_core::limits::IMAGE_BYTES_MAX;
@@ -8,7 +8,7 @@ use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, UnikernelCommand};
 
 use super::{Context, default_file, report_file};
-use crate::connection::Daemon;
+use crate::connection::{Connection, Daemon};
 use crate::error::Failure;
 use crate::new_file::NewFile;
 use crate::options;
@@ -40,7 +40,17 @@ impl Get {
         let mut connection = context.door.open(Daemon::Vmmd)?;
         let level = i64::from(self.compression_level);
         connection.send(self.name, Command::Unikernel(UnikernelCommand::Get { level }))?;
-        let bytes = connection.receive_image(self.name, || NewFile::create(&file, IMAGE_BYTES_MAX))?.finish()?;
-        report_file(context, self.name, &file, bytes)
+        save(context, &mut connection, self.name, &file)
     }
+}
+
+/// Puts the image into a new file.
+pub(crate) fn save(
+    context: &mut Context<'_>,
+    connection: &mut Connection,
+    name: Name,
+    file: &Path,
+) -> Result<(), Failure> {
+    let bytes = connection.receive_image(name, || NewFile::create(file, IMAGE_BYTES_MAX))?.finish()?;
+    report_file(context, name, file, bytes)
 }

@@ -40,56 +40,61 @@ impl Info {
     /// # Errors
     /// [`Failure`], as it says.
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let asked = self.place.or(self.name).unwrap_or(Name::ROOT);
+        let asked = self.place.or(self.name).unwrap_or(context.door.root());
         let mut connection = context.door.open(Daemon::Vmmd)?;
         connection.send(asked, Command::Unikernel(UnikernelCommand::Info))?;
-        let daemon = connection.daemon();
-        let Success::Infos(infos) = connection.receive(asked)? else {
-            return Err(Failure::Unexpected { daemon });
-        };
-        let mut infos = infos.iter().map(|entry| NamedInfo { name: full_name(asked, entry.name), ..entry });
-        // Not every daemon of this protocol can tell.
-        let mut other = context.door.open(Daemon::Vmmd).ok();
-        let conditions = other.as_mut().map(|connection| conditions(connection, asked)).unwrap_or_default();
-        let condition = |name: &Name| conditions.iter().find(|entry| entry.name == *name).map(|entry| entry.condition);
-        if context.json {
-            let one = |entry: NamedInfo<'_>| json::unikernel(&entry.name, &entry.info, condition(&entry.name).as_ref());
-            let list: Vec<Value> = infos.map(one).collect();
-            return context.print_json(&json!({ "unikernels": list }));
-        }
-        if !asked.is_path() {
-            return infos.try_for_each(|entry| write_one(context, &entry, condition(&entry.name).as_ref()));
-        }
-        let mut table = Table::new([
-            ("NAME", Align::Left),
-            ("STATE", Align::Left),
-            ("RUNS", Align::Right),
-            ("MEMORY", Align::Right),
-            ("CPUS", Align::Left),
-            ("RESTART", Align::Left),
-            ("NETWORK", Align::Left),
-            ("BLOCK", Align::Left),
-            ("IMAGE", Align::Left),
-        ]);
-        for NamedInfo { name, info } in infos {
-            table.push([
-                name.to_string(),
-                state(&info, condition(&name).as_ref(), context.now_unix_ms),
-                condition(&name).map(|it| it.restarts.saturating_add(1).to_string()).unwrap_or_default(),
-                megabytes(info.memory),
-                ranges(info.cpuids.iter()),
-                restart(&info.fail_behaviour),
-                join(info.bridges.iter().map(|net| mapping(net.device.0, net.host.0))),
-                join(info.block_devices.iter().map(|block| mapping(block.device.0, block.host.0))),
-                hex(info.digest).chars().take(DIGEST_DIGITS).collect(),
-            ]);
-        }
-        if table.is_empty() {
-            context.note(&format!("no unikernel at {asked} or below"));
-            return Ok(());
-        }
-        table.write(context.out).map_err(Failure::print)
+        show(context, &mut connection, asked)
     }
+}
+
+/// Shows the reply, and how those that are listed fare where that can be asked.
+pub(crate) fn show(context: &mut Context<'_>, connection: &mut Connection, asked: Name) -> Result<(), Failure> {
+    let daemon = connection.daemon();
+    let Success::Infos(infos) = connection.receive(asked)? else {
+        return Err(Failure::Unexpected { daemon });
+    };
+    let mut infos = infos.iter().map(|entry| NamedInfo { name: full_name(asked, entry.name), ..entry });
+    // Not every daemon of this protocol can tell.
+    let mut other = context.door.open(Daemon::Vmmd).ok();
+    let conditions = other.as_mut().map(|connection| conditions(connection, asked)).unwrap_or_default();
+    let condition = |name: &Name| conditions.iter().find(|entry| entry.name == *name).map(|entry| entry.condition);
+    if context.json {
+        let one = |entry: NamedInfo<'_>| json::unikernel(&entry.name, &entry.info, condition(&entry.name).as_ref());
+        let list: Vec<Value> = infos.map(one).collect();
+        return context.print_json(&json!({ "unikernels": list }));
+    }
+    if !asked.is_path() {
+        return infos.try_for_each(|entry| write_one(context, &entry, condition(&entry.name).as_ref()));
+    }
+    let mut table = Table::new([
+        ("NAME", Align::Left),
+        ("STATE", Align::Left),
+        ("RUNS", Align::Right),
+        ("MEMORY", Align::Right),
+        ("CPUS", Align::Left),
+        ("RESTART", Align::Left),
+        ("NETWORK", Align::Left),
+        ("BLOCK", Align::Left),
+        ("IMAGE", Align::Left),
+    ]);
+    for NamedInfo { name, info } in infos {
+        table.push([
+            name.to_string(),
+            state(&info, condition(&name).as_ref(), context.now_unix_ms),
+            condition(&name).map(|it| it.restarts.saturating_add(1).to_string()).unwrap_or_default(),
+            megabytes(info.memory),
+            ranges(info.cpuids.iter()),
+            restart(&info.fail_behaviour),
+            join(info.bridges.iter().map(|net| mapping(net.device.0, net.host.0))),
+            join(info.block_devices.iter().map(|block| mapping(block.device.0, block.host.0))),
+            hex(info.digest).chars().take(DIGEST_DIGITS).collect(),
+        ]);
+    }
+    if table.is_empty() {
+        context.note(&format!("no unikernel at {asked} or below"));
+        return Ok(());
+    }
+    table.write(context.out).map_err(Failure::print)
 }
 
 /// How the unikernels that were asked about fare, by their full names; nothing where the daemon does not know the question.

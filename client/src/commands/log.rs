@@ -7,7 +7,7 @@ use fulmar_core::wire::{
 };
 
 use super::Context;
-use crate::connection::{Daemon, refused};
+use crate::connection::{Connection, Daemon, refused};
 use crate::error::Failure;
 use crate::options;
 use crate::output::json;
@@ -76,7 +76,7 @@ impl Log {
     /// # Errors
     /// [`Failure`], as it says.
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let name = self.name.unwrap_or(Name::ROOT);
+        let name = self.name.unwrap_or(context.door.root());
         let from = match (self.after, self.since) {
             (Some(after), _) => LogFrom::After(after),
             (None, Some(since)) => LogFrom::Window(Window::Since(since)),
@@ -84,52 +84,66 @@ impl Log {
         };
         let mut connection = context.door.open(Daemon::Log)?;
         connection.send(name, Command::Events(LogCommand { from, follow: self.follow }))?;
-        let daemon = connection.daemon();
-        let (Success::Text(_) | Success::Empty) = connection.receive(name)? else {
-            return Err(Failure::Unexpected { daemon });
-        };
-        if self.follow {
-            connection.wait_for_ever()?;
-        }
-        let mut last = None;
-        let mut complete = false;
-        while let Some(payload) = connection.next_payload()? {
-            match payload {
-                Payload::Data(Data::Event(event)) => {
-                    last = Some(event.sequence);
-                    self.show(context, &event)?;
-                }
-                Payload::Data(Data::Note(note)) => {
-                    if let Note::End { last: end } = note {
-                        last = Some(end);
-                        complete = true;
-                    }
-                    if note == Note::Slow {
-                        let go_on = last.map_or(String::new(), |last| format!(": go on with --after {last}"));
-                        let text = format!("the log does not wait for one who reads so slowly{go_on}");
-                        return Err(Failure::Refused { name: name.to_string(), text });
-                    }
-                    show_note(context, note)?;
-                }
-                Payload::Failure(text) => return Err(refused(name, text)),
-                _ => return Err(Failure::Unexpected { daemon }),
-            }
-        }
-        if complete { Ok(()) } else { Err(Failure::Closed { daemon }) }
+        show_all(context, &mut connection, name, self.follow, &self.only)
     }
+}
 
-    fn show(&self, context: &mut Context<'_>, numbered: &Numbered<'_>) -> Result<(), Failure> {
-        let Numbered { sequence, entry } = numbered;
-        let is_wanted = |kind: Kind| self.only.is_empty() || self.only.contains(&kind);
-        if !Kind::of(&entry.event).is_none_or(is_wanted) {
-            return Ok(());
-        }
-        if context.json {
-            return print(context, &json::event(numbered).to_string());
-        }
-        let (time, text) = (timestamp(entry.unix_ms), entry.event.to_string());
-        print(context, &format!("{time} {sequence} {}", plain(text.as_bytes())))
+/// Shows the events as they come, of these kinds where some are given.
+pub(crate) fn show_all(
+    context: &mut Context<'_>,
+    connection: &mut Connection,
+    name: Name,
+    follow: bool,
+    only: &[Kind],
+) -> Result<(), Failure> {
+    let daemon = connection.daemon();
+    let (Success::Text(_) | Success::Empty) = connection.receive(name)? else {
+        return Err(Failure::Unexpected { daemon });
+    };
+    if follow {
+        connection.wait_for_ever()?;
     }
+    let mut last = None;
+    let mut complete = false;
+    // Who does not follow has everything at the end; that the connection is closed then need not be waited for.
+    while (follow || !complete)
+        && let Some(payload) = connection.next_payload()?
+    {
+        match payload {
+            Payload::Data(Data::Event(event)) => {
+                last = Some(event.sequence);
+                show(context, &event, only)?;
+            }
+            Payload::Data(Data::Note(note)) => {
+                if let Note::End { last: end } = note {
+                    last = Some(end);
+                    complete = true;
+                }
+                if note == Note::Slow {
+                    let go_on = last.map_or(String::new(), |last| format!(": go on with --after {last}"));
+                    let text = format!("the log does not wait for one who reads so slowly{go_on}");
+                    return Err(Failure::Refused { name: name.to_string(), text });
+                }
+                show_note(context, note)?;
+            }
+            Payload::Failure(text) => return Err(refused(name, text)),
+            _ => return Err(Failure::Unexpected { daemon }),
+        }
+    }
+    if complete { Ok(()) } else { Err(Failure::Closed { daemon }) }
+}
+
+fn show(context: &mut Context<'_>, numbered: &Numbered<'_>, only: &[Kind]) -> Result<(), Failure> {
+    let Numbered { sequence, entry } = numbered;
+    let is_wanted = |kind: Kind| only.is_empty() || only.contains(&kind);
+    if !Kind::of(&entry.event).is_none_or(is_wanted) {
+        return Ok(());
+    }
+    if context.json {
+        return print(context, &json::event(numbered).to_string());
+    }
+    let (time, text) = (timestamp(entry.unix_ms), entry.event.to_string());
+    print(context, &format!("{time} {sequence} {}", plain(text.as_bytes())))
 }
 
 fn show_note(context: &mut Context<'_>, note: Note) -> Result<(), Failure> {

@@ -73,9 +73,9 @@ impl Context<'_> {
     }
 }
 
-/// The subcommands.
+/// The subcommands that are one command to one daemon: those that a certificate can carry.
 #[derive(Subcommand, Debug)]
-pub enum Subcommands {
+pub enum Single {
     /// Create a unikernel and run it
     Create(create::Create),
     /// Stop a unikernel and start it again
@@ -90,8 +90,6 @@ pub enum Subcommands {
     Console(console::Console),
     /// Show what unikernels use of CPU, memory and network, and follow it
     Stats(stats::Stats),
-    /// Show everything at once, and go on
-    Top(top::Top),
     /// List the consoles whose unikernel does not run
     InactiveConsoles(inactive_consoles::InactiveConsoles),
     /// Show what has happened, and follow it
@@ -100,8 +98,6 @@ pub enum Subcommands {
     Policy(policy::Policy),
     /// Set what a path may use
     AddPolicy(add_policy::AddPolicy),
-    /// Remove the policy of a path
-    RemovePolicy(remove_policy::RemovePolicy),
     /// Show the block devices
     Block(block::Block),
     /// Make a block device
@@ -110,19 +106,15 @@ pub enum Subcommands {
     /// Remove a block device and what is on it
     #[command(alias = "destroy-block")]
     RemoveBlock(remove_block::RemoveBlock),
-    /// Show what this machine has, what of it is used, and what bounds unikernels
-    Host(host::Host),
     /// Give a block device the content of a file
     SetBlock(set_block::SetBlock),
     /// Fetch the content of a block device into a file
     DumpBlock(dump_block::DumpBlock),
-    /// Bring a host of albatross over: its policies, block devices and unikernels
-    ImportAlbatross(import_albatross::ImportAlbatross),
-    /// Show what an image says about itself; needs no daemon
-    Inspect(inspect::Inspect),
+    /// Show what the machine has, what of it is used, and what bounds unikernels
+    Host(host::Host),
 }
 
-impl Subcommands {
+impl Single {
     /// Does it.
     ///
     /// # Errors
@@ -136,21 +128,32 @@ impl Subcommands {
             Self::Get(command) => command.run(context),
             Self::Console(command) => command.run(context),
             Self::Stats(command) => command.run(context),
-            Self::Top(command) => command.run(context),
             Self::InactiveConsoles(command) => command.run(context),
             Self::Log(command) => command.run(context),
             Self::Policy(command) => command.run(context),
             Self::AddPolicy(command) => command.run(context),
-            Self::RemovePolicy(command) => command.run(context),
             Self::Block(command) => command.run(context),
             Self::AddBlock(command) => command.run(context),
             Self::RemoveBlock(command) => command.run(context),
-            Self::Host(command) => command.run(context),
             Self::SetBlock(command) => command.run(context),
             Self::DumpBlock(command) => command.run(context),
-            Self::ImportAlbatross(command) => command.run(context),
-            Self::Inspect(command) => command.run(context),
+            Self::Host(command) => command.run(context),
         }
+    }
+
+    /// Whether it is one command, as all but one kind are.
+    #[must_use]
+    pub fn is_one(&self) -> bool {
+        match self {
+            Self::Console(console) => console.is_one(),
+            _ => true,
+        }
+    }
+
+    /// Whether it goes on until one side has enough, and may be silent for days.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        matches!(self, Self::Console(_) | Self::Stats(_))
     }
 }
 
@@ -166,8 +169,8 @@ pub struct PathArgument {
 }
 
 impl PathArgument {
-    fn name(&self) -> Name {
-        self.place.or(self.path).unwrap_or(Name::ROOT)
+    fn or_root(&self, context: &Context<'_>) -> Name {
+        self.place.or(self.path).unwrap_or(context.door.root())
     }
 
     /// For commands where forgetting it would mean everything.
@@ -178,7 +181,7 @@ impl PathArgument {
 }
 
 /// Where what is fetched goes unless somebody says otherwise: `LABEL.TIME` in the folder for temporary files.
-fn default_file(name: Name, context: &Context<'_>) -> PathBuf {
+pub(crate) fn default_file(name: Name, context: &Context<'_>) -> PathBuf {
     let label = name.label().unwrap_or_default();
     std::env::temp_dir().join(format!("{label}.{}", timestamp(context.now_unix_ms)))
 }
@@ -201,7 +204,7 @@ fn act(context: &mut Context<'_>, daemon: Daemon, name: Name, command: Command<'
 }
 
 /// Waits for words that say what was done, and passes them on.
-fn report(context: &mut Context<'_>, connection: &mut Connection, name: Name) -> Result<(), Failure> {
+pub(crate) fn report(context: &mut Context<'_>, connection: &mut Connection, name: Name) -> Result<(), Failure> {
     let daemon = connection.daemon();
     match connection.receive(name)? {
         Success::Text(text) if context.json => {

@@ -11,7 +11,7 @@ use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, Data, Memory, Message, Moment, Payload, Rusage, StatsCommand, Success, Usage};
 
 use super::{Context, full_name};
-use crate::connection::{Daemon, refused};
+use crate::connection::{Connection, Daemon, refused};
 use crate::error::Failure;
 use crate::options;
 use crate::output::json;
@@ -67,42 +67,52 @@ impl Stats {
     /// # Errors
     /// [`Failure`], as it says.
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let asked = self.place.or(self.name).unwrap_or(Name::ROOT);
+        let asked = self.place.or(self.name).unwrap_or(context.door.root());
         let mut connection = context.door.open(Daemon::Stats)?;
         connection.send(asked, Command::Stats(StatsCommand::Subscribe))?;
-        let daemon = connection.daemon();
-        match connection.receive(asked)? {
-            Success::Text(_) | Success::Empty => {}
-            _ => return Err(Failure::Unexpected { daemon }),
-        }
-        connection.wait_for_ever()?;
-        if !context.json {
-            let heading = row("NAME", ["CPU", "MEMORY", "SENT", "RECEIVED"]);
-            writeln!(context.out, "{heading}").and_then(|()| context.out.flush()).map_err(Failure::print)?;
-        }
-        let mut known: BTreeMap<Name, Before> = BTreeMap::new();
-        let mut left = self.count;
-        while left != Some(0)
-            && let Some(Message { header, payload }) = connection.next_message()?
-        {
-            let usage = match payload {
-                Payload::Data(Data::Stats(usage)) => usage,
-                Payload::Failure(text) => return Err(refused(asked, text)),
-                _ => return Err(Failure::Unexpected { daemon }),
-            };
-            let name = full_name(asked.path(), header.name);
-            let now = Before::of(&usage, Instant::now());
-            let rates = known.get(&name).and_then(|before| now.rates(before));
-            let line = match context.json {
-                true => json::usage(&name, &usage, rates.map(|rates| rates.cpu_percent)).to_string(),
-                false => line(&name, &usage, &now, rates),
-            };
-            writeln!(context.out, "{line}").and_then(|()| context.out.flush()).map_err(Failure::print)?;
-            known.insert(name, now);
-            left = left.map(|left| left.saturating_sub(1));
-        }
-        Ok(())
+        show(context, &mut connection, asked, self.count)
     }
+}
+
+/// Shows the measurements as they come, so many where a number is given.
+pub(crate) fn show(
+    context: &mut Context<'_>,
+    connection: &mut Connection,
+    asked: Name,
+    count: Option<u64>,
+) -> Result<(), Failure> {
+    let daemon = connection.daemon();
+    match connection.receive(asked)? {
+        Success::Text(_) | Success::Empty => {}
+        _ => return Err(Failure::Unexpected { daemon }),
+    }
+    connection.wait_for_ever()?;
+    if !context.json {
+        let heading = row("NAME", ["CPU", "MEMORY", "SENT", "RECEIVED"]);
+        writeln!(context.out, "{heading}").and_then(|()| context.out.flush()).map_err(Failure::print)?;
+    }
+    let mut known: BTreeMap<Name, Before> = BTreeMap::new();
+    let mut left = count;
+    while left != Some(0)
+        && let Some(Message { header, payload }) = connection.next_message()?
+    {
+        let usage = match payload {
+            Payload::Data(Data::Stats(usage)) => usage,
+            Payload::Failure(text) => return Err(refused(asked, text)),
+            _ => return Err(Failure::Unexpected { daemon }),
+        };
+        let name = full_name(asked.path(), header.name);
+        let now = Before::of(&usage, Instant::now());
+        let rates = known.get(&name).and_then(|before| now.rates(before));
+        let line = match context.json {
+            true => json::usage(&name, &usage, rates.map(|rates| rates.cpu_percent)).to_string(),
+            false => line(&name, &usage, &now, rates),
+        };
+        writeln!(context.out, "{line}").and_then(|()| context.out.flush()).map_err(Failure::print)?;
+        known.insert(name, now);
+        left = left.map(|left| left.saturating_sub(1));
+    }
+    Ok(())
 }
 
 impl Before {

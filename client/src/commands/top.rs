@@ -44,7 +44,7 @@ impl Top {
     /// # Errors
     /// [`Failure`], as it says.
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let path = self.path.unwrap_or(Name::ROOT);
+        let path = self.path.unwrap_or(context.door.root());
         if self.once || context.json {
             return show_once(context, path);
         }

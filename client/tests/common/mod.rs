@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub(crate) mod authority;
 pub(crate) mod machine;
+pub(crate) mod server;
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,7 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fulmar_client::local::{Surroundings, run};
+use fulmar_client::local::run;
+use fulmar_client::program::Surroundings;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{self, Header, Message, Payload};
 
