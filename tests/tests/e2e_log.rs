@@ -241,7 +241,9 @@ fn what_nobody_can_be_told_is_counted_and_told() {
     expect_last(&siege, ":", "after: added policy");
     let all = documents(&siege, &["--after", "0"]);
     let told: Vec<&str> = all.iter().filter(|it| it["event"] == "lost").filter_map(|it| it["text"].as_str()).collect();
-    assert!(told.len() == 1 && told[0].starts_with(&format!("{lost} events are lost")), "{told:?} and not {lost}");
+    // What is shorter than the one before it may find room once more.
+    let counts = told.iter().map(|text| text.strip_suffix(" events are lost: the log daemon was not there").unwrap());
+    assert_eq!(counts.map(|count| count.parse::<u64>().unwrap()).sum::<u64>(), lost, "{told:?}");
     let policies = all.iter().filter(|it| it["name"].as_str().is_some_and(|name| name.starts_with(&long))).count();
     assert_eq!(policies as u64 + lost, done);
     assert!(wait_until(|| used(&siege, "event-bytes") == 0));
