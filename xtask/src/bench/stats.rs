@@ -8,7 +8,7 @@ use fulmar_core::wire::{Command, StatsCommand, UnikernelCommand};
 use fulmar_tests::built::Kind;
 
 use super::load::{self, Connection};
-use super::{Bench, shown};
+use super::{Bench, on_cpu, resident_kb, shown};
 use crate::steps::{Done, Failure};
 
 const UNIKERNELS: u32 = 1_000;
@@ -55,18 +55,4 @@ pub(super) fn run(bench: &Bench) -> Done {
 
 fn receive(subscriber: &mut Connection, messages: u32) -> Done {
     (0..messages).try_for_each(|_| subscriber.success())
-}
-
-/// Time that a process has been on a CPU.
-fn on_cpu(pid: u32) -> Done<Duration> {
-    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-    let ns = text.split(' ').next().and_then(|ns| ns.parse().ok());
-    ns.map(Duration::from_nanos).ok_or_else(|| Failure("the kernel does not tell how long the daemon ran".into()))
-}
-
-fn resident_kb(pid: u32) -> Done<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    let kb = line.split_whitespace().next().and_then(|number| number.parse().ok());
-    kb.ok_or_else(|| Failure("the statistics daemon is gone".into()))
 }
