@@ -14,6 +14,7 @@
 //! | [`generate`], [`render`] | messages at random, and messages as the recorded vectors write them |
 //! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
+//! | [`managed`] | daemons as a service manager has them |
 //! | [`contents`] | setting and dumping block devices of such a system |
 //! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
@@ -32,6 +33,7 @@ pub mod drive;
 pub mod generate;
 pub mod images;
 pub mod invariants;
+pub mod managed;
 pub mod mixture;
 #[cfg(target_os = "linux")]
 pub mod namespace;

@@ -47,6 +47,8 @@ pub struct Siege {
     pub vmmd: u32,
     /// The process of `vmmd_console`.
     pub console: u32,
+    /// The process of `vmmd_log`, where there is one.
+    log: Option<u32>,
     before: Option<Census>,
 }
 
@@ -104,7 +106,7 @@ impl Siege {
     pub fn begin_in(mut system: System) -> Self {
         let vmmd = system.start_vmmd(&[]).unwrap();
         let console = system.start_console().unwrap();
-        let mut siege = Self { system, vmmd, console, before: None };
+        let mut siege = Self { system, vmmd, console, log: None, before: None };
         let policy = ["add-policy", PATH, "1", "--mem", &MEMORY_MB.to_string(), "--cpu", "0"];
         let added = siege.client(&policy);
         assert_eq!(added.code, 0, "{added:?}");
@@ -299,12 +301,16 @@ impl Siege {
         };
         let clean = wait_until(|| leftovers().is_empty());
         assert!(clean, "left: {:?}\n{}", leftovers(), self.system.log("vmmd"));
-        for (folder, known) in [
-            (&state, &["block", "images", "journal", "lock"][..]),
-            (&run, &["fifo", "units", "util", "vmmd.lock"]),
-            (&run.join("util"), &["console.lock", "console.sock", "vmmd.sock"]),
+        for (folder, known, of_log) in [
+            (&state, &["block", "images", "journal", "lock"][..], "log"),
+            (&run, &["fifo", "units", "util", "vmmd.lock"], ""),
+            (&run.join("util"), &["console.lock", "console.sock", "vmmd.sock"], "log.sock"),
         ] {
-            assert!(files(folder).iter().eq(known.iter()), "{}: {:?}", folder.display(), files(folder));
+            let mut known: BTreeSet<String> = known.iter().map(|it| (*it).to_owned()).collect();
+            if self.log.is_some() && !of_log.is_empty() {
+                known.insert(of_log.to_owned());
+            }
+            assert_eq!(files(folder), known, "{}", folder.display());
         }
     }
 
@@ -314,7 +320,12 @@ impl Siege {
         let daemons = [self.vmmd, control_half(self.vmmd), self.console];
         let names_it = |pid: &u32| arguments(*pid).iter().any(|word| word.contains(&folder));
         let ours = processes().filter(names_it).chain(tenders(self.system.folder())).chain(children(self.vmmd));
-        ours.filter(|pid| !daemons.contains(pid)).collect()
+        ours.filter(|pid| !daemons.contains(pid) && self.log != Some(*pid)).collect()
+    }
+
+    /// Starts `vmmd_log`, or starts it again.
+    pub fn start_log(&mut self) {
+        self.log = Some(self.system.start_log(&[]).unwrap());
     }
 
     /// Begins counting anew: after a daemon was started again.
@@ -324,7 +335,10 @@ impl Siege {
             let log = self.system.log("vmmd");
             let last = |text: &str| log.rfind(text);
             let here = last("the console daemon is here");
-            here > last("journal: generation") && here > last("the console daemon is gone")
+            let log_here = last("the event log is here");
+            let log_is = self.log.is_none()
+                || (log_here > last("journal: generation") && log_here > last("the event log is gone"));
+            here > last("journal: generation") && here > last("the console daemon is gone") && log_is
         };
         assert!(wait_until(linked), "{}", self.system.log("vmmd"));
         self.before = Some(self.settled_census());

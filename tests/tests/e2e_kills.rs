@@ -35,11 +35,12 @@ enum Victim {
     /// Both halves, and then `vmmd` once more while it comes up.
     WhileComingUp,
     Console,
+    Log,
     Tender,
 }
 
 impl Victim {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::ControlHalf,
         Self::ControlHalf,
         Self::HostHalf,
@@ -50,6 +51,8 @@ impl Victim {
         Self::WhileComingUp,
         Self::Console,
         Self::Console,
+        Self::Log,
+        Self::Log,
         Self::Tender,
         Self::Tender,
     ];
@@ -86,6 +89,7 @@ fn kills_of_a_fresh_seed_with_networks() {
 
 fn kills(siege: &mut Siege, seed: u64, has_bridge: bool) {
     eprintln!("SEED={seed}");
+    siege.start_log();
     let mixture = Mixture::new(siege, has_bridge);
     let mut choices = Seeded::new(seed);
     let mut counts = BTreeMap::<Victim, u32>::new();
@@ -139,6 +143,11 @@ fn strike(siege: &mut Siege, mixture: &Mixture, victim: Victim, choices: &mut Se
         Victim::Console => {
             siege.system.end("vmmd_console", Signal::SIGKILL).unwrap();
             siege.console = siege.system.start_console().unwrap();
+            return 0;
+        }
+        Victim::Log => {
+            siege.system.end("vmmd_log", Signal::SIGKILL).unwrap();
+            siege.start_log();
             return 0;
         }
         Victim::Tender => {

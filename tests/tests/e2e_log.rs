@@ -11,9 +11,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use fulmar_core::limits::{EVENT_REFUSALS_PER_MINUTE_MAX, EVENTS_WAITING_BYTES_MAX};
+use fulmar_core::wire;
 use fulmar_tests::namespace::{Disk, inside};
+use fulmar_tests::raw::{Answer, Raw};
 use fulmar_tests::siege::{self, Siege, control_half, expect_gone, kill_9};
 use fulmar_tests::system::{self, System, wait_until};
 use nix::mount::MsFlags;
@@ -177,6 +181,117 @@ fn a_log_that_is_killed_misses_nothing() {
     expect_last(&siege, ":", "later: added policy");
     let after = documents(&siege, &["--after", &last.to_string()]);
     assert!(after[0]["text"].as_str().unwrap().starts_with("vmmd ") && after[0]["number"] == last + 1, "{after:?}");
+    siege.system.stop().unwrap();
+}
+
+/// A policy that refuses nothing, for a path of this name.
+fn policy() -> wire::Policy<'static> {
+    wire::Policy { cpuids: wire::List::Items(&[0]), unikernels: 1, memory: 32, block: None, bridges: wire::List::EMPTY }
+}
+
+/// What `vmmc_local host` says of this.
+fn used(siege: &Siege, what: &str) -> u64 {
+    let said = siege.client(&["host", "--json"]);
+    let host: Value = serde_json::from_str(&said.out).unwrap();
+    host["uses"][what]["used"].as_u64().unwrap()
+}
+
+/// Without a log `vmmd` keeps so many events and no more. What it had to drop is counted, shown, and told when the log comes.
+#[test]
+fn what_nobody_can_be_told_is_counted_and_told() {
+    let Some(mut siege) = Siege::begin("what_nobody_can_be_told_is_counted_and_told") else { return };
+    let socket = siege.system.socket("vmmd.sock");
+    let told_before = used(&siege, "event-bytes");
+    assert!(told_before > 0 && used(&siege, "events-lost") == 0);
+    // Long names make long events. Several ask at once, as each waits for the disk.
+    let long = "l".repeat(63);
+    let done = std::sync::atomic::AtomicU64::new(0);
+    let is_full = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for number in 0..12 {
+            let (socket, long, done, is_full) = (&socket, &long, &done, &is_full);
+            scope.spawn(move || {
+                let path = format!("{long}:{long}:t{number}:");
+                for round in 0..10_000 {
+                    if is_full.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let command = match round % 2 {
+                        0 => wire::PolicyCommand::Add(policy()),
+                        _ => wire::PolicyCommand::Remove,
+                    };
+                    let answer = Raw::connect(socket).ask(&path, wire::Command::Policy(command));
+                    assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        assert!(wait_until(|| used(&siege, "events-lost") > 100), "{}", done.load(Ordering::Relaxed));
+        is_full.store(true, Ordering::Relaxed);
+    });
+    let (done, lost) = (done.load(Ordering::Relaxed), used(&siege, "events-lost"));
+    assert!(used(&siege, "event-bytes") <= EVENTS_WAITING_BYTES_MAX as u64);
+    siege.expect_log("vmmd", "events are being lost");
+    let shown = siege.client(&["host"]).out;
+    let line = shown.lines().find(|line| line.starts_with("events lost")).unwrap();
+    assert!(line.split_whitespace().any(|word| word == lost.to_string()), "{line}");
+    siege.system.start_log(&["--size".as_ref(), "64".as_ref()]).unwrap();
+    siege.expect_log("vmmd", "the event log is here");
+    add_policy(&siege, "after:");
+    expect_last(&siege, ":", "after: added policy");
+    let all = documents(&siege, &["--after", "0"]);
+    let told: Vec<&str> = all.iter().filter(|it| it["event"] == "lost").filter_map(|it| it["text"].as_str()).collect();
+    // What is shorter than the one before it may find room once more.
+    let counts = told.iter().map(|text| text.strip_suffix(" events are lost: the log daemon was not there").unwrap());
+    assert_eq!(counts.map(|count| count.parse::<u64>().unwrap()).sum::<u64>(), lost, "{told:?}");
+    let policies = all.iter().filter(|it| it["name"].as_str().is_some_and(|name| name.starts_with(&long))).count();
+    assert_eq!(policies as u64 + lost, done);
+    assert!(wait_until(|| used(&siege, "event-bytes") == 0));
+    assert_eq!(used(&siege, "events-lost"), lost);
+    siege.system.stop().unwrap();
+}
+
+/// Somebody who is refused all the time does not fill the log: so many a minute, and then how many more.
+#[test]
+fn refusals_do_not_fill_the_log() {
+    let Some(siege) = begin("refusals_do_not_fill_the_log") else { return };
+    let most = EVENT_REFUSALS_PER_MINUTE_MAX;
+    let begun = Instant::now();
+    let mut client = Raw::connect(&siege.system.socket("vmmd.sock"));
+    let asked = 4 * most;
+    for number in 0..asked {
+        let answer = client.ask("nobody:", wire::Command::Policy(wire::PolicyCommand::Remove));
+        assert!(matches!(answer, Answer::Refused(_)), "{number}: {answer:?}");
+        // Each is a conversation of its own.
+        client = Raw::connect(&siege.system.socket("vmmd.sock"));
+    }
+    // Minutes that have begun meanwhile, on a machine that is busy with something else.
+    let minutes = begun.elapsed().as_secs() / 60 + 2;
+    add_policy(&siege, "after:");
+    expect_last(&siege, ":", "after: added policy");
+    let refused = || events(&siege, "nobody:").iter().filter(|it| *it == "nobody: refused").count() as u64;
+    assert!((most..=most * minutes).contains(&refused()), "{} events of {asked}", refused());
+    // All the others are told as a number, in the first event of another minute.
+    let lost = || -> u64 {
+        let all = documents(&siege, &["--only", "trouble", "--count", "1000000"]);
+        let texts = all.iter().filter(|it| it["event"] == "lost").filter_map(|it| it["text"].as_str());
+        texts
+            .filter(|it| it.contains("more commands were refused"))
+            .map(|it| it.split(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    };
+    let mut number = 0;
+    let told = wait_until(|| {
+        number += 1;
+        let words = if number % 2 == 0 { "add" } else { "remove" };
+        match words {
+            "add" => add_policy(&siege, "after:"),
+            _ => assert_eq!(siege.client(&["remove-policy", "after:"]).code, 0),
+        }
+        lost() + refused() >= asked
+    });
+    assert!(told, "{} events, {} more of {asked}", refused(), lost());
+    assert_eq!(lost() + refused(), asked);
     siege.system.stop().unwrap();
 }
 

@@ -121,3 +121,58 @@ impl Conversation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    /// What comes of these bytes, after which the daemon hangs up.
+    fn hear(bytes: &[u8]) -> Result<(), DaemonError> {
+        let (stream, mut daemon) = UnixStream::pair().unwrap();
+        let said = bytes.to_vec();
+        let saying = std::thread::spawn(move || {
+            // What is refused is not read to its end.
+            let _ = daemon.write_all(&said);
+        });
+        let mut conversation = Conversation { stream, bytes: Vec::new() };
+        let heard = conversation.reply().map(drop);
+        drop(conversation);
+        saying.join().unwrap();
+        heard
+    }
+
+    /// Whatever a daemon says that it should not, the conversation ends with a reason.
+    #[test]
+    fn what_no_daemon_says() {
+        let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/index.json");
+        let index: serde_json::Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
+        let mut malformed = 0;
+        for case in index.as_array().unwrap().iter().filter(|case| case["codec"] == "malformed") {
+            let Some(hex) = case["hex"].as_str() else { continue };
+            let bytes: Vec<u8> =
+                (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
+            let frame = [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat();
+            assert!(hear(&frame).is_err(), "{}", case["name"]);
+            malformed += 1;
+        }
+        assert!(malformed > 100, "{malformed}");
+        for length in [u32::MAX, 1 << 31, (FRAME_BYTES_MAX + 1).try_into().unwrap()] {
+            assert!(matches!(hear(&length.to_be_bytes()), Err(DaemonError::TooLong(_))), "{length}");
+        }
+        let message = Message {
+            header: Header::new(0, Name::ROOT),
+            payload: Payload::Success(Success::Text("subscribed".into())),
+        };
+        let mut buffer = [0; 256];
+        let whole = wire::encode_frame(&message, &mut buffer).unwrap();
+        hear(whole).unwrap();
+        for cut in 0..whole.len() {
+            assert!(matches!(hear(&whole[..cut]), Err(DaemonError::Io(_))), "{cut}");
+        }
+        let message = Message { header: Header::new(0, Name::ROOT), payload: Payload::Failure("no".into()) };
+        let refused = hear(wire::encode_frame(&message, &mut buffer).unwrap());
+        assert!(matches!(refused, Err(DaemonError::Refused(text)) if text == "no"));
+    }
+}

@@ -56,6 +56,26 @@ fn windows() {
     assert_eq!(daemon.last(), 11);
 }
 
+/// Numbers that no client of the peer can mean are no messages: 2^62 is the first of them.
+#[test]
+fn counts_and_times_beyond_all_bounds() {
+    let daemon = with_events(3);
+    let most = asked(":", Command::Log(Window::Count(WIRE_INT_MAX)));
+    let at = most.windows(8).position(|it| it == WIRE_INT_MAX.to_be_bytes()).unwrap();
+    for (first, is_known) in [(0x3f, true), (0x40, false), (0x7f, false), (0xbf, false), (0x80, false)] {
+        let mut bytes = most.clone();
+        bytes[at] = first;
+        let mut client = daemon.connect();
+        client.send(&bytes);
+        match client.next() {
+            Came::Text(text) => assert!(is_known && text == "subscribed", "{first:x}: {text}"),
+            Came::Failure(text) => assert!(!is_known, "{first:x}: {text}"),
+            other => panic!("{first:x}: {other:?}"),
+        }
+    }
+    assert_eq!(daemon.last(), 4);
+}
+
 #[test]
 fn a_tenant_sees_its_own_domain() {
     let daemon = with_events(10);

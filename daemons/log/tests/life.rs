@@ -8,7 +8,9 @@ mod common;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, SystemTime};
 
 use fulmar_core::event::{HEADER_BYTES, RECORD_BYTES_MAX};
 use fulmar_core::limits::{LOG_OUTPUT_BYTES_MAX, LOG_SEGMENTS_MAX, LOG_STALL_MS_MAX};
@@ -198,6 +200,38 @@ fn the_oldest_goes_and_who_comes_late_is_told() {
     assert_eq!(daemon.all("a:", count(1 << 40)).len(), kept.len());
     assert_eq!(daemon.all("a:x", count(1500)).len(), 1500.min(kept.len()));
     assert_eq!(daemon.all("b:", count(5)), []);
+}
+
+/// What is older than is wanted goes, in whole segments, when the log is opened and when it grows.
+#[test]
+fn what_is_too_old_goes() {
+    let mut daemon = Daemon::start(&["--size", "1", "--days", "2"]);
+    tell_much(&daemon, 1, 900);
+    daemon.stop(Signal::SIGTERM);
+    let files = daemon.segments();
+    assert!(files.len() > 5, "{}", files.len());
+    let day = Duration::from_secs(86_400);
+    let age = |file: &Path, age: Duration| {
+        let file = fs::File::options().write(true).open(file).unwrap();
+        file.set_modified(SystemTime::now().checked_sub(age).unwrap()).unwrap();
+    };
+    // Two are too old, and one not yet.
+    age(&files[0], 3 * day);
+    age(&files[1], 2 * day + Duration::from_secs(60));
+    age(&files[2], day);
+    daemon.start_again();
+    assert_eq!(daemon.segments()[0], files[2]);
+    let (kept, notes) = numbers(&daemon, 0);
+    assert_eq!(notes, [Note::Gap { first: 1, next: kept[0], cause: GapCause::Removed }]);
+    assert_eq!(files[2].file_name().unwrap().to_str().unwrap().parse(), Ok(kept[0]));
+    // The newest is kept however old it is: what comes goes in there.
+    daemon.stop(Signal::SIGTERM);
+    daemon.segments().iter().for_each(|file| age(file, 9 * day));
+    daemon.start_again();
+    let newest = daemon.segments();
+    assert_eq!(newest.len(), 1);
+    tell_much(&daemon, 10_001, 1);
+    assert_eq!(numbers(&daemon, 0).0.last(), Some(&daemon.last()));
 }
 
 /// A reader who takes nothing costs nobody anything and gets a last word.

@@ -3,6 +3,8 @@
 //! It prints medians and ratios with the machine's name. It asserts nothing: machines are shared and noisy.
 
 mod codec;
+#[cfg(target_os = "linux")]
+mod console;
 mod create;
 mod disk;
 mod info;
@@ -52,6 +54,8 @@ pub(crate) fn run(names: &[&str]) -> Done {
         ("memory", memory::run),
         ("recovery", recovery::run),
         ("scale", scale::run),
+        #[cfg(target_os = "linux")]
+        ("console", console::run),
         #[cfg(target_os = "linux")]
         ("stats", stats::run),
         #[cfg(target_os = "linux")]
@@ -127,4 +131,21 @@ fn median(times: &mut [Duration]) -> Duration {
 fn shown(time: Duration) -> String {
     let us = time.as_secs_f64() * 1e6;
     if us < 1000.0 { format!("{us:.1} µs") } else { format!("{:.2} ms", us / 1000.0) }
+}
+
+/// Time that a process has been on a CPU.
+#[cfg(target_os = "linux")]
+fn on_cpu(pid: u32) -> Done<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let ns = text.split(' ').next().and_then(|ns| ns.parse().ok());
+    ns.map(Duration::from_nanos).ok_or_else(|| Failure("the kernel does not tell how long the daemon ran".into()))
+}
+
+/// Memory that a process has.
+#[cfg(target_os = "linux")]
+fn resident_kb(pid: u32) -> Done<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let kb = line.split_whitespace().next().and_then(|number| number.parse().ok());
+    kb.ok_or_else(|| Failure("the daemon is gone".into()))
 }

@@ -17,7 +17,7 @@ use fulmar_core::wire::{
 };
 use fulmar_host::socket::peer_uid;
 use fulmar_host::spool::SpoolError;
-use fulmar_host::{debug, error, info, warning};
+use fulmar_host::{error, info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
 
@@ -211,7 +211,7 @@ impl Control<'_> {
         let read = match self.receive(index) {
             Ok(0) => {
                 if !self.slots.get(index).scanner.is_between_frames() {
-                    debug!(connection = index; "a connection ended within a message");
+                    info!(connection = index; "a connection ended within a message");
                 }
                 return Reading::Over;
             }

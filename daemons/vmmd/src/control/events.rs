@@ -151,16 +151,22 @@ impl Control<'_> {
 
     /// As [`Control::tell`] where the daemon's own log has said it in other words.
     pub(super) fn record(&mut self, event: &Event<'_>) {
+        self.begin_minute();
+        self.log_link.push(self.now.wall_ms, event);
+    }
+
+    /// Where another minute has begun, tells how many refusals of the last one were not told.
+    fn begin_minute(&mut self) {
         let (unix_ms, now_ms) = (self.now.wall_ms, self.now.ms);
-        if now_ms.saturating_sub(self.events.minute_ms) >= MINUTE_MS {
-            self.events.minute_ms = now_ms;
-            let refusals = std::mem::take(&mut self.events.refusals);
-            if let Some(more) = refusals.checked_sub(EVENT_REFUSALS_PER_MINUTE_MAX).filter(|more| *more > 0) {
-                let count = i64::try_from(more).unwrap_or(i64::MAX);
-                self.log_link.push(unix_ms, &Event::Lost { count, loss: Loss::Refusals });
-            }
+        if now_ms.saturating_sub(self.events.minute_ms) < MINUTE_MS {
+            return;
         }
-        self.log_link.push(unix_ms, event);
+        self.events.minute_ms = now_ms;
+        let refusals = std::mem::take(&mut self.events.refusals);
+        if let Some(more) = refusals.checked_sub(EVENT_REFUSALS_PER_MINUTE_MAX).filter(|more| *more > 0) {
+            let count = i64::try_from(more).unwrap_or(i64::MAX);
+            self.log_link.push(unix_ms, &Event::Lost { count, loss: Loss::Refusals });
+        }
     }
 
     /// That `vmmd` has come up, or ends.
@@ -200,9 +206,9 @@ impl Control<'_> {
 
     fn tell_refusal(&mut self, name: &Name, reason: &str, uid: Option<u32>) {
         let event = Event::Refused { name: *name, reason: reason.into(), user: uid.map(i64::from) };
+        self.begin_minute();
         self.events.refusals += 1;
-        let is_over = self.now.ms.saturating_sub(self.events.minute_ms) >= MINUTE_MS;
-        if self.events.refusals <= EVENT_REFUSALS_PER_MINUTE_MAX || is_over {
+        if self.events.refusals <= EVENT_REFUSALS_PER_MINUTE_MAX {
             self.tell(&event);
         } else {
             tell_people(&event);

@@ -3,7 +3,8 @@
 
 use fulmar_core::halves::Abilities;
 use fulmar_core::limits::{
-    CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, IMAGES_BYTES_MAX, SPOOL_BYTES_MAX, UNITS_MAX, WIRE_INT_MAX,
+    CONNECTIONS_MAX, CONNECTIONS_PER_USER_MAX, EVENTS_WAITING_BYTES_MAX, IMAGES_BYTES_MAX, SPOOL_BYTES_MAX, UNITS_MAX,
+    WIRE_INT_MAX,
 };
 use fulmar_core::machine::HOST_USES;
 use fulmar_core::policy::Bridge;
@@ -17,7 +18,7 @@ use super::host::Asking;
 use super::slots::Stage;
 
 /// What is told beside what the machine knows.
-const OWN_USES: usize = 9;
+const OWN_USES: usize = 11;
 
 impl Control<'_> {
     /// A client asks about the host. The answer waits for that of the host half.
@@ -86,6 +87,9 @@ impl Control<'_> {
             entry("spool-bytes", self.spools.bytes(), SPOOL_BYTES_MAX),
             entry("journal-bytes", journal, journal_max),
             entry("disk-bytes", space.bytes - space.free_bytes, space.bytes),
+            entry("event-bytes", self.log_link.waiting_bytes(), EVENTS_WAITING_BYTES_MAX as u64),
+            // None should be.
+            entry("events-lost", self.log_link.lost_in_all(), 0),
             entry("connections", self.slots.count() as u64, CONNECTIONS_MAX as u64),
             entry("connections-of-user", self.slots.count_of(uid) as u64, CONNECTIONS_PER_USER_MAX as u64),
         ]

@@ -41,7 +41,9 @@ pub(super) struct LogLink {
     first: u64,
     /// The number of the next one.
     next: u64,
+    /// Those whose loss is still to be told, and all since the start.
     lost: u64,
+    lost_in_all: u64,
     retry_at_ms: u64,
     retry_ms: u64,
     /// Whether it was said that the log cannot be reached.
@@ -62,6 +64,7 @@ impl LogLink {
             first,
             next: first,
             lost: 0,
+            lost_in_all: 0,
             retry_at_ms: 0,
             retry_ms: RETRY_MS_MIN,
             told: false,
@@ -77,8 +80,28 @@ impl LogLink {
             }
         }
         if self.lost > 0 || !self.put(unix_ms, event) {
-            self.lost += 1;
+            self.lose_one();
         }
+    }
+
+    fn lose_one(&mut self) {
+        if self.lost == 0 {
+            warning!(
+                "events are being lost: the event log is not there, and there is no more room for what it is to be told"
+            );
+        }
+        self.lost += 1;
+        self.lost_in_all += 1;
+    }
+
+    /// Bytes of what the log has not acknowledged.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
+    /// Events that the log never heard of, since the start.
+    pub(super) fn lost_in_all(&self) -> u64 {
+        self.lost_in_all
     }
 
     fn put(&mut self, unix_ms: i64, event: &Event<'_>) -> bool {
@@ -130,7 +153,7 @@ impl LogLink {
                         let Ok(Message { header, payload }) = message else { return false };
                         if let Payload::Failure(text) = payload {
                             error!("the event log refused an event: {}", text.0.escape_ascii());
-                            self.lost += 1;
+                            self.lose_one();
                         }
                         if !self.acknowledged(header.sequence) {
                             return false;

@@ -70,11 +70,28 @@ pub fn serve<S: Shim>(
     signals: &mut Signals,
     ask_control_to_end: &mut dyn FnMut(),
 ) -> Result<Ending, HostError> {
-    let mut buffer = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
     // By when the control half must have ended.
     let mut end_by = None;
+    match serve_until_gone(half, signals, ask_control_to_end, &mut end_by) {
+        // It has ended over what it had asked for, or had not yet read.
+        Err(HostError::Channel(error))
+            if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
+        {
+            Ok(if end_by.is_some() { Ending::Asked } else { Ending::ControlGone })
+        }
+        ended => ended,
+    }
+}
+
+fn serve_until_gone<S: Shim>(
+    half: &mut HostHalf<S>,
+    signals: &mut Signals,
+    ask_control_to_end: &mut dyn FnMut(),
+    end_by: &mut Option<Instant>,
+) -> Result<Ending, HostError> {
+    let mut buffer = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
     loop {
-        let left = end_by.map(|end_by: Instant| end_by.saturating_duration_since(Instant::now()));
+        let left = end_by.map(|end_by| end_by.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(Ending::Late);
         }
@@ -98,7 +115,7 @@ pub fn serve<S: Shim>(
         if signal {
             signals.drain();
             if end_by.is_none() {
-                end_by = Some(Instant::now() + Duration::from_millis(END_MS_MAX));
+                *end_by = Some(Instant::now() + Duration::from_millis(END_MS_MAX));
                 half.service.stopping();
                 ask_control_to_end();
             }
