@@ -108,7 +108,7 @@ fn an_image_is_refused_with_what_it_lacks() {
     assert_eq!(say(&mut host, "p:a", Wish::Create(Spec { image: 0, ..Spec::PLAIN })), "None");
     host.apply(&Action::Store(true)).unwrap();
     let Reply::Refused(refusal) = host.last_reply else { panic!("{:?}", host.last_reply) };
-    let expected = "hvt images cannot run here, /dev/kvm cannot be used: build the unikernel for spt";
+    let expected = "hvt images cannot run here, /dev/kvm (on FreeBSD: vmm) cannot be used: build the unikernel for spt";
     assert_eq!(refusal.to_string(), expected);
 }
 
