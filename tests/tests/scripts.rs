@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SERVICES: [&str; 5] = ["vmmd", "vmmd_console", "vmmd_influx", "vmmd_log", "vmmd_stats"];
+const SERVICES: [&str; 6] = ["vmmd", "vmmd_console", "vmmd_influx", "vmmd_log", "vmmd_stats", "vmmd_tls"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
