@@ -68,6 +68,44 @@ fn services_begin_in_an_order() {
     assert_eq!(services.len(), SERVICES.len(), "{services:?}");
 }
 
+/// What a service starts, by a stand-in for FreeBSD's rc.subr that prints it. `conf` is what stands in rc.conf.
+fn command_of(name: &str, conf: &str) -> String {
+    let folder = fulmar_tests::system::make_folder("freebsd-rc").unwrap();
+    let subr = folder.join("rc.subr");
+    let print = "printf '%s\\n' \"$command $rc_flags $command_args\" \"$rcvar $pidfile $procname $start_precmd\"";
+    let stand_in = format!(
+        "load_rc_config() {{ {conf}\n:; }}\nrun_rc_command() {{ eval \"rc_flags=\\$${{name}}_flags\"; {print}; }}\n"
+    );
+    fs::write(&subr, stand_in).unwrap();
+    let shared = root().join("packaging/freebsd/fulmar.subr");
+    let script = service(name)
+        .replace("/etc/rc.subr", subr.to_str().unwrap())
+        .replace("/usr/local/libexec/fulmar.subr", shared.to_str().unwrap());
+    fs::write(folder.join(name), script).unwrap();
+    let output = Command::new("sh").arg("-eu").arg(folder.join(name)).arg("start").output().unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    fs::remove_dir_all(folder).unwrap();
+    String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn services_start_their_programs_with_what_rc_conf_says() {
+    let folders = "--run /var/run/albatross --state /var/db/albatross";
+    let expected = format!(
+        "/usr/sbin/daemon -f -R 5 -S -T vmmd -t vmmd -P /var/run/vmmd.pid -p /var/run/vmmd.child.pid /usr/local/sbin/vmmd \
+         {folders} --user fulmar vmmd_enable /var/run/vmmd.pid /usr/sbin/daemon vmmd_prepare"
+    );
+    assert_eq!(command_of("vmmd", ""), expected);
+    // What is given to the program does not go to daemon(8).
+    let log = command_of("vmmd_log", "vmmd_log_flags='--days 90' fulmar_run=/r fulmar_state=/s");
+    assert!(log.contains("/usr/local/sbin/vmmd_log --run /r --state /s --days 90 vmmd_log_enable"), "{log}");
+    let influx = command_of("vmmd_influx", "fulmar_user=reporter");
+    assert!(influx.contains("-u reporter /usr/local/sbin/vmmd_influx --config "), "{influx}");
+    for name in SERVICES {
+        assert!(command_of(name, "").ends_with("/usr/sbin/daemon fulmar_folders") || name == "vmmd", "{name}");
+    }
+}
+
 #[test]
 fn services_give_only_options_that_there_are() {
     for name in SERVICES {
