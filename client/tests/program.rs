@@ -27,6 +27,21 @@ fn the_folder_can_come_from_the_environment() {
     assert!(String::from_utf8(output.stderr).unwrap().contains(folder.0.to_str().unwrap()));
 }
 
+/// The page for FreeBSD cannot be typed here, but what it gives to this program can.
+#[test]
+fn what_the_page_for_freebsd_types_is_understood() {
+    let (page, folder) = (include_str!("../../docs/freebsd.md"), Folder::new());
+    let lines: Vec<_> = page.lines().filter_map(|line| line.trim().strip_prefix("vmmc_local ")).collect();
+    assert!(lines.len() >= 3, "{lines:?}");
+    for line in lines {
+        let output = program().args(line.split_whitespace()).env("FULMAR_RUN", &folder.0).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        // Nobody is there to connect to, and no image.
+        let expected = if line.starts_with("create ") { "web.hvt: cannot be read" } else { "vmmd.sock" };
+        assert!(errors.contains(expected) || errors.contains("console.sock"), "{line}: {errors}");
+    }
+}
+
 #[test]
 fn help_into_a_closed_pipe_is_no_crash() {
     let mut child = program().args(["create", "--help"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

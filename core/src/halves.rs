@@ -186,10 +186,12 @@ pub struct Abilities {
     pub accounts: bool,
     /// Taps can be made and put into bridges.
     pub taps: bool,
-    /// `/dev/kvm` can be opened, so hvt images run.
+    /// `/dev/kvm` can be opened, or FreeBSD has its `vmm`, so hvt images run.
     pub kvm: bool,
     /// The tender program was found.
     pub tender: bool,
+    /// It is Solo5's own: for hvt alone, it opens `/dev/fd/3` where ours takes `@3`, and it records nothing.
+    pub solo5: bool,
     /// The memory of each tender, with what the kernel holds for it, is bounded by a cgroup of its own. Where not, its address
     /// space is.
     pub memory_cgroup: bool,

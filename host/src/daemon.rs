@@ -1,6 +1,7 @@
 //! How a daemon begins that needs no privilege: it becomes the user whose sockets it makes, is the only one of its kind, and listens.
 //! What it serves is its own business.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
@@ -13,6 +14,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
 use crate::check::Findings;
+use crate::folder::Folder;
 use crate::privilege::{self, Identity};
 use crate::service::{self, ServiceError};
 use crate::{files, socket, warning};
@@ -42,6 +44,8 @@ pub enum BeginError {
     Listen(PathBuf, io::Error),
     /// Who started it asks for what cannot be.
     Service(ServiceError),
+    /// The process cannot be confined.
+    Confine(Errno),
 }
 
 impl fmt::Display for BeginError {
@@ -59,6 +63,9 @@ impl fmt::Display for BeginError {
             ),
             Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
             Self::Service(error) => error.fmt(f),
+            Self::Confine(error) => {
+                write!(f, "cannot enter capability mode: {error}; build a kernel with CAPABILITY_MODE")
+            }
         }
     }
 }
@@ -119,12 +126,13 @@ pub fn raise_files(needed: u64) {
 
 /// The socket that was made here: it goes with this.
 #[derive(Debug)]
-pub struct Made(PathBuf);
+pub struct Made(Folder, String);
 
 impl Drop for Made {
     fn drop(&mut self) {
         // Whoever holds the lock made the socket, so it is ours; one that cannot be removed is replaced at the next start.
-        let _ = std::fs::remove_file(&self.0);
+        let Self(folder, name) = self;
+        let _ = folder.remove(name);
     }
 }
 
@@ -138,8 +146,13 @@ pub fn listen(path: &Path, handed_over: Option<OwnedFd>) -> Result<(UnixListener
         service::expect_place(&listener, path);
         return Ok((listener, None));
     }
-    let listener = socket::listen(path, SOCKET_MODE).map_err(|error| BeginError::Listen(path.to_owned(), error))?;
-    Ok((listener, Some(Made(path.to_owned()))))
+    let failed = |error| BeginError::Listen(path.to_owned(), error);
+    let listener = socket::listen(path, SOCKET_MODE).map_err(failed)?;
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+        return Err(failed(io::ErrorKind::InvalidInput.into()));
+    };
+    let folder = Folder::open(folder).map_err(failed)?;
+    Ok((listener, Some(Made(folder, name.to_owned()))))
 }
 
 /// What `--check` looks at for each of these daemons; whether the folder of the sockets can be used, by who this process is afterwards.
@@ -155,6 +168,14 @@ pub fn check(run: &Path, socket: &str, files_needed: u64, findings: &mut Finding
         findings.doubt(text);
     }
     could
+}
+
+/// Gives up every way to anything that is not open now. Called when all is, before the first client is heard.
+///
+/// # Errors
+/// [`BeginError::Confine`].
+pub fn confine() -> Result<(), BeginError> {
+    privilege::confine().map_err(BeginError::Confine)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! | [`daemon`] | how a daemon begins that needs no privilege |
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
 //! | [`files`] | how many may be open |
+//! | [`folder`] | one that stays open, and its files by their names alone |
 //! | [`journal`] | the file of the desired state: append, compact, recover |
 //! | [`log`] | lines for people |
 //! | [`meter`] | what the statistics daemon needs of its operating system |
@@ -29,6 +30,7 @@ pub mod content;
 pub mod daemon;
 pub mod disk;
 pub mod files;
+pub mod folder;
 pub mod journal;
 pub mod log;
 pub mod meter;

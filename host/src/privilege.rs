@@ -133,6 +133,17 @@ pub fn forbid_new_privileges() -> Result<(), Errno> {
     Ok(())
 }
 
+/// From now on this process has what it has open and what is below the folders among that: no path, no other process, nobody new to
+/// connect to. (FreeBSD only; elsewhere the service manager confines.)
+///
+/// # Errors
+/// The kernel's: one without capability mode is no place for who counts on it.
+pub fn confine() -> Result<(), Errno> {
+    #[cfg(target_os = "freebsd")]
+    crate::sys::enter_capability_mode()?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ pub mod fake;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use fulmar_core::halves::{Abilities, LaunchPlan, OsError, Signal, Status, Unit};
+use fulmar_core::halves::{Abilities, LaunchPlan, OsError, Signal, Status, Texts, Unit};
 use fulmar_core::policy::CpuSet;
 
 /// What there is on this host.
@@ -22,7 +22,7 @@ pub struct Capacity {
     pub abilities: Abilities,
 }
 
-/// A network interface that vanishes when its last fd is closed.
+/// A network interface. It goes with its last holder, or as soon as the shim sees that it has none.
 #[derive(Debug)]
 pub struct Tap {
     /// The name of the interface.
@@ -95,6 +95,9 @@ pub trait Shim {
     /// [`fulmar_core::halves::Attempt::FindBridge`] where there is no such bridge, and the kernel's; nothing is left then.
     fn create_tap(&mut self, bridge: &[u8]) -> Result<Tap, OsError>;
 
+    /// Closes what this process has of taps. One that no tender has is gone afterwards, or with the next sweep.
+    fn release_taps(&mut self, taps: Vec<Tap>);
+
     /// Removes what predecessors have left and nobody holds, such as taps and cgroups; how many. Called when all that is to be
     /// adopted is.
     ///
@@ -119,11 +122,11 @@ pub trait Shim {
     /// The kernel's.
     fn signal(&mut self, unit: Unit, signal: Signal) -> Result<bool, OsError>;
 
-    /// Watches a unit's process that a predecessor started, if it is still there.
+    /// Watches a unit's process that a predecessor started with these taps, if it is still there.
     ///
     /// # Errors
     /// The kernel's.
-    fn adopt(&mut self, unit: Unit, process: Process) -> Result<Found, OsError>;
+    fn adopt(&mut self, unit: Unit, process: Process, taps: Texts<'_>) -> Result<Found, OsError>;
 
     /// Readable when [`Shim::next_exit`] has something to tell.
     fn exit_fd(&self) -> BorrowedFd<'_>;

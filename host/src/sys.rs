@@ -1,8 +1,11 @@
-//! The unsafe corner of this crate: packets with file descriptors, without an allocation for each, and descriptors that this process
-//! was started with.
+//! The unsafe corner of this crate: packets with file descriptors, without an allocation for each; descriptors that this process
+//! was started with; capability mode.
 //!
 //! nix can do the first too, but allocates for every packet that carries fds. Nothing else belongs here.
-#![allow(unsafe_code, reason = "sendmsg, recvmsg, the control messages in their buffers, and inherited descriptors")]
+#![allow(
+    unsafe_code,
+    reason = "sendmsg, recvmsg, the control messages in their buffers, inherited descriptors, cap_enter"
+)]
 
 use std::io::{self, ErrorKind};
 use std::mem;
@@ -171,4 +174,11 @@ pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 
 fn is_interrupted() -> bool {
     io::Error::last_os_error().kind() == ErrorKind::Interrupted
+}
+
+/// Enters capability mode, for good.
+#[cfg(target_os = "freebsd")]
+pub(crate) fn enter_capability_mode() -> Result<(), nix::errno::Errno> {
+    // SAFETY: the call takes nothing, and what it forbids from now on fails with an error.
+    nix::errno::Errno::result(unsafe { libc::cap_enter() }).map(drop)
 }

@@ -29,7 +29,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Status, Unit};
+use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Status, Texts, Unit};
 use fulmar_core::limits::ACCOUNTS_MAX;
 use fulmar_core::policy::CpuSet;
 use fulmar_host::privilege::can_become;
@@ -133,6 +133,7 @@ impl Shim for LinuxShim {
             taps: tap::is_possible(),
             kvm: self.kvm.is_some(),
             tender: self.tender.is_some(),
+            solo5: false,
             memory_cgroup: self.cgroups.as_ref().is_some_and(Cgroups::bound_memory),
             pids_cgroup: self.cgroups.as_ref().is_some_and(Cgroups::bound_processes),
         };
@@ -145,6 +146,11 @@ impl Shim for LinuxShim {
 
     fn create_tap(&mut self, bridge: &[u8]) -> Result<Tap, OsError> {
         tap::create(&mut self.netlink, bridge)
+    }
+
+    fn release_taps(&mut self, taps: Vec<Tap>) {
+        // They vanish with their last holder.
+        drop(taps);
     }
 
     fn sweep(&mut self) -> Result<u32, OsError> {
@@ -202,7 +208,7 @@ impl Shim for LinuxShim {
         self.watch.signal(unit, signal).map_err(failed(Attempt::SendSignal))
     }
 
-    fn adopt(&mut self, unit: Unit, process: Process) -> Result<Found, OsError> {
+    fn adopt(&mut self, unit: Unit, process: Process, _: Texts<'_>) -> Result<Found, OsError> {
         let runs = self.watch.adopt(unit, process).map_err(failed(Attempt::WatchProcess))?;
         Ok(if runs { Found::Running } else { Found::Gone(self.end_of(unit, Status::Unknown)) })
     }

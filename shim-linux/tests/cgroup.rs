@@ -117,8 +117,8 @@ fn what_a_predecessor_left_is_adopted_or_swept() {
     fs::create_dir(folder.0.join("unit-9")).unwrap();
     fs::create_dir(folder.0.join("other")).unwrap();
     let mut shim = folder.shim();
-    assert_eq!(shim.adopt(Unit(5), process), Ok(Found::Running));
-    assert_eq!(shim.adopt(Unit(9), Process { pid: 1, started: 0 }), Ok(Found::Gone(Status::Unknown)));
+    assert_eq!(shim.adopt(Unit(5), process, Texts::default()), Ok(Found::Running));
+    assert_eq!(shim.adopt(Unit(9), Process { pid: 1, started: 0 }, Texts::default()), Ok(Found::Gone(Status::Unknown)));
     shim.sweep().unwrap();
     assert_eq!(folder.names(), ["other", "unit-5"]);
     assert_eq!(shim.signal(Unit(5), Signal::Kill), Ok(true));

@@ -391,15 +391,15 @@ fn a_process_outlives_its_shim_and_is_adopted() {
     let mut shim = shim();
     let other = Process { started: process.started ^ 1, ..process };
     assert_eq!(
-        shim.adopt(Unit(9), other),
+        shim.adopt(Unit(9), other, Texts::default()),
         Ok(Found::Gone(Status::Unknown)),
         "that would be a later process of the same id"
     );
-    assert_eq!(shim.adopt(Unit(9), process), Ok(Found::Running));
+    assert_eq!(shim.adopt(Unit(9), process, Texts::default()), Ok(Found::Running));
     assert_eq!(shim.next_exit(), None);
     assert_eq!(shim.signal(Unit(9), Signal::Terminate), Ok(true));
     assert_eq!(next_exit(&mut shim), Exit { unit: Unit(9), status: Status::Unknown });
-    assert_eq!(shim.adopt(Unit(9), process), Ok(Found::Gone(Status::Unknown)));
+    assert_eq!(shim.adopt(Unit(9), process, Texts::default()), Ok(Found::Gone(Status::Unknown)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use fulmar_core::halves::Unit;
 use fulmar_core::journal::Record;
 use fulmar_core::limits::TRANSFERS_MAX;
 use fulmar_core::machine::{BlockFileError, Effect, Input, Machine, Now, PlanBuffers, Reply, Source, Spooled, Tenders};
-use fulmar_core::policy::{Bridges, CpuSet, Policy};
+use fulmar_core::policy::{Bridge, Bridges, CpuSet, Policy};
 use fulmar_core::wire::{BlockCommand, Command, Frame, Header, Image, Payload, decode};
 use fulmar_tests::ask::{Ask, Octets, PolicySpec, Spec, Wish, name};
 use fulmar_tests::world::{Action, Budget, Crash, Fate, OnDisk, SetFate, World};
@@ -263,6 +263,29 @@ fn the_tender_is_given_open_files_in_the_order_of_its_options() {
 }
 
 #[test]
+fn solo5s_own_tender_opens_its_files_by_their_names() {
+    let mut host = host();
+    add(&mut host, "p:storage", 2);
+    add(&mut host, "p:disk", 3);
+    let spec = Spec { image: 7, bridge: Some("br0"), blocks: &["disk", "storage"], startup: Some(10), ..Spec::PLAIN };
+    assert_eq!(say(&mut host, "p:a", Wish::Create(spec)), "None");
+    act(&mut host, &[STORE]);
+    let mut bridges = Bridges::EMPTY;
+    bridges.insert(Bridge::new(b"br0").unwrap()).unwrap();
+    let root = Policy { unikernels: 9, cpus: CpuSet::first(4), memory_mb: 999, block_mb: Some(99), bridges };
+    let tenders = Tenders { hvt: true, spt: true, solo5: true };
+    host.machine.handle(host.now, Input::Host { root: &root, tenders });
+    let (slot, _) = host.machine.find(&name("p:a")).unwrap();
+    let mut buffers = Box::<PlanBuffers>::default();
+    let plan = host.machine.launch_plan(slot, &mut buffers).unwrap();
+    let argv: Vec<_> = plan.argv.iter().map(|argument| String::from_utf8_lossy(argument).into_owned()).collect();
+    assert_eq!(argv[2], "--net:service=@4", "an interface has no name as a file");
+    assert_eq!(argv[4..6], ["--block:storage=/dev/fd/5", "--block:extra=/dev/fd/6"]);
+    assert_eq!(argv[6..8], ["--block-sector-size:storage=4096", "--block-sector-size:extra=4096"]);
+    assert_eq!(argv[8..10], ["--", "/dev/fd/3"], "and nothing that only ours knows");
+}
+
+#[test]
 fn while_a_content_is_set_or_dumped_nobody_else_has_the_block_device() {
     let mut host = host();
     add(&mut host, "p:storage", 2);
@@ -412,7 +435,7 @@ fn create_on(bytes: Option<u64>) -> Option<String> {
     let now = Now { ms: 1, wall_ms: 1 };
     let (cpus, bridges) = (CpuSet::first(1), Bridges::EMPTY);
     let root = Policy { unikernels: 9, cpus, memory_mb: 999, block_mb: Some(9), bridges };
-    machine.handle(now, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true } });
+    machine.handle(now, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false } });
     let (slot, _) = machine.find_block(&name("p:storage")).unwrap();
     machine.handle(now, Input::BlockFile { slot, bytes });
     machine.handle(now, Input::Survivor { unit: Unit(7), account: 1, started_wall_ms: 1, told: false });

@@ -76,7 +76,7 @@ fn arguments_that_make_no_sense_are_refused_first() {
     for (flaw, expected) in [
         (Flaw::NoMemory, "0 MB is no amount of memory: give 1 to 4096 MB"),
         (Flaw::NoCpu, "no CPU is given: name at least one"),
-        (Flaw::Bhyve, "bhyve virtual machines run on FreeBSD only: give a Solo5 image"),
+        (Flaw::Bhyve, "bhyve virtual machines are not run here: give a Solo5 image"),
         (Flaw::Sector, "513 bytes are no sector of a block device: give a power of two from 512 to 32768"),
         (Flaw::Twice, "device service is given twice"),
         (Flaw::Nul, "an argument contains a NUL byte"),
@@ -108,7 +108,7 @@ fn an_image_is_refused_with_what_it_lacks() {
     assert_eq!(say(&mut host, "p:a", Wish::Create(Spec { image: 0, ..Spec::PLAIN })), "None");
     host.apply(&Action::Store(true)).unwrap();
     let Reply::Refused(refusal) = host.last_reply else { panic!("{:?}", host.last_reply) };
-    let expected = "hvt images cannot run here, /dev/kvm cannot be used: build the unikernel for spt";
+    let expected = "hvt images cannot run here, /dev/kvm (on FreeBSD: vmm) cannot be used: build the unikernel for spt";
     assert_eq!(refusal.to_string(), expected);
 }
 

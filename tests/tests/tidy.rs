@@ -27,6 +27,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("guest/runtime/src/spt.rs", "system calls"),
     ("guest/runtime/src/start.rs", "the tender's structures lie at addresses that only the ABI gives"),
     ("host/src/sys.rs", "packets with descriptors, and descriptors that a process was started with"),
+    ("shim-freebsd/src/sys.rs", "ioctl, sysctl, cpuset, procctl, fork, fexecve"),
     ("shim-linux/src/sys.rs", "ioctl on taps, pidfd, fork, execveat"),
     ("tender/src/hvt/kvm.rs", "the ioctls of KVM"),
     ("tender/src/main.rs", "the C library knows its start by the bare name"),

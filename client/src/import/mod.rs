@@ -101,7 +101,8 @@ fn tenders() -> Tenders {
     let kvm = Path::new("/dev/kvm");
     let opens = File::options().read(true).write(true).open(kvm);
     let unusable = opens.is_err_and(|error| error.kind() != io::ErrorKind::PermissionDenied);
-    Tenders { hvt: !(cfg!(target_os = "linux") && unusable), spt: true }
+    let linux = cfg!(target_os = "linux");
+    Tenders { hvt: !(linux && unusable), spt: linux, solo5: !linux }
 }
 
 /// Two hosts that run the same unikernels answer for the same addresses and write to different copies of the same disks.

@@ -54,6 +54,8 @@ pub enum Attempt {
     Execute,
     /// Give the new process a cgroup of its own.
     EnterCgroup,
+    /// Remove the virtual machine of a tender that is gone.
+    RemoveMachine,
 }
 
 impl Attempt {
@@ -83,6 +85,7 @@ impl Attempt {
             Self::NoNewPrivileges => "forbid the tender new privileges",
             Self::Execute => "execute the tender program",
             Self::EnterCgroup => "give the tender a cgroup of its own",
+            Self::RemoveMachine => "remove the virtual machine of a tender that is gone",
         }
     }
 }
@@ -153,7 +156,7 @@ pub enum LaunchError {
     UnitInUse,
     /// [`UNITS_MAX`] tenders run.
     HostFull,
-    /// The host has no `/dev/kvm` that can be opened.
+    /// The host has no `/dev/kvm` that can be opened, or no module `vmm`.
     NoKvm,
     /// The tender program was not found at start.
     NoTender,
@@ -188,8 +191,12 @@ impl fmt::Display for LaunchError {
             Self::Arguments => write!(f, "the arguments have more than {ARGV_BYTES_MAX} bytes"),
             Self::UnitInUse => f.write_str("this incarnation runs already"),
             Self::HostFull => write!(f, "{UNITS_MAX} unikernels run already, destroy one first"),
-            Self::NoKvm => f.write_str("the host has no usable /dev/kvm: enable virtualization or build for spt"),
-            Self::NoTender => f.write_str("the tender program is missing: install fulmar-tender beside vmmd"),
+            Self::NoKvm => f.write_str(
+                "the host has no usable /dev/kvm (on FreeBSD: no module vmm): enable virtualization or build for spt",
+            ),
+            Self::NoTender => {
+                f.write_str("the tender program is missing: install fulmar-tender beside vmmd (on FreeBSD: solo5-hvt)")
+            }
             Self::BlockFile => {
                 f.write_str("the file of a block device is gone or has another size than recorded: restore it")
             }

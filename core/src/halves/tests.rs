@@ -54,8 +54,15 @@ fn requests_round_trip() {
 fn answers_round_trip() {
     let taps = Texts::new(b"vmmtap0\0").unwrap();
     let error = OsError { attempt: Attempt::CreateTap, errno: 1 };
-    let abilities =
-        Abilities { accounts: true, taps: false, kvm: true, tender: true, memory_cgroup: false, pids_cgroup: true };
+    let abilities = Abilities {
+        accounts: true,
+        taps: false,
+        kvm: true,
+        tender: true,
+        solo5: false,
+        memory_cgroup: false,
+        pids_cgroup: true,
+    };
     round_trip_answer(Answer::Adopted {
         unit: Unit(1),
         pid: 77,
@@ -106,8 +113,15 @@ fn the_largest_host_fits() {
     for index in 0..HOST_BRIDGES_MAX {
         writer.push_format(format_args!("bridge{index:09}")).unwrap();
     }
-    let abilities =
-        Abilities { accounts: true, taps: true, kvm: true, tender: true, memory_cgroup: true, pids_cgroup: true };
+    let abilities = Abilities {
+        accounts: true,
+        taps: true,
+        kvm: true,
+        tender: true,
+        solo5: false,
+        memory_cgroup: true,
+        pids_cgroup: true,
+    };
     let cpus = CpuSet::first(u16::try_from(CPUS_MAX).unwrap());
     round_trip_answer(Answer::Host(Host { cpus, memory_mb: u64::MAX, bridges: writer.finish(), abilities }));
 }

@@ -57,7 +57,7 @@ pub enum ArgumentsFault {
 impl fmt::Display for ArgumentsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bhyve => f.write_str("bhyve virtual machines run on FreeBSD only: give a Solo5 image"),
+            Self::Bhyve => f.write_str("bhyve virtual machines are not run here: give a Solo5 image"),
             Self::NoCpu => f.write_str("no CPU is given: name at least one"),
             Self::Cpu(cpu) => NoSuchCpu(*cpu).fmt(f),
             Self::Memory(mb) => write!(f, "{mb} MB is no amount of memory: give 1 to {MEMORY_MB_MAX} MB"),

@@ -22,6 +22,8 @@ pub struct Tenders {
     pub hvt: bool,
     /// spt images can run.
     pub spt: bool,
+    /// What runs them is Solo5's own program and not ours: it is told otherwise where its fds are.
+    pub solo5: bool,
 }
 
 /// An image, or the content of a block device, that has arrived whole and waits in the spool.

@@ -156,7 +156,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             blocks: Table::new(),
             connections: [const { Connection::EMPTY }; C],
             arena: Arena::new(),
-            tenders: Tenders { hvt: false, spt: false },
+            tenders: Tenders { hvt: false, spt: false, solo5: false },
             last_unit: 0,
             strays: Accounts::NONE,
             launching: 0,

@@ -35,7 +35,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let arguments = self.arguments(slot)?;
         let networks = networks(&arguments, &mut buffers.networks).ok()?;
         let blocks = u8::try_from(arguments.block_devices.iter().count()).ok()?;
-        let argv = argv(unikernel.tender, &unikernel.name, &arguments, &mut buffers.argv).ok()?;
+        let program = if self.tenders.solo5 { Program::Solo5 } else { Program::Fulmar };
+        let argv = argv(program, unikernel.tender, &unikernel.name, &arguments, &mut buffers.argv).ok()?;
         Some(LaunchPlan {
             unit: Unit(unikernel.unit),
             account: unikernel.account,
@@ -94,19 +95,40 @@ fn networks<'b>(arguments: &Arguments<'_>, buffer: &'b mut [u8]) -> Result<Texts
     Ok(texts.finish())
 }
 
+/// Whose program the tender is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Program {
+    /// Ours.
+    Fulmar,
+    /// Solo5's. It opens files by their names, and that of an open one is `/dev/fd/N`.
+    Solo5,
+}
+
+impl Program {
+    /// What stands before the number of a fd that is a file.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Fulmar => "@",
+            Self::Solo5 => "/dev/fd/",
+        }
+    }
+}
+
 /// The tender's argument vector. The fds are those that the host half puts in place (`core::halves`).
 fn argv<'b>(
+    program: Program,
     tender: Tender,
     name: &Name,
     arguments: &Arguments<'_>,
     buffer: &'b mut [u8],
 ) -> Result<Texts<'b>, TextsFull> {
     let mut argv = TextsWriter::new(buffer);
-    let program = match tender {
+    let called = match tender {
         Tender::Hvt => "solo5-hvt",
         Tender::Spt => "solo5-spt",
     };
-    argv.push(program.as_bytes())?;
+    argv.push(called.as_bytes())?;
+    let file = program.file();
     argv.push_format(format_args!("--mem={}", arguments.memory))?;
     let mut fd = TAP_FD_FIRST;
     for network in arguments.bridges {
@@ -119,7 +141,7 @@ fn argv<'b>(
         argv.push_format(format_args!("--net-mac:{device}={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"))?;
     }
     for block in arguments.block_devices {
-        argv.push_format(format_args!("--block:{}=@{fd}", block.name))?;
+        argv.push_format(format_args!("--block:{}={file}{fd}", block.name))?;
         fd = fd.saturating_add(1);
     }
     for block in arguments.block_devices {
@@ -127,6 +149,27 @@ fn argv<'b>(
             argv.push_format(format_args!("--block-sector-size:{}={bytes}", block.name))?;
         }
     }
+    if program == Program::Fulmar {
+        own_fds(tender, arguments, fd, &mut argv)?;
+    }
+    argv.push(b"--")?;
+    argv.push_format(format_args!("{file}{IMAGE_FD}"))?;
+    if let Some(label) = name.label().filter(|_| arguments.add_name) {
+        argv.push_format(format_args!("--name={label}"))?;
+    }
+    for argument in arguments.argv.into_iter().flatten() {
+        argv.push(argument.0)?;
+    }
+    Ok(argv.finish())
+}
+
+/// What our tender is given beside what the guest has.
+fn own_fds(
+    tender: Tender,
+    arguments: &Arguments<'_>,
+    mut fd: u16,
+    argv: &mut TextsWriter<'_>,
+) -> Result<(), TextsFull> {
     if tender == Tender::Hvt {
         argv.push_format(format_args!("--kvm=@{fd}"))?;
         fd = fd.saturating_add(1);
@@ -137,14 +180,5 @@ fn argv<'b>(
         fd = fd.saturating_add(1);
     }
     // For the time when nobody is there to be told of its end.
-    argv.push_format(format_args!("--exit-status-file=@{fd}"))?;
-    argv.push(b"--")?;
-    argv.push_format(format_args!("@{IMAGE_FD}"))?;
-    if let Some(label) = name.label().filter(|_| arguments.add_name) {
-        argv.push_format(format_args!("--name={label}"))?;
-    }
-    for argument in arguments.argv.into_iter().flatten() {
-        argv.push(argument.0)?;
-    }
-    Ok(argv.finish())
+    argv.push_format(format_args!("--exit-status-file=@{fd}"))
 }

@@ -110,9 +110,9 @@ impl fmt::Display for Refusal {
             Self::Block(refused) => refused.fmt(f),
             Self::NoImage => f.write_str("the image is empty"),
             Self::Store(error) => error.fmt(f),
-            Self::NoTender(Tender::Hvt) => {
-                f.write_str("hvt images cannot run here, /dev/kvm cannot be used: build the unikernel for spt")
-            }
+            Self::NoTender(Tender::Hvt) => f.write_str(
+                "hvt images cannot run here, /dev/kvm (on FreeBSD: vmm) cannot be used: build the unikernel for spt",
+            ),
             Self::NoTender(Tender::Spt) => f.write_str("spt images cannot run here: build the unikernel for hvt"),
             Self::MemoryForImage { needed_mb, given_mb } => {
                 write!(f, "the image needs at least {needed_mb} MB of memory, {given_mb} MB are given")

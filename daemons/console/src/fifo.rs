@@ -2,13 +2,14 @@
 //! a name that came over a socket must never make this program read or hang on anything else.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
 
 use fulmar_core::name::Name;
+use fulmar_host::folder::Folder;
 use nix::fcntl::OFlag;
 
 /// Why the fifo of a unikernel cannot be read.
@@ -50,14 +51,15 @@ pub(crate) struct Fifo {
 
 impl Fifo {
     /// Opens the fifo of this unikernel.
-    pub(crate) fn open(folder: &Path, name: &Name) -> Result<Self, FifoError> {
-        let path = folder.join(file_name(name).ok_or(FifoError::Name(name.to_string()))?);
-        let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
-        let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path);
+    pub(crate) fn open(folder: &Folder, name: &Name) -> Result<Self, FifoError> {
+        let file = file_name(name).ok_or(FifoError::Name(name.to_string()))?;
+        let path = folder.path_of(file);
+        let opened = folder.open_file(file, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0);
+        let is_link = || folder.is_link(file);
         let (file, metadata) = match opened.and_then(|file| file.metadata().map(|metadata| (file, metadata))) {
             Ok(opened) => opened,
             // A link: the system says ELOOP or EMLINK, which would puzzle a reader.
-            Err(_) if path.is_symlink() => return Err(FifoError::NotFifo(path)),
+            Err(_) if is_link() => return Err(FifoError::NotFifo(path)),
             Err(error) => return Err(FifoError::Open(path, error)),
         };
         if !metadata.file_type().is_fifo() {
@@ -118,20 +120,21 @@ mod tests {
     fn only_a_fifo_is_opened() {
         let folder = std::env::temp_dir().join(format!("fulmar-fifo-{}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
+        let opened = Folder::open(&folder).unwrap();
         let name = |text| Name::parse(text).unwrap();
         nix::unistd::mkfifo(&folder.join(":good"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::os::unix::fs::symlink(folder.join(":good"), folder.join(":link")).unwrap();
         std::fs::write(folder.join(":file"), "text").unwrap();
         std::fs::create_dir(folder.join(":folder")).unwrap();
-        let good = Fifo::open(&folder, &name("good")).unwrap();
-        assert!(good.is_same(&Fifo::open(&folder, &name("good")).unwrap()));
+        let good = Fifo::open(&opened, &name("good")).unwrap();
+        assert!(good.is_same(&Fifo::open(&opened, &name("good")).unwrap()));
         for other in ["link", "file", "folder"] {
-            assert!(matches!(Fifo::open(&folder, &name(other)), Err(FifoError::NotFifo(_))), "{other}");
+            assert!(matches!(Fifo::open(&opened, &name(other)), Err(FifoError::NotFifo(_))), "{other}");
         }
-        assert!(matches!(Fifo::open(&folder, &name("none")), Err(FifoError::Open(..))));
+        assert!(matches!(Fifo::open(&opened, &name("none")), Err(FifoError::Open(..))));
         std::fs::remove_file(folder.join(":good")).unwrap();
         nix::unistd::mkfifo(&folder.join(":good"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(!good.is_same(&Fifo::open(&folder, &name("good")).unwrap()));
+        assert!(!good.is_same(&Fifo::open(&opened, &name("good")).unwrap()));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

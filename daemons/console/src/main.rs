@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use fulmar_core::limits::{CONSOLE_FILES_MAX, CONSOLES_BYTES_MAX};
 use fulmar_host::check::Findings;
 use fulmar_host::daemon::{self, BeginError};
+use fulmar_host::folder::Folder;
 use fulmar_host::info;
 use fulmar_host::service::{self, Door, Service};
 
@@ -87,7 +88,9 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let (listener, made) = daemon::listen(&path, handed_over)?;
     // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.
     let mut memory = vec![0; CONSOLES_BYTES_MAX];
+    let fifos = Folder::open(&fifos).map_err(StartError::Loop)?;
     let mut server = Server::new(listener, fifos, &mut memory, service).map_err(StartError::Loop)?;
+    daemon::confine()?;
     info!("serving on {}", path.display());
     server.service.ready(format_args!("serving on {}", path.display()));
     let ended = server.run();

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use fulmar_core::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_FRAME_BYTES_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::scan::Event;
 use fulmar_core::wire::{Frame, decode};
+use fulmar_host::folder::Folder;
 use fulmar_host::service::Service;
 use fulmar_host::socket::Peer;
 use fulmar_host::unreadable::Unreadable;
@@ -42,7 +42,7 @@ pub(crate) struct Server<'m> {
     pub(crate) poll: Poll,
     listener: UnixListener,
     signals: UnixStream,
-    pub(crate) fifo_folder: PathBuf,
+    pub(crate) fifo_folder: Folder,
     pub(crate) consoles: Consoles<'m>,
     pub(crate) connections: HashMap<Token, Connection>,
     /// Which console a fifo belongs to.
@@ -58,7 +58,7 @@ impl<'m> Server<'m> {
     /// Serves `listener`, with fifos in `fifo_folder` and lines in `memory`.
     pub(crate) fn new(
         listener: StdListener,
-        fifo_folder: PathBuf,
+        fifo_folder: Folder,
         memory: &'m mut [u8],
         service: Service,
     ) -> io::Result<Self> {

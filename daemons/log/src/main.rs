@@ -105,6 +105,7 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let (listener, made) = daemon::listen(&path, handed_over)?;
     store.keep_own(&daemon_event(true));
     let mut server = Server::new(listener, store, service).map_err(StartError::Loop)?;
+    daemon::confine()?;
     info!("serving on {}", path.display());
     server.service.ready(format_args!("serving on {}", path.display()));
     let ended = server.run();

@@ -4,15 +4,17 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fulmar_core::event::{self, HEADER_BYTES, Header, RECORD_BYTES_MAX, Record, Step};
 use fulmar_core::limits::{EVENT_BYTES_MAX, LOG_AGE_PARTS, LOG_SEGMENTS_MAX, LOG_WRITERS_MAX};
 use fulmar_core::wire::{Event, GapCause, LogEntry, Loss};
+use fulmar_host::folder::Folder;
 use fulmar_host::{error, info, warning};
+use nix::fcntl::OFlag;
 
 use crate::found::{self, file_name};
 use crate::syncer::Syncer;
@@ -106,8 +108,11 @@ pub(crate) enum Left {
 /// The log.
 #[derive(Debug)]
 pub(crate) struct Store {
-    folder: PathBuf,
+    folder: Folder,
+    /// The same, for the thread that makes things durable.
     folder_file: Arc<File>,
+    /// What a stranger cannot guess comes from here.
+    chance: File,
     bounds: Bounds,
     segments: VecDeque<Segment>,
     /// The number of the next event.
@@ -125,8 +130,9 @@ impl Store {
         let mut writers = VecDeque::with_capacity(LOG_WRITERS_MAX);
         let found = found::find(folder, |writer| note_writer(&mut writers, writer))?;
         let mut store = Self {
-            folder: folder.to_owned(),
+            folder: Folder::open(folder)?,
             folder_file: Arc::new(File::open(folder)?),
+            chance: File::open("/dev/urandom")?,
             bounds,
             segments: found.segments.into(),
             next: found.next,
@@ -191,7 +197,7 @@ impl Store {
             Ok(()) => {}
             Err(error) => {
                 if self.lost == 0 {
-                    error!("events are being lost: {}: {error}", self.folder.display());
+                    error!("events are being lost: {}: {error}", self.folder.path_of(&file_name(self.next)).display());
                 }
                 self.lost += 1;
             }
@@ -225,6 +231,13 @@ impl Store {
         Ok(())
     }
 
+    /// Something that a stranger cannot guess.
+    fn salt(&self) -> io::Result<u32> {
+        let mut bytes = [0; 4];
+        (&self.chance).read_exact(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
     fn is_rotation_due(&self, unix_ms: i64) -> bool {
         let Some(segment) = self.segments.back() else { return true };
         let age_ms = segment.begun_ms.map_or(0, |begun| unix_ms.saturating_sub(begun));
@@ -239,12 +252,12 @@ impl Store {
             self.segments.pop_back();
         }
         self.remove_surplus(self.bounds.segment_bytes());
-        let header = Header { salt: salt()?, first: self.next };
-        let path = self.folder.join(file_name(header.first));
-        let opened = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let header = Header { salt: self.salt()?, first: self.next };
+        let name = file_name(header.first);
+        let opened = self.folder.open_file(&name, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC, 0o600)?;
         if let Err(error) = opened.write_all_at(&event::encode_header(header), 0) {
             // An empty one is removed at the next start, if it cannot be now.
-            let _ = opened.set_len(0).and_then(|()| std::fs::remove_file(&path));
+            let _ = opened.set_len(0).and_then(|()| self.folder.remove(&name));
             return Err(error);
         }
         let file = Arc::new(opened);
@@ -274,9 +287,9 @@ impl Store {
             if bytes + room_bytes <= self.bounds.bytes && oldest.written_ms >= oldest_wanted {
                 return;
             }
-            let path = self.folder.join(file_name(oldest.header.first));
-            if let Err(error) = std::fs::remove_file(&path) {
-                warning!("cannot remove {}: {error}", path.display());
+            let name = file_name(oldest.header.first);
+            if let Err(error) = self.folder.remove(&name) {
+                warning!("cannot remove {}: {error}", self.folder.path_of(&name).display());
                 return;
             }
             self.segments.pop_front();
@@ -393,13 +406,6 @@ fn note_writer(writers: &mut VecDeque<u64>, writer: u64) {
         writers.pop_front();
     }
     writers.push_back(writer);
-}
-
-/// Something that a stranger cannot guess.
-fn salt() -> io::Result<u32> {
-    let mut bytes = [0; 4];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u32::from_le_bytes(bytes))
 }
 
 /// The wall clock, in milliseconds since 1970.

@@ -41,7 +41,7 @@ enum StartError {
     /// The operating system does not tell.
     Meter(io::Error),
     /// There is no meter for this operating system.
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
     NoMeter,
     /// The event loop cannot be set up or has failed.
     Loop(io::Error),
@@ -52,8 +52,10 @@ impl fmt::Display for StartError {
         match self {
             Self::Begin(error) => error.fmt(f),
             Self::Meter(error) => write!(f, "the system cannot be asked what processes use: {error}"),
-            #[cfg(not(target_os = "linux"))]
-            Self::NoMeter => f.write_str("unikernels cannot be measured on this operating system yet: use Linux"),
+            #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+            Self::NoMeter => {
+                f.write_str("unikernels cannot be measured on this operating system yet: use Linux or FreeBSD")
+            }
             Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
@@ -106,7 +108,12 @@ fn meter() -> Result<fulmar_shim_linux::LinuxMeter, StartError> {
     fulmar_shim_linux::LinuxMeter::new().map_err(|error| StartError::Meter(error.into()))
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(target_os = "freebsd")]
+fn meter() -> Result<impl fulmar_host::meter::Meter, StartError> {
+    fulmar_shim_freebsd::meter().map_err(|error| StartError::Meter(error.into()))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
 fn meter() -> Result<std::convert::Infallible, StartError> {
     Err(StartError::NoMeter)
 }

@@ -98,17 +98,23 @@ fn start_both(options: &Options, log: log::Settings) -> Result<ExitCode, StartEr
         let control = start()?;
         return Ok(run_host(shim, mine, options, service, &mut signals, control));
     }
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     {
         let shim = open_shim(options)?;
         let control = start()?;
         Ok(run_host(shim, mine, options, service, &mut signals, control))
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
     {
         drop((mine, start, service));
         Err(StartError::NoShim)
     }
+}
+
+#[cfg(target_os = "freebsd")]
+fn open_shim(options: &Options) -> Result<impl Shim, StartError> {
+    let shim = fulmar_shim_freebsd::shim(options.tender.as_deref(), &options.state);
+    shim.map_err(|error| StartError::Shim(std::io::Error::other(error)))
 }
 
 #[cfg(target_os = "linux")]

@@ -40,7 +40,7 @@ pub(crate) enum StartError {
     /// The host could not be used.
     Shim(io::Error),
     /// There is no shim for this operating system.
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
     NoShim,
     /// The control half could not be started.
     Control(io::Error),
@@ -77,8 +77,8 @@ impl fmt::Display for StartError {
             Self::Lock(path, error) => write!(f, "could not lock {}: {error}", path.display()),
             Self::Channel(error) => write!(f, "could not set up the channel between the halves: {error}"),
             Self::Shim(error) => write!(f, "could not set up the watch over processes: {error}"),
-            #[cfg(not(target_os = "linux"))]
-            Self::NoShim => f.write_str("unikernels cannot be run on this operating system yet: use Linux"),
+            #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+            Self::NoShim => f.write_str("unikernels cannot be run on this operating system yet: use Linux or FreeBSD"),
             Self::Control(error) => write!(f, "could not start the control half: {error}"),
             Self::Privileges(user, errno) => {
                 write!(f, "could not become user {user}: {}; see --user", errno.desc())

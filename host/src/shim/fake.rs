@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Status, Unit};
+use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Status, Texts, Unit};
 use fulmar_core::policy::CpuSet;
 
 use super::{Capacity, Exit, Found, Process, Shim, Start, Tap};
@@ -40,8 +40,15 @@ impl FakeShim {
         let (ready, readiness) = UnixStream::pair()?;
         ready.set_nonblocking(true)?;
         readiness.set_nonblocking(true)?;
-        let abilities =
-            Abilities { accounts: true, taps: true, kvm: true, tender: true, memory_cgroup: true, pids_cgroup: true };
+        let abilities = Abilities {
+            accounts: true,
+            taps: true,
+            kvm: true,
+            tender: true,
+            solo5: false,
+            memory_cgroup: true,
+            pids_cgroup: true,
+        };
         Ok(Self {
             bridges: vec!["service".to_owned(), "br0".to_owned()],
             capacity: Capacity { cpus: CpuSet::first(4), memory_mb: 64 * 1024, abilities },
@@ -134,6 +141,10 @@ impl Shim for FakeShim {
         Ok(Tap { name, fd: OwnedFd::from(UnixStream::pair().map_err(refused)?.0) })
     }
 
+    fn release_taps(&mut self, taps: Vec<Tap>) {
+        drop(taps);
+    }
+
     fn sweep(&mut self) -> Result<u32, OsError> {
         self.call(Attempt::ListTaps)?;
         Ok(0)
@@ -167,7 +178,7 @@ impl Shim for FakeShim {
         Ok(found)
     }
 
-    fn adopt(&mut self, unit: Unit, process: Process) -> Result<Found, OsError> {
+    fn adopt(&mut self, unit: Unit, process: Process, _: Texts<'_>) -> Result<Found, OsError> {
         self.call(Attempt::WatchProcess)?;
         Ok(match self.running.get(&unit) {
             Some(running) if *running == process => Found::Running,

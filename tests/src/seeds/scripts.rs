@@ -45,8 +45,15 @@ pub(super) fn halves() -> Vec<Seed> {
     ];
     let taps = Texts::new(b"vmmtap0\0vmmtap1\0").unwrap_or_default();
     let error = OsError { attempt: Attempt::CreateTap, errno: 13 };
-    let abilities =
-        Abilities { accounts: true, taps: false, kvm: true, tender: true, memory_cgroup: true, pids_cgroup: false };
+    let abilities = Abilities {
+        accounts: true,
+        taps: false,
+        kvm: true,
+        tender: true,
+        solo5: false,
+        memory_cgroup: true,
+        pids_cgroup: false,
+    };
     let failed = |error| Answer::LaunchFailed { unit, error };
     let records = ["exited 7", "faulted signal=11 rip=0x1001db", "terminated signal=15", "failed"];
     let records = records.map(|text| format!("{text:63}\n").into_bytes());

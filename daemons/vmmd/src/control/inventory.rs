@@ -104,10 +104,12 @@ fn entry(what: &'static str, used: u64, limit: u64) -> Use<'static> {
 /// What bounds the memory of each tender, and what its processes.
 pub(super) fn bounds(abilities: &Abilities) -> (&'static str, &'static str) {
     let memory = if abilities.memory_cgroup { "cgroup" } else { "address space" };
-    let processes = match (abilities.pids_cgroup, abilities.accounts) {
-        (true, _) => "cgroup",
-        (false, true) => "account",
-        (false, false) => "filter of system calls",
+    let processes = match (abilities.pids_cgroup, abilities.accounts, abilities.solo5) {
+        (true, ..) => "cgroup",
+        (false, true, _) => "account",
+        (false, false, false) => "filter of system calls",
+        // It is root, in capability mode.
+        (false, false, true) => "nothing",
     };
     (memory, processes)
 }

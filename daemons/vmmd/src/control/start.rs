@@ -305,15 +305,22 @@ impl Survey {
 
     fn of(host: &Host<'_>, adopted: Vec<Adopted>, ended: Vec<Ended>) -> Self {
         let abilities = host.abilities;
-        for (has, what) in [
-            (abilities.tender, "the tender program was not found: nothing can be launched"),
-            (abilities.kvm, "/dev/kvm cannot be opened: hvt images cannot run, spt images can"),
-            (abilities.taps, "taps cannot be made: unikernels with networks cannot run"),
-            (
-                abilities.accounts,
+        let (no_kvm, no_accounts) = match abilities.solo5 {
+            true => (
+                "the kernel has no module vmm: nothing can be launched; load it (kldload vmm)",
+                "all tenders run as root, who alone may make virtual machines, until they enter capability mode",
+            ),
+            false => (
+                "/dev/kvm cannot be opened: hvt images cannot run, spt images can",
                 "no privilege to change users, or those from --tender-uid-base on are not mapped here: \
                  all tenders run under one account, without capabilities",
             ),
+        };
+        for (has, what) in [
+            (abilities.tender, "the tender program was not found: nothing can be launched"),
+            (abilities.kvm, no_kvm),
+            (abilities.taps, "taps cannot be made: unikernels with networks cannot run"),
+            (abilities.accounts, no_accounts),
         ] {
             if !has {
                 warning!("{what}");
@@ -332,7 +339,8 @@ impl Survey {
             block_mb: None,
             bridges: collect_bridges(host.bridges.iter()),
         };
-        let tenders = Tenders { hvt: abilities.kvm && abilities.tender, spt: abilities.tender };
+        let solo5 = abilities.solo5;
+        let tenders = Tenders { hvt: abilities.kvm && abilities.tender, spt: abilities.tender && !solo5, solo5 };
         Self { root, tenders, abilities, adopted, ended }
     }
 }

@@ -22,7 +22,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -118,7 +118,8 @@ impl<S: Shim> HostHalf<S> {
         channel.set_nonblocking(true).map_err(HostError::Channel)?;
         let mut inherited = Inherited::default();
         for record in records.read().map_err(HostError::Records)? {
-            match shim.adopt(record.unit, record.process)? {
+            let taps = Texts::new(&record.taps).unwrap_or_default();
+            match shim.adopt(record.unit, record.process, taps)? {
                 Found::Running => inherited.survivors.push(record),
                 Found::Gone(status) => {
                     records.note(record.unit, status);
@@ -240,7 +241,7 @@ impl<S: Shim> HostHalf<S> {
         }
     }
 
-    /// Carries out a plan. Whatever it made is gone again when it fails: taps vanish with their fds.
+    /// Carries out a plan. Whatever it made is gone again when it fails.
     fn launch<'n>(
         &mut self,
         plan: &LaunchPlan<'_>,
@@ -268,9 +269,27 @@ impl<S: Shim> HostHalf<S> {
         if plan.tender == Tender::Hvt && !self.capacity.abilities.kvm {
             return Err(LaunchError::NoKvm);
         }
-        let taps = plan.networks.iter().map(|bridge| self.create_tap(bridge)).collect::<Result<Vec<_>, _>>()?;
+        let mut taps = Vec::new();
+        let launched = self.launch_with(plan, [&console, &image], &blocks, &mut taps, names);
+        // The tender has them, or they are to go.
+        self.shim.release_taps(taps);
+        launched
+    }
+
+    /// Carries out a plan that may be; `taps` are those that were made for it, whatever came of it.
+    fn launch_with<'n>(
+        &mut self,
+        plan: &LaunchPlan<'_>,
+        [console, image]: [&OwnedFd; 2],
+        blocks: &[OwnedFd],
+        taps: &mut Vec<Tap>,
+        names: &'n mut [u8],
+    ) -> Result<(Process, Texts<'n>), LaunchError> {
+        for bridge in plan.networks.iter() {
+            taps.push(self.create_tap(bridge)?);
+        }
         let mut writer = TextsWriter::new(names);
-        for tap in &taps {
+        for tap in taps.iter() {
             // Bounded as interface names are.
             writer.push(tap.name.as_bytes()).map_err(|_| LaunchError::TooManyDevices)?;
         }
@@ -281,14 +300,8 @@ impl<S: Shim> HostHalf<S> {
             errno: error.raw_os_error().unwrap_or_default(),
         };
         let status = records.open_status(plan.unit).map_err(failed)?;
-        let start = Start {
-            plan,
-            console: console.as_fd(),
-            image: image.as_fd(),
-            taps: &taps,
-            blocks: &blocks,
-            status: status.as_fd(),
-        };
+        let start =
+            Start { plan, console: console.as_fd(), image: image.as_fd(), taps, blocks, status: status.as_fd() };
         let mut record = |process| {
             let taps = names.as_bytes().to_vec();
             let record = Record { unit: plan.unit, process, account: plan.account, taps, told: false };

@@ -140,6 +140,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                         taps: true,
                         kvm: true,
                         tender: true,
+                        solo5: false,
                         memory_cgroup: false,
                         pids_cgroup: false,
                     },

@@ -1,0 +1,110 @@
+//! A folder that stays open, and files in it by their names alone: so a daemon reaches them when it has no paths any more, and
+//! whoever renames a folder above it changes nothing.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// An open folder.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    file: File,
+}
+
+impl Folder {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        if !file.metadata()?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// The path of a file in it, to be shown.
+    #[must_use]
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Opens a file in it, never a link. A new one has this mode.
+    ///
+    /// # Errors
+    /// The operating system's, and `InvalidInput` for a name that leads elsewhere.
+    pub fn open_file(&self, name: &str, flags: OFlag, mode: u32) -> io::Result<File> {
+        let name = plain(name)?;
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        // The types of modes differ in size, and nine bits have room in each.
+        let mode = Mode::from_bits_truncate(mode as _);
+        Ok(openat(&self.file, name, flags, mode)?.into())
+    }
+
+    /// Whether a link has this name.
+    #[must_use]
+    pub fn is_link(&self, name: &str) -> bool {
+        let found = fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        found.is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK)
+    }
+
+    /// Removes a file in it.
+    ///
+    /// # Errors
+    /// The operating system's, and `InvalidInput` for a name that leads elsewhere.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.file, plain(name)?, UnlinkatFlags::NoRemoveDir)?)
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn plain(name: &str) -> io::Result<&str> {
+    let leads_elsewhere = name.is_empty() || name == "." || name == ".." || name.contains('/');
+    if leads_elsewhere { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn files_are_reached_by_their_names_wherever_the_folder_has_gone() {
+        let path = std::env::temp_dir().join(format!("fulmar-folder-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let folder = Folder::open(&path).unwrap();
+        let moved = path.with_extension("moved");
+        std::fs::rename(&path, &moved).unwrap();
+        let made = folder.open_file("a", OFlag::O_WRONLY | OFlag::O_CREAT, 0o600).unwrap();
+        io::Write::write_all(&mut &made, b"text").unwrap();
+        assert_eq!(std::fs::read(moved.join("a")).unwrap(), b"text");
+        std::os::unix::fs::symlink("a", moved.join("link")).unwrap();
+        assert!(folder.is_link("link") && !folder.is_link("a") && !folder.is_link("none"));
+        assert!(folder.open_file("link", OFlag::O_RDONLY, 0).is_err());
+        let mut text = String::new();
+        folder.open_file("a", OFlag::O_RDONLY, 0).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "text");
+        for name in ["", ".", "..", "../a", "/etc/passwd"] {
+            let kind = io::ErrorKind::InvalidInput;
+            assert_eq!(folder.open_file(name, OFlag::O_RDONLY, 0).unwrap_err().kind(), kind, "{name}");
+            assert_eq!(folder.remove(name).unwrap_err().kind(), kind, "{name}");
+        }
+        folder.remove("a").unwrap();
+        assert_eq!(folder.remove("a").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(Folder::open(&moved.join("link")).is_err());
+        std::fs::remove_dir_all(moved).unwrap();
+    }
+}
