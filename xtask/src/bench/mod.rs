@@ -132,20 +132,3 @@ fn shown(time: Duration) -> String {
     let us = time.as_secs_f64() * 1e6;
     if us < 1000.0 { format!("{us:.1} µs") } else { format!("{:.2} ms", us / 1000.0) }
 }
-
-/// Time that a process has been on a CPU.
-#[cfg(target_os = "linux")]
-fn on_cpu(pid: u32) -> Done<Duration> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-    let ns = text.split(' ').next().and_then(|ns| ns.parse().ok());
-    ns.map(Duration::from_nanos).ok_or_else(|| Failure("the kernel does not tell how long the daemon ran".into()))
-}
-
-/// Memory that a process has.
-#[cfg(target_os = "linux")]
-fn resident_kb(pid: u32) -> Done<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    let kb = line.split_whitespace().next().and_then(|number| number.parse().ok());
-    kb.ok_or_else(|| Failure("the daemon is gone".into()))
-}
