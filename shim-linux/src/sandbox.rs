@@ -46,7 +46,7 @@ const NON_BLOCKING: Option<(u8, u64)> = Some((1, libc::FIONBIO));
 
 /// Memory, time, signals, the end.
 const BASICS: &[Row] = &[
-    row(libc::SYS_brk, "memory"),
+    rare(libc::SYS_brk, "memory beyond what there was at the start"),
     rare(libc::SYS_mmap, "memory, in large pieces"),
     rare(libc::SYS_mremap, "memory, in large pieces"),
     row(libc::SYS_munmap, "memory that is not needed any more"),
@@ -92,7 +92,7 @@ const FILES: &[Row] = &[
     row(libc::SYS_statx, "how large a file is, when a folder was changed"),
     row(libc::SYS_newfstatat, "a folder that is read"),
     rare(libc::SYS_fstat, "a folder that is read"),
-    row(libc::SYS_lseek, "how much of a file is left"),
+    rare(libc::SYS_lseek, "how much of a file is left, where the library asks"),
     row(libc::SYS_getdents64, "the folder of revoked certificates"),
     row(libc::SYS_flock, "two that take in a list take turns"),
     row(libc::SYS_fsync, "a list is durable"),
