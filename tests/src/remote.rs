@@ -160,6 +160,15 @@ impl Remote {
         self.receive_bytes().map(|bytes| Answer::of(&bytes))
     }
 
+    /// Forgets all that still comes; how it ends.
+    pub fn receive_to_the_end(&mut self) -> Broken {
+        loop {
+            if let Err(broken) = self.receive_bytes() {
+                return broken;
+            }
+        }
+    }
+
     fn fill(&mut self, wanted: usize) -> Result<(), Broken> {
         let mut piece = [0; 16 * 1024];
         while self.came.len() < wanted {

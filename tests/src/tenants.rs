@@ -160,7 +160,13 @@ impl Tenants {
     /// Connects as somebody.
     #[must_use]
     pub fn connect(&self, identity: &Identity) -> Remote {
-        Remote::connect(self.address, config(&self.server.chain[0], identity))
+        self.connect_to(self.address, identity)
+    }
+
+    /// Connects there as somebody.
+    #[must_use]
+    pub fn connect_to(&self, address: SocketAddr, identity: &Identity) -> Remote {
+        Remote::connect(address, config(&self.server.chain[0], identity))
             .unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 

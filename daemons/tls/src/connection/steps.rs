@@ -28,7 +28,8 @@ impl Connection {
 
     pub(super) fn settle_policies(&mut self) -> Turn {
         let Stage::Policies { follows, has_chunks } = self.stage else { return Turn::Waits };
-        if self.is_gone {
+        // Who has said all that it had to say may have closed its side already, and waits.
+        if self.is_gone && (follows || has_chunks || !self.has_closed) {
             return Turn::Over(None);
         }
         let Some(local) = &mut self.local else { return Turn::Over(None) };
