@@ -255,6 +255,9 @@ pub const TLS_VMMD_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
 /// Of these for one domain.
 pub const TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX: usize = TLS_VMMD_CONNECTIONS_MAX / 4;
 
+/// Block devices that clients of one domain set and dump by the TLS end at once: a quarter of what the host does at once.
+pub const TLS_TRANSFERS_PER_DOMAIN_MAX: usize = TRANSFERS_MAX as usize / 4;
+
 /// Files that the TLS end has open at most: for each connection itself and its conversation with a daemon, a few of its own.
 pub const TLS_FILES_MAX: u64 = 2 * TLS_CONNECTIONS_MAX as u64 + 64;
 
@@ -345,7 +348,8 @@ pub const LONG_REPLY_MS_MAX: u64 = 60_000;
 /// Bytes of all images that arrive or are handed out compressed at once.
 pub const SPOOL_BYTES_MAX: u64 = 4 * IMAGE_BYTES_MAX;
 
-/// Bytes of the images that arrive from one user at once, unless it is root or the user that `vmmd` runs as: two of the largest.
+/// Bytes of the images that arrive from one user at once: two of the largest. Of the user that `vmmd` runs as, whom the TLS end belongs to,
+/// they are counted for each domain; root is not bounded.
 pub const SPOOL_BYTES_PER_USER_MAX: u64 = 2 * IMAGE_BYTES_MAX;
 
 /// Bytes of all images that are kept, each counted once: 256 of the largest, many thousands of usual ones.

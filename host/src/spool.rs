@@ -23,7 +23,7 @@ pub enum SpoolError {
     TooLarge(u64),
     /// More bytes than all spools together may hold.
     Quota,
-    /// More bytes than the spools of one user may hold.
+    /// More bytes than the spools of one user may hold, or those of one domain.
     UserQuota,
     /// More bytes than the disk has free beside what is kept free.
     Reserve,
@@ -36,7 +36,9 @@ impl fmt::Display for SpoolError {
         match self {
             Self::TooLarge(max) => write!(f, "image too large: at most {} MB are taken", max >> 20),
             Self::Quota => f.write_str("too many images are arriving at once: try again later"),
-            Self::UserQuota => f.write_str("too many images of this user are arriving at once: try again later"),
+            Self::UserQuota => {
+                f.write_str("too many images of this user or domain are arriving at once: try again later")
+            }
             Self::Io(_, error) if is_full(error) => f.write_str(FULL),
             Self::Reserve => f.write_str(FULL),
             Self::Io(attempt, error) => write!(f, "could not {attempt}: {error}"),

@@ -14,3 +14,4 @@ mod floods;
 mod handshakes;
 mod names;
 mod policies;
+mod shares;

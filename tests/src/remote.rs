@@ -131,6 +131,15 @@ impl Remote {
         bytes.chunks(16 * 1024).all(|piece| stream.write_all(piece).is_ok()) && stream.flush().is_ok()
     }
 
+    /// Whether something has come that is not read yet, or the end.
+    #[must_use]
+    pub fn has_come(&self) -> bool {
+        self.tcp.set_nonblocking(true).unwrap();
+        let has_come = self.tcp.peek(&mut [0; 1]).is_ok();
+        self.tcp.set_nonblocking(false).unwrap();
+        has_come
+    }
+
     /// Says that nothing more comes, and closes this direction.
     pub fn half_close(&mut self) {
         self.tls.send_close_notify();

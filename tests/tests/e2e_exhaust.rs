@@ -151,7 +151,7 @@ fn one_user_does_not_take_all_room_for_images_that_arrive() {
     greedy.args(["--exact", "sends_images_without_end", "--ignored", "--nocapture"]).env(GREEDY, &socket);
     let output = greedy.uid(NOBODY).gid(NOBODY).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("ANSWER Refused(\"too many images of this user are arriving at once"), "{said}");
+    assert!(said.contains("ANSWER Refused(\"too many images of this user or domain are arriving at once"), "{said}");
     assert!(wait_until(|| uses(&siege)["spool-bytes"].0 == 0), "what it sent is gone with it");
     siege.end();
 }

@@ -98,6 +98,7 @@ pub(crate) struct Connection {
     local: Option<Local>,
     name: Name,
     daemon: Option<Daemon>,
+    is_transfer: bool,
     links: Vec<Link>,
     /// When it came.
     pub(crate) since: Instant,
@@ -132,6 +133,7 @@ impl Connection {
             local: None,
             name: Name::ROOT,
             daemon: None,
+            is_transfer: false,
             links: Vec::new(),
             since: now,
             stage_until: Some(now + Duration::from_millis(TLS_HANDSHAKE_MS_MAX)),
@@ -166,6 +168,11 @@ impl Connection {
         self.daemon == Some(daemon) && self.local.is_some()
     }
 
+    /// Whether it sets or dumps a block device.
+    pub(crate) fn is_transfer(&self) -> bool {
+        self.is_transfer && self.local.is_some()
+    }
+
     /// What revokes it.
     pub(crate) fn links(&self) -> &[Link] {
         &self.links
@@ -197,7 +204,7 @@ impl Connection {
                 self.stage = Stage::List(Box::new(listing));
                 self.stage_until = Some(Instant::now() + Duration::from_millis(TLS_LIST_MS_MAX));
             }
-            Task::Ask { daemon, policies, command, has_chunks, follows } => {
+            Task::Ask { daemon, policies, command, has_chunks, is_transfer, follows } => {
                 self.stage_until = None;
                 let (socket, program) = match daemon {
                     Daemon::Vmmd => ("vmmd.sock", "vmmd"),
@@ -221,6 +228,7 @@ impl Connection {
                 };
                 local.queue(&command);
                 self.daemon = Some(daemon);
+                self.is_transfer = is_transfer;
                 self.local = Some(local);
             }
         }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fulmar_core::limits::{
-    TLS_CONNECTIONS_MAX, TLS_CONNECTIONS_PER_ADDRESS_MAX, TLS_CONNECTIONS_PER_DOMAIN_MAX, TLS_VMMD_CONNECTIONS_MAX,
-    TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX,
+    TLS_CONNECTIONS_MAX, TLS_CONNECTIONS_PER_ADDRESS_MAX, TLS_CONNECTIONS_PER_DOMAIN_MAX, TLS_TRANSFERS_PER_DOMAIN_MAX,
+    TLS_VMMD_CONNECTIONS_MAX, TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX,
 };
 use fulmar_core::name::Name;
 use fulmar_host::service::Service;
@@ -310,11 +310,15 @@ impl Server {
         };
         let of_domain = || others().filter(|it| domain.is_some() && it.domain() == domain.as_deref());
         let is_for_vmmd = matches!(admitted.task, Task::Ask { daemon: Daemon::Vmmd, .. });
+        let is_transfer = matches!(admitted.task, Task::Ask { is_transfer: true, .. });
         let at_vmmd = |it: &&Connection| it.talks_to(Daemon::Vmmd);
+        let transfers = || of_domain().filter(|it| it.is_transfer()).count();
         let crowded = if of_domain().count() >= TLS_CONNECTIONS_PER_DOMAIN_MAX
             || is_for_vmmd && of_domain().filter(at_vmmd).count() >= TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX
         {
             Some("there are too many connections of this domain, try again")
+        } else if is_transfer && transfers() >= TLS_TRANSFERS_PER_DOMAIN_MAX {
+            Some("too many block devices of this domain are being set or dumped, try again")
         } else if is_for_vmmd && others().filter(at_vmmd).count() >= TLS_VMMD_CONNECTIONS_MAX {
             Some("too many connections, try again")
         } else {

@@ -46,6 +46,8 @@ pub(crate) enum Task {
         command: Vec<u8>,
         /// Whether chunks of the client follow it.
         has_chunks: bool,
+        /// Whether the content of a block device goes in or out.
+        is_transfer: bool,
         /// Whether it goes on until somebody ends it.
         follows: bool,
     },
@@ -247,6 +249,7 @@ impl Verifier {
             policies,
             command: frame(name, chain.command)?,
             has_chunks: has_chunks(&chain.command),
+            is_transfer: is_transfer(&chain.command),
             follows: daemon != Daemon::Vmmd,
         };
         Ok(Admitted { name, task, is_told, links })
@@ -304,6 +307,20 @@ fn has_chunks(command: &Command<'_>) -> bool {
         Command::Block(BlockCommand::Set { .. }) => true,
         _ => false,
     }
+}
+
+/// Whether a command is one of those of which the host does only a few at once.
+fn is_transfer(command: &Command<'_>) -> bool {
+    matches!(
+        command,
+        Command::Block(
+            BlockCommand::Set { .. }
+                | BlockCommand::Dump { .. }
+                | BlockCommand::OldAdd { .. }
+                | BlockCommand::OldSet { .. }
+                | BlockCommand::OldDump { .. }
+        )
+    )
 }
 
 /// Whether a command is told to the event log: it changes something, or its client stays.

@@ -73,10 +73,16 @@ impl Control<'_> {
         }
     }
 
-    /// Bytes of the images that arrive from the user of this connection, where they are bounded.
+    /// Bytes of the images that arrive from the user of this connection, where they are bounded. The user of the daemons is also that
+    /// of the TLS end, so of all its tenants: one domain is not to take what others need.
     pub(super) fn spooled_by_user(&mut self, index: u16) -> u64 {
         let uid = self.uid_of(index);
-        if self.trusts(uid) { 0 } else { self.slots.spooled_by(uid) }
+        if !self.trusts(uid) {
+            return self.slots.spooled_by(uid);
+        }
+        let header = if uid == 0 { None } else { self.header_so_far(index) };
+        let domain = header.as_ref().and_then(|header| header.name.domain());
+        domain.map_or(0, |domain| self.slots.spooled_for(uid, domain))
     }
 
     pub(super) fn refuse_spool(&mut self, index: u16, error: &SpoolError) -> Reading {

@@ -8,6 +8,7 @@ use fulmar_core::limits::{
     CONNECTIONS_MAX, DIVERT_BYTES_MIN, FRAME_HEAD_BYTES_MAX, IMAGE_BYTES_MAX, LONG_REPLIES_MAX, REPLY_BYTES_MAX,
 };
 use fulmar_core::scan::{Limits, Scanner};
+use fulmar_core::wire;
 use fulmar_host::disk::Content;
 use fulmar_host::spool::Spool;
 use mio::net::UnixStream;
@@ -226,6 +227,17 @@ impl Slots {
     pub(super) fn spooled_by(&self, uid: u32) -> u64 {
         let spools = self.all.iter().filter(|slot| slot.uid == uid).filter_map(|slot| slot.spool.as_ref());
         spools.map(|spool| spool.bytes()).sum()
+    }
+
+    /// Bytes of the images that arrive from this user for this domain.
+    pub(super) fn spooled_for(&self, uid: u32, domain: &str) -> u64 {
+        let is_for = |slot: &Slot, head: &[u8]| {
+            let so_far = &head[..slot.scanner.head_len().min(head.len())];
+            wire::peek_header(so_far).is_some_and(|header| header.name.domain() == Some(domain))
+        };
+        let slots = self.all.iter().zip(self.heads.chunks(FRAME_HEAD_BYTES_MAX));
+        let arriving = slots.filter(|(slot, head)| slot.uid == uid && slot.spool.is_some() && is_for(slot, head));
+        arriving.filter_map(|(slot, _)| slot.spool.as_ref()).map(|spool| spool.bytes()).sum()
     }
 
     /// Connections of this user that are watched.
