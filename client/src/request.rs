@@ -108,6 +108,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surround
 /// The examples of `vmmc_local` that have a label alone.
 fn examples(text: &str) -> String {
     let text = text.replace("vmmc_local", "vmmp_request").replace("shop:web", "web").replace("shop:data", "data");
+    let text = text.replace("log shop:", "log").replace(" --json", "");
     let is_one = |line: &&str| !line.contains("shop:") || line.contains("add-policy");
     text.lines().filter(is_one).collect::<Vec<_>>().join("\n")
 }

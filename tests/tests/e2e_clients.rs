@@ -11,7 +11,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -44,29 +43,12 @@ impl Host {
         system.start_log(&[]).unwrap();
         let mut host = Self { system, programs, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         host.done("vmmp_ca", &["generate", "--folder", "ca"]);
-        host.address = host.start_tls();
+        let folder = host.system.folder().join("ca");
+        host.address =
+            host.system.start_tls_with(&folder, &["--ip", "127.0.0.1", "--port", "0"].map(OsStr::new)).unwrap();
         host.done("vmmp_request", &["add-policy", "shop", "4", "--mem", "256", "--cpu", "0", "--block", "10"]);
         host.done("vmmp_ca", &["sign", "shop.req", "--folder", "ca", "--yes"]);
         Some(host)
-    }
-
-    fn start_tls(&mut self) -> SocketAddr {
-        let (own, revoked) = (self.system.folder().join("tls"), self.system.folder().join("revoked"));
-        let owner = fs::metadata(self.system.run().join("util")).unwrap().uid();
-        for folder in [&own, &revoked] {
-            fs::create_dir_all(folder).unwrap();
-            chown(folder, Some(owner), None).unwrap();
-        }
-        let copy = |name: &str| {
-            fs::copy(self.system.folder().join("ca").join(name), own.join(name)).unwrap();
-            chown(own.join(name), Some(owner), None).unwrap();
-            own.join(name)
-        };
-        let [ca, cert, key] = ["cacert.pem", "server.pem", "server.key"].map(copy);
-        let options = [("--ca", &ca), ("--cert", &cert), ("--key", &key), ("--revoked", &revoked)];
-        let options = options.iter().flat_map(|(option, file)| [option.as_ref(), file.as_os_str()]);
-        let options: Vec<&OsStr> = options.chain(["--ip", "127.0.0.1", "--port", "0"].map(OsStr::new)).collect();
-        self.system.start_tls(&options).unwrap()
     }
 
     fn run(&self, program: &str, words: &[&str]) -> Said {
