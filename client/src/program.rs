@@ -53,8 +53,9 @@ pub(crate) fn parse<L: CommandFactory + FromArgMatches>(
     arguments: impl IntoIterator<Item = OsString>,
     out: &mut dyn Write,
     errors: &mut dyn Write,
+    examples: fn(&str) -> String,
 ) -> Result<L, u8> {
-    let command = in_the_words_of(L::command());
+    let command = with_examples(L::command(), examples);
     let line = command.try_get_matches_from(arguments).and_then(|matches| L::from_arg_matches(&matches));
     line.map_err(|error| {
         let text = error.render();
@@ -65,11 +66,10 @@ pub(crate) fn parse<L: CommandFactory + FromArgMatches>(
     })
 }
 
-/// Examples of subcommands that several programs have name the program that is asked.
-fn in_the_words_of(program: clap::Command) -> clap::Command {
-    let name = program.get_name().to_owned();
+/// Examples of subcommands that several programs have are those of `vmmc_local`: here they become those of the program that is asked.
+fn with_examples(program: clap::Command, examples: fn(&str) -> String) -> clap::Command {
     program.mut_subcommands(|subcommand| match subcommand.get_after_help().map(ToString::to_string) {
-        Some(text) => subcommand.after_help(text.replace("vmmc_local", &name)),
+        Some(text) => subcommand.after_help(examples(&text)),
         None => subcommand,
     })
 }

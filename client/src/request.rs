@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
     let Surroundings { now_unix_ms, out, errors, .. } = surroundings;
-    let line: CommandLine = match program::parse(arguments, out, errors) {
+    let line: CommandLine = match program::parse(arguments, out, errors, examples) {
         Ok(line) => line,
         Err(code) => return code,
     };
@@ -103,6 +103,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surround
     };
     let result = result.and_then(|()| out.flush().map_err(Failure::print));
     program::end("vmmp_request", result, errors)
+}
+
+/// The examples of `vmmc_local` that have a label alone.
+fn examples(text: &str) -> String {
+    let text = text.replace("vmmc_local", "vmmp_request").replace("shop:web", "web").replace("shop:data", "data");
+    let text = text.replace("log shop:", "log").replace(" --json", "");
+    let is_one = |line: &&str| !line.contains("shop:") || line.contains("add-policy");
+    text.lines().filter(is_one).collect::<Vec<_>>().join("\n")
 }
 
 /// Makes the request, and the key where there is none.

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use common::authority::{Authority, Program, bistro, ca, present, remote, run_at};
+use common::authority::{Authority, Program, bistro, ca, peers, present, remote, run_at};
 use common::server::{Conversation, Heard, TlsServer, read_chunks};
 use common::{Ran, frame, image};
 use flate2::read::ZlibDecoder;
@@ -15,7 +15,7 @@ use fulmar_client::pki::encode;
 use fulmar_client::pki::issue::{self, Grant, Issuer};
 use fulmar_client::pki::key::Key;
 use fulmar_client::pki::passphrase::PassphraseOption;
-use fulmar_client::pki::read::RevokedList;
+use fulmar_client::pki::read::{Cert, RevokedList};
 use fulmar_core::certificate::chain::{Chain, judge};
 use fulmar_core::wire::{
     BlockCommand, Command, Data, Image, List, NamedPolicy, Note, Payload, Policy, PolicyCommand, Success, Text,
@@ -437,4 +437,33 @@ fn what_is_no_tls_is_told_as_such() {
         "{}",
         ran.errors
     );
+}
+
+#[test]
+fn keys_of_every_kind_sign() {
+    for kind in ["p256", "p384", "rsa2048"] {
+        let authority = Authority { now_unix_s: present(), folder: common::Folder::new() };
+        for file in ["cacert.pem", "ca.key"] {
+            fs::copy(peers(&format!("keytypes/{kind}/{file}")), authority.path(file)).unwrap();
+        }
+        let folder = authority.text("");
+        authority.done(ca, &["server", "--folder", &folder]);
+        authority.delegate("shop", None);
+        authority.done(ca, &["revoke", "shop", "--folder", &folder]);
+        for holder in ["cacert", "shop"] {
+            let server = TlsServer::answering(&authority, vec![success("shop:web", DONE)]);
+            let name = if holder == "shop" { "shop:web" } else { ":web" };
+            let ran = client(bistro, &authority, holder, &server.place(), &["destroy", name]);
+            assert_eq!(ran.code, 0, "{kind}: {}", ran.errors);
+            assert_eq!(said(&server.heard()[0]).0, name);
+        }
+        // The peer's own certificate and key of the client.
+        for (from, to) in [("foo.pem", "foo.pem"), ("foo.key", "foo.key")] {
+            fs::copy(peers(&format!("keytypes/{kind}/{from}")), authority.path(to)).unwrap();
+        }
+        let then = Cert::read_all(&authority.path("foo.pem")).unwrap()[0].not_before_unix_s;
+        let own = Authority { now_unix_s: then + 1, folder: authority.folder };
+        let ran = client(remote, &own, "foo", "127.0.0.1:1", &[]);
+        assert_eq!(ran.code, 122, "its certificates and its key are good: {}", ran.errors);
+    }
 }

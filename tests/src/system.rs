@@ -191,12 +191,12 @@ impl System {
         daemon.is_none_or(|(_, daemon)| !matches!(daemon.try_wait(), Ok(None)))
     }
 
-    /// Starts `vmmd_tls` on its usual port, with copies of `cacert.pem`, `server.pem` and `server.key` of a folder that the user who it
+    /// Starts `vmmd_tls` with further options and copies of `cacert.pem`, `server.pem` and `server.key` of a folder that the user who it
     /// becomes may read, and waits until it serves; where.
     ///
     /// # Errors
     /// What went wrong, with the daemon's log.
-    pub fn start_tls_with(&mut self, certificates: &Path) -> Result<SocketAddr, String> {
+    pub fn start_tls_with(&mut self, certificates: &Path, further: &[&OsStr]) -> Result<SocketAddr, String> {
         let (own, revoked) = (self.folder.join("tls"), self.folder.join("revoked"));
         let copy = || -> std::io::Result<Vec<PathBuf>> {
             let owner = fs::metadata(self.run().join("util"))?.uid();
@@ -218,6 +218,7 @@ impl System {
             options.extend([OsStr::new(option), file.as_os_str()]);
         }
         options.extend([OsStr::new("--revoked"), revoked.as_os_str()]);
+        options.extend(further);
         self.start_tls(&options)
     }
 

@@ -171,7 +171,7 @@ fn the_page_of_delegation_runs_from_top_to_bottom() {
             }
             if index == 0 {
                 let folder = system.folder().join("ca");
-                system.start_tls_with(&folder).unwrap();
+                system.start_tls_with(&folder, &[]).unwrap();
             }
         }
         for part in [

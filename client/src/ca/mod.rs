@@ -135,7 +135,7 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
     let Surroundings { now_unix_ms, out, errors, .. } = surroundings;
-    let line: CommandLine = match program::parse(arguments, out, errors) {
+    let line: CommandLine = match program::parse(arguments, out, errors, str::to_owned) {
         Ok(line) => line,
         Err(code) => return code,
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use fulmar_core::limits::REVOCATION_LIST_BYTES_MAX;
 
 use super::{Context, Holder};
 use crate::error::Failure;
@@ -67,6 +68,13 @@ impl Revoke {
         let number = before.map_or(0, |before| before.number.saturating_add(1)).max(context.now_unix_s);
         let revoked: Vec<_> = revoked.into_iter().collect();
         let der = issuer.sign_list(number, &revoked, context.now_unix_s)?;
+        if der.len() > REVOCATION_LIST_BYTES_MAX {
+            let text = format!(
+                "{}: the list has become larger than servers take ({REVOCATION_LIST_BYTES_MAX} bytes)",
+                file.display()
+            );
+            return Err(Failure::Usage { text });
+        }
         let in_pem = PathBuf::from(format!("{}.pem", file.display()));
         files::replace(&in_pem, files::pem("X509 CRL", &der).as_bytes(), 0o644)?;
         files::replace(&file, &der, 0o644)?;

@@ -98,7 +98,9 @@ impl Key {
         }
         match (scalar(private.secret_der()), public) {
             (None, _) => Err(wrong(UNKNOWN)),
-            (Some(_), None) => Err(wrong("is an EC key without its public half (openssl pkey -in FILE adds it)")),
+            (Some(_), None) => {
+                Err(wrong("is an EC key without its public half ('openssl ec -in FILE -out NEW' adds it)"))
+            }
             (Some((algorithm, scalar)), Some(public)) => {
                 let bits = spki_bits(public).unwrap_or_default();
                 let whole = PrivatePkcs8KeyDer::from(encode::ec_private_key(&algorithm, &scalar, &bits));

@@ -25,7 +25,9 @@ use crate::program::{self, Surroundings};
     name = "vmmc_bistro",
     version,
     about = "Control the unikernels of a host elsewhere, with a CA certificate or a delegation",
-    after_help = EXIT_CODES
+    after_help = format!(
+        "{EXIT_CODES}\n\nExample:\n  vmmc_bistro --ca cacert.pem --cert shop.pem --key shop.key example info"
+    )
 )]
 struct CommandLine {
     #[command(flatten)]
@@ -60,7 +62,7 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
     let Surroundings { time_out, now_unix_ms, end_with_reader, out, errors } = surroundings;
-    let line: CommandLine = match program::parse(arguments, out, errors) {
+    let line: CommandLine = match program::parse(arguments, out, errors, examples) {
         Ok(line) => line,
         Err(code) => return code,
     };
@@ -84,6 +86,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surround
     });
     let result = result.and_then(|()| out.flush().map_err(Failure::print));
     program::end("vmmc_bistro", result, errors)
+}
+
+/// The examples of `vmmc_local`, for a host elsewhere.
+fn examples(text: &str) -> String {
+    text.replace("vmmc_local", "vmmc_bistro --ca cacert.pem --cert shop.pem --key shop.key example")
 }
 
 fn signer(line: &CommandLine, time_out: std::time::Duration, now_unix_ms: i64) -> Result<Signer, Failure> {

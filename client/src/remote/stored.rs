@@ -38,7 +38,9 @@ const LEVEL: u32 = 9;
     name = "vmmc_remote",
     version,
     about = "Send the command of a certificate to a host elsewhere",
-    after_help = EXIT_CODES
+    after_help = format!(
+        "{EXIT_CODES}\n\nExample:\n  vmmc_remote --ca cacert.pem --cert web.pem --key web.key example --image web.hvt"
+    )
 )]
 struct CommandLine {
     #[command(flatten)]
@@ -102,7 +104,7 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
     let Surroundings { time_out, now_unix_ms, end_with_reader, out, errors } = surroundings;
-    let line: CommandLine = match program::parse(arguments, out, errors) {
+    let line: CommandLine = match program::parse(arguments, out, errors, str::to_owned) {
         Ok(line) => line,
         Err(code) => return code,
     };
