@@ -17,7 +17,7 @@ use crate::check::Findings;
 use crate::folder::Folder;
 use crate::privilege::{self, Identity};
 use crate::service::{self, ServiceError};
-use crate::{files, socket, warning};
+use crate::{files, log, socket, warning};
 
 /// Mode of a daemon's socket: its user and its group may connect.
 const SOCKET_MODE: u32 = 0o660;
@@ -46,6 +46,8 @@ pub enum BeginError {
     Service(ServiceError),
     /// The process cannot be confined.
     Confine(Errno),
+    /// Confined, it would not reach the log that it was told to write to.
+    ConfinedLog,
 }
 
 impl fmt::Display for BeginError {
@@ -63,6 +65,9 @@ impl fmt::Display for BeginError {
             ),
             Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
             Self::Service(error) => error.fmt(f),
+            Self::ConfinedLog => f.write_str(
+                "in capability mode there is no way to syslog: take --log stderr, which daemon(8) gives to syslog",
+            ),
             Self::Confine(error) => {
                 write!(f, "cannot enter capability mode: {error}; build a kernel with CAPABILITY_MODE")
             }
@@ -173,8 +178,12 @@ pub fn check(run: &Path, socket: &str, files_needed: u64, findings: &mut Finding
 /// Gives up every way to anything that is not open now. Called when all is, before the first client is heard.
 ///
 /// # Errors
-/// [`BeginError::Confine`].
+/// [`BeginError::Confine`] and [`BeginError::ConfinedLog`].
 pub fn confine() -> Result<(), BeginError> {
+    // Its daemon is looked up for each line, by a path.
+    if cfg!(target_os = "freebsd") && log::is_to_syslog() {
+        return Err(BeginError::ConfinedLog);
+    }
     privilege::confine().map_err(BeginError::Confine)
 }
 

@@ -94,6 +94,11 @@ static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static HAS_PREFIX: AtomicBool = AtomicBool::new(false);
 static SYSLOG: OnceLock<Syslog> = OnceLock::new();
 
+/// Whether lines go to the system's log daemon.
+pub(crate) fn is_to_syslog() -> bool {
+    SYSLOG.get().is_some()
+}
+
 /// A text that takes what fits and drops the rest.
 struct Line<const N: usize> {
     bytes: [u8; N],
