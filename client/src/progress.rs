@@ -65,8 +65,8 @@ mod tests {
     #[test]
     fn lines() {
         let line = |bytes, total| Progress { verb: "sent", bytes, total, next: None, shown: false }.line();
-        assert_eq!(line(2_000_000, Some(8_000_000)), "sent 2.0 MB of 8.0 MB (25 %)");
-        assert_eq!(line(2_000_000, None), "sent 2.0 MB");
+        assert_eq!(line(2 << 20, Some(8 << 20)), "sent 2.0 MB of 8.0 MB (25 %)");
+        assert_eq!(line(2 << 20, None), "sent 2.0 MB");
         assert_eq!(line(0, Some(0)), "sent 0 bytes");
     }
 }

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use common::authority::{Authority, present};
 use nix::pty::openpty;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 
 const CA: &str = env!("CARGO_BIN_EXE_vmmp_ca");
 const REQUEST: &str = env!("CARGO_BIN_EXE_vmmp_request");
@@ -34,6 +35,10 @@ fn on_terminal(authority: &Authority, program: &str, words: &[&str], answers: &[
             && let Some(at) = screen[seen..].find(question)
         {
             seen += at + question.len();
+            // A passphrase is typed when the terminal shows nothing any more, which is a moment after the question.
+            while question.ends_with(": ") && tcgetattr(&terminal).unwrap().local_flags.contains(LocalFlags::ECHO) {
+                std::thread::yield_now();
+            }
             writeln!(terminal, "{answer}").unwrap();
             next = answers.next();
         }
