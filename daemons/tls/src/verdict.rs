@@ -10,7 +10,8 @@ use fulmar_core::limits::CHAIN_CERTIFICATES_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::time;
 use fulmar_core::wire::{
-    self, BlockCommand, Command, Header, Image, List, Message, Payload, PolicyCommand, UnikernelCommand,
+    self, BlockCommand, Command, ConsoleCommand, Header, Image, List, Message, Payload, PolicyCommand, StatsCommand,
+    UnikernelCommand,
 };
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
@@ -250,7 +251,7 @@ impl Verifier {
             command: frame(name, chain.command)?,
             has_chunks: has_chunks(&chain.command),
             is_transfer: is_transfer(&chain.command),
-            follows: daemon != Daemon::Vmmd,
+            follows: follows(&chain.command),
         };
         Ok(Admitted { name, task, is_told, links })
     }
@@ -305,6 +306,17 @@ fn has_chunks(command: &Command<'_>) -> bool {
             matches!(config.image, Image::Inline([]))
         }
         Command::Block(BlockCommand::Set { .. }) => true,
+        _ => false,
+    }
+}
+
+/// Whether what a command asks for goes on until somebody ends it.
+fn follows(command: &Command<'_>) -> bool {
+    match command {
+        Command::Console(ConsoleCommand::Subscribe(_)) | Command::Stats(StatsCommand::Subscribe) | Command::Log(_) => {
+            true
+        }
+        Command::Events(command) => command.follow,
         _ => false,
     }
 }
