@@ -246,5 +246,6 @@ fn verify(der: &[u8], public: &[u8]) -> Option<()> {
     let fits = webpki::ALL_VERIFICATION_ALGS.iter().filter(|it| {
         it.signature_alg_id().as_ref() == algorithm.value() && it.public_key_alg_id().as_ref() == kind.value()
     });
-    fits.map(|it| it.verify_signature(&bits, content, signature.raw_bytes())).find(Result::is_ok)?.ok()
+    let signature = signature.as_bytes()?;
+    fits.map(|it| it.verify_signature(&bits, content, signature)).find(Result::is_ok)?.ok()
 }
