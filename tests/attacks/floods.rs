@@ -22,7 +22,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 const GROWTH_KB: [u64; 3] = [4 << 10, 1 << 10, 4 << 10];
 
 /// The same after one of hundreds of clients: what TLS has for each.
-const GROWTH_OF_MANY_KB: [u64; 3] = [24 << 10, 1 << 10, 4 << 10];
+const GROWTH_OF_MANY_KB: [u64; 3] = [12 << 10, 1 << 10, 4 << 10];
 
 /// Four GiB.
 const FOUR_GB: u64 = 4 << 30;
