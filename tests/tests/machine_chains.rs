@@ -150,11 +150,42 @@ fn what_is_refused_changes_nothing() {
 }
 
 #[test]
+fn who_brings_what_is_on_its_way_waits_for_it() {
+    for (outcome, expected) in
+        [(Ok(()), "added policy".to_owned()), (Err(JournalError::DiskFull), JournalError::DiskFull.to_string())]
+    {
+        let mut host = host();
+        let listed = [("a:", policy(10, 100)), ("a:b:", policy(5, 50))];
+        let named = listed.map(|(path, policy)| NamedPolicy { name: name(path), policy });
+        let command = Command::Policy(PolicyCommand::Chain(List::Items(&named)));
+        let header = Header::new(7, name("a:b:"));
+        for connection in [0, 1] {
+            host.handle(NOW, Input::Command { connection, header: &header, command: &command, image: None });
+        }
+        let changes = appends(&mut host);
+        assert_eq!((changes.len(), said(&host).as_str()), (2, "waits"));
+        let mut replies = 0;
+        for change in changes {
+            host.handle(NOW, Input::Appended { change, outcome });
+            replies +=
+                std::iter::from_fn(|| host.next_effect()).filter(|it| matches!(it, Effect::Reply { .. })).count();
+        }
+        assert_eq!((replies, said(&host)), (2, expected.clone()));
+        let other = match host.reply(1) {
+            Reply::Done(done) => done.as_str().to_owned(),
+            Reply::Refused(refusal) => refusal.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(other, expected);
+    }
+}
+
+#[test]
 fn one_that_fails_or_is_busy_is_told() {
     let mut host = host();
     ask(&mut host, "a:", PolicyCommand::Add(policy(10, 100)));
     let first = appends(&mut host);
-    chain(&mut host, "a:b:", &[("a:", policy(10, 100)), ("a:b:", policy(5, 50))]);
+    chain(&mut host, "a:b:", &[("a:", policy(11, 100)), ("a:b:", policy(5, 50))]);
     assert_eq!(said(&host), "this policy is being changed, try again");
     host.handle(NOW, Input::Appended { change: first[0], outcome: Ok(()) });
 

@@ -52,6 +52,12 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         account.is_some_and(|it| it.policy() == Some(policy) && *it.pending() == Pending::None)
     }
 
+    /// Whether exactly this policy is on its way there.
+    fn is_coming(&self, path: &Name, policy: &Policy) -> bool {
+        let account = self.ledger.account_at(path);
+        account.is_some_and(|it| matches!(it.pending(), Pending::Set(coming) if coming == policy))
+    }
+
     fn begin_set(&mut self, path: &Name, policy: Policy) -> Result<u16, PolicyRefused> {
         let below = self.sum_below(path, &policy);
         self.ledger.check(path, &policy, &below)?;
@@ -79,9 +85,12 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             if self.has(&path, &policy) {
                 continue;
             }
+            levels |= 1_u16.checked_shl(level).unwrap_or(0);
+            if self.is_coming(&path, &policy) {
+                continue;
+            }
             let used = self.sum_below(&path, &policy).used;
             let slot = self.ledger.begin_set(&path, policy, used).map_err(Refusal::Policy)?;
-            levels |= 1_u16.checked_shl(level).unwrap_or(0);
             self.effect(Effect::Append(Change::Policy(slot)));
         }
         Ok(levels)
@@ -94,7 +103,9 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         for (path, policy) in chain {
             let account = self.ledger.account_at(path);
             new = new.saturating_add(usize::from(account.is_none()));
-            if account.is_some_and(|account| *account.pending() != Pending::None) {
+            // Who comes from afar in parallel brings the same policies each time: that waits for the first one.
+            let is_changing = account.is_some_and(|account| *account.pending() != Pending::None);
+            if is_changing && !self.is_coming(path, policy) {
                 return Err(PolicyRefused::Busy);
             }
             match above {
