@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use fulmar_core::policy::CpuSet;
 use nix::errno::Errno;
@@ -19,6 +20,9 @@ use nix::sys::stat::fstat;
 use crate::abi::{KINFO_PROC_SIZE, PointingRequest, Request};
 use crate::kernel::{Ended, Held, Kernel, OpenFor, Sent};
 use crate::spawn::{Failed, Prepared};
+
+/// Real processes that tests are starting at the moment.
+pub(crate) static STARTS: AtomicU32 = AtomicU32::new(0);
 
 /// An interface.
 #[derive(Clone, Debug)]
@@ -269,7 +273,14 @@ impl State {
     /// Whether anybody has this tap open.
     fn is_held(&mut self, unit: u32) -> bool {
         // What nobody holds any more reads as ended.
-        self.devices.retain(|_, (_, ours)| !matches!((&*ours).read(&mut [0]), Ok(0)));
+        self.devices.retain(|_, (_, ours)| {
+            let is_over = || matches!((&*ours).read(&mut [0]), Ok(0));
+            // A process that another test starts holds a copy of everything until it is the program that it is to be.
+            while !is_over() && STARTS.load(Ordering::SeqCst) > 0 {
+                std::thread::yield_now();
+            }
+            !is_over()
+        });
         self.devices.values().any(|(device, _)| *device == Device::Tap(unit))
     }
 

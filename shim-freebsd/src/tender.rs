@@ -41,7 +41,10 @@ fn speaks_our_version(program: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
+    use crate::fake::STARTS;
 
     const SPEAKS: &str = "#!/bin/sh\necho solo5-hvt v0.9\necho ABI version 2\n";
 
@@ -58,7 +61,13 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("fulmar-tender-{}", std::process::id()));
         let (state, one, two) = (folder.join("state"), folder.join("one"), folder.join("two"));
         let path = std::env::join_paths([&one, &two]).unwrap();
-        let find_here = || find(None, &state, &path);
+        let find_at = |given: Option<&Path>| {
+            STARTS.fetch_add(1, Ordering::SeqCst);
+            let found = find(given, &state, &path);
+            STARTS.fetch_sub(1, Ordering::SeqCst);
+            found
+        };
+        let find_here = || find_at(None);
         assert_eq!(find_here(), None);
         let plain_in_path = place(&two, "solo5-hvt", SPEAKS, 0o755);
         assert_eq!(find_here(), Some(plain_in_path));
@@ -72,8 +81,8 @@ mod tests {
         assert_eq!(find_here(), Some(versioned_in_state));
         place(&state, "solo5-hvt.2", "#!/bin/sh\necho ABI version 1\n", 0o755);
         assert_eq!(find_here(), None, "the first is taken, and it speaks another version");
-        assert_eq!(find(Some(&two.join("solo5-hvt")), &state, &path), Some(two.join("solo5-hvt")));
-        assert_eq!(find(Some(Path::new("solo5-hvt")), &state, &path), None, "from where?");
+        assert_eq!(find_at(Some(&two.join("solo5-hvt"))), Some(two.join("solo5-hvt")));
+        assert_eq!(find_at(Some(Path::new("solo5-hvt"))), None, "from where?");
         fs::remove_dir_all(folder).unwrap();
     }
 }

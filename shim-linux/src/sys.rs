@@ -79,10 +79,12 @@ pub(crate) fn fork_into(child: impl FnOnce()) -> Result<Pid, Errno> {
     }
 }
 
-/// Takes back what the parent changed about signals and a program inherits.
+/// Takes back what the parent, or who started it, changed about signals and a program inherits.
 pub(crate) fn reset_signals() -> Result<(), Errno> {
-    // SAFETY: no handler is installed, the default takes the place of "ignored".
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    for number in Signal::iterator().filter(|number| !matches!(number, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: no handler is installed, the default takes the place of "ignored".
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
     SigSet::empty().thread_set_mask()
 }
 

@@ -10,8 +10,8 @@ use fulmar_core::limits::CHAIN_CERTIFICATES_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::time;
 use fulmar_core::wire::{
-    self, BlockCommand, Command, ConsoleCommand, Header, Image, List, Message, Payload, PolicyCommand, StatsCommand,
-    UnikernelCommand,
+    self, BlockCommand, Command, ConsoleCommand, Header, Image, Kind, List, Message, Payload, PolicyCommand,
+    StatsCommand, UnikernelCommand,
 };
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
@@ -303,7 +303,7 @@ fn daemon_of(command: &Command<'_>) -> Daemon {
 fn has_chunks(command: &Command<'_>) -> bool {
     match command {
         Command::Unikernel(UnikernelCommand::Create(config) | UnikernelCommand::ForceCreate(config)) => {
-            matches!(config.image, Image::Inline([]))
+            config.kind == Kind::Solo5 && matches!(config.image, Image::Inline([]))
         }
         Command::Block(BlockCommand::Set { .. }) => true,
         _ => false,

@@ -5,7 +5,7 @@ use std::io;
 use fulmar_core::chunks::Piece;
 use fulmar_core::limits::{IMAGE_BYTES_MAX, SPOOL_BYTES_PER_USER_MAX};
 use fulmar_core::name::Name;
-use fulmar_core::wire::{Command, Header, Image, Payload, UnikernelCommand};
+use fulmar_core::wire::{Command, Header, Image, Kind, Payload, UnikernelCommand};
 use fulmar_host::debug;
 use fulmar_host::spool::SpoolError;
 
@@ -99,7 +99,8 @@ pub(super) fn is_followed_by_image(payload: &Payload<'_>) -> bool {
     else {
         return false;
     };
-    matches!(config.image, Image::Inline([]))
+    // One of bhyve has none at all.
+    config.kind == Kind::Solo5 && matches!(config.image, Image::Inline([]))
 }
 
 /// Octets that are few enough to be held go the way of the others.
