@@ -229,25 +229,25 @@ macro_rules! say {
     };
 }
 
-/// A line of [`Level::Error`](crate::log::Level::Error).
+/// A line of [`Level::Error`].
 #[macro_export]
 macro_rules! error {
     ($($all:tt)+) => { $crate::say!(Error; $($all)+) };
 }
 
-/// A line of [`Level::Warning`](crate::log::Level::Warning).
+/// A line of [`Level::Warning`].
 #[macro_export]
 macro_rules! warning {
     ($($all:tt)+) => { $crate::say!(Warning; $($all)+) };
 }
 
-/// A line of [`Level::Info`](crate::log::Level::Info).
+/// A line of [`Level::Info`].
 #[macro_export]
 macro_rules! info {
     ($($all:tt)+) => { $crate::say!(Info; $($all)+) };
 }
 
-/// A line of [`Level::Debug`](crate::log::Level::Debug).
+/// A line of [`Level::Debug`].
 #[macro_export]
 macro_rules! debug {
     ($($all:tt)+) => { $crate::say!(Debug; $($all)+) };

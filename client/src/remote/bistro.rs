@@ -35,7 +35,7 @@ struct CommandLine {
     /// Print JSON instead of text
     #[arg(long, global = true, display_order = 101)]
     json: bool,
-    /// The host: HOST, HOST:PORT, [IPV6]:PORT (default port: 1025)
+    /// The host: a name or an address, of IPv6 in brackets, and :PORT unless that is 1025
     #[arg(value_parser = address::parse)]
     host: Address,
     #[command(subcommand)]

@@ -57,7 +57,7 @@ struct CommandLine {
     /// Where what is fetched goes: a file that is not there yet (default: LABEL.TIME in the folder for temporary files)
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The host: HOST, HOST:PORT, [IPV6]:PORT (default port: 1025)
+    /// The host: a name or an address, of IPv6 in brackets, and :PORT unless that is 1025
     #[arg(value_parser = address::parse)]
     host: Address,
 }
