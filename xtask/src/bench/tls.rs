@@ -10,6 +10,7 @@ use fulmar_tests::pki::{Identity, Issuer, pem};
 use fulmar_tests::remote::{Remote, config};
 use fulmar_tests::system::System;
 use fulmar_tests::tenants::policy;
+use rustls::ClientConfig;
 
 use super::{Bench, median, on_cpu, resident_kb, shown};
 use crate::steps::{Done, Failure};
@@ -33,23 +34,25 @@ pub(super) fn run(bench: &Bench) -> Done {
     let options: Vec<&OsStr> = options.iter().map(OsString::as_os_str).collect();
     let address = system.start_tls(&options)?;
     let pid = system.pid("vmmd_tls")?;
-    let connect = |identity: &Identity| {
-        Remote::connect(address, config(&server.chain[0], identity)).map_err(|error| Failure(error.to_string()))
-    };
-    let ask = |identity: &Identity| {
-        let answer = connect(identity)?.receive_bytes();
+    // What a client reads from its files, it reads once.
+    let client = |identity: &Identity| config(&server.chain[0], identity);
+    let connect =
+        |config: &ClientConfig| Remote::connect(address, config.clone()).map_err(|error| Failure(error.to_string()));
+    let ask = |config: &ClientConfig| {
+        let answer = connect(config)?.receive_bytes();
         answer.map(|_| ()).map_err(|broken| Failure(format!("no answer: {broken:?}")))
     };
     let info = Command::Unikernel(UnikernelCommand::Info);
-    let root = ca.leaf(".", info);
-    let tenant = ca.delegate("tenant", policy(4, 64)).delegate("part", policy(2, 32)).leaf(".", info);
-    for (who, identity) in [("the root's", &root), ("a tenant's, two CAs and policies deep", &tenant)] {
+    let root = client(&ca.leaf(".", info));
+    let tenant = ca.delegate("tenant", policy(4, 64)).delegate("part", policy(2, 32));
+    let tenant = client(&tenant.leaf(".", info));
+    for (who, config) in [("the root's", &root), ("a tenant's, two CAs and policies deep", &tenant)] {
         let mut times = vec![Duration::ZERO; REQUESTS];
         let on_cpu_before = on_cpu(pid)?;
         let begun = Instant::now();
         for time in &mut times {
             let sent = Instant::now();
-            ask(identity)?;
+            ask(config)?;
             *time = sent.elapsed();
         }
         let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
@@ -72,7 +75,7 @@ pub(super) fn run(bench: &Bench) -> Done {
         println!("  of that on a CPU: vmmd_tls {}", shown(own));
     }
     println!("resident afterwards: {} kB, the peer {PEER_KB} kB", resident_kb(pid)?);
-    let follow = ca.leaf("nobody", Command::Console(ConsoleCommand::Subscribe(Window::Count(0))));
+    let follow = client(&ca.leaf("nobody", Command::Console(ConsoleCommand::Subscribe(Window::Count(0)))));
     let mut idle = Vec::with_capacity(IDLE);
     for _ in 0..IDLE {
         let mut remote = connect(&follow)?;
