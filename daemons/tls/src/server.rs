@@ -270,17 +270,23 @@ impl Server {
         self.connection_turn(index);
     }
 
+    /// A connection, and what it has to do with.
+    fn at(&mut self, index: usize) -> Option<(&mut Connection, Surroundings<'_>)> {
+        let connection = self.connections.get_mut(index)?.as_deref_mut()?;
+        let around = Surroundings {
+            registry: self.poll.registry(),
+            token: tokens(index).1,
+            util: &self.util,
+            revoked: &self.revoked,
+            ca: &self.keys.ca,
+            events: &mut self.events,
+        };
+        Some((connection, around))
+    }
+
     fn connection_turn(&mut self, index: usize) {
         loop {
-            let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else { return };
-            let mut around = Surroundings {
-                registry: self.poll.registry(),
-                token: tokens(index).1,
-                util: &self.util,
-                revoked: &self.revoked,
-                ca: &self.keys.ca,
-                events: &mut self.events,
-            };
+            let Some((connection, mut around)) = self.at(index) else { return };
             match connection.turn(&mut around) {
                 Turn::Waits => return,
                 Turn::Goes => return self.busy.push(index),
@@ -324,20 +330,12 @@ impl Server {
         } else {
             None
         };
-        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some((connection, mut around)) = self.at(index) else { return };
         if let Some(reason) = crowded {
             let peer = connection.peer();
             connection.fail(reason);
             return self.tell_refused(admitted.name, peer, reason);
         }
-        let mut around = Surroundings {
-            registry: self.poll.registry(),
-            token: tokens(index).1,
-            util: &self.util,
-            revoked: &self.revoked,
-            ca: &self.keys.ca,
-            events: &mut self.events,
-        };
         connection.begin(admitted, &mut around);
     }
 
