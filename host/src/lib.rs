@@ -18,6 +18,7 @@
 //! | [`service`] | what is said to a service manager, the socket that it hands over |
 //! | [`settings`] | the command line and the configuration file |
 //! | [`shim`] | what a host half needs of its operating system |
+//! | [`signals`] | those that a daemon is sent, as something to be read |
 //! | [`socket`] | listening Unix sockets, who is on the other side |
 //! | [`spool`] | bytes that arrive, until it is known what they are |
 //! | [`store`] | images by their digest |
@@ -38,6 +39,7 @@ pub mod privilege;
 pub mod service;
 pub mod settings;
 pub mod shim;
+pub mod signals;
 pub mod socket;
 pub mod spool;
 pub mod store;

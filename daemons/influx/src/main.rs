@@ -32,7 +32,6 @@ mod tcp;
 use fulmar_host::{error, info};
 use std::fmt;
 use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,8 +42,7 @@ use fulmar_host::check::Findings;
 use fulmar_host::log;
 use fulmar_host::service::{self, Door, Service, ServiceError};
 use fulmar_host::settings::USAGE;
-
-use signal_hook::consts::{SIGINT, SIGTERM};
+use fulmar_host::signals;
 
 use crate::config::{Config, ConfigError, addresses};
 use crate::endpoint::Endpoint;
@@ -142,11 +140,8 @@ fn report(config: Config) -> Result<(), StartError> {
     log::set(config.log);
     let mut service = Service::find().map_err(StartError::Service)?;
     let handed_over = service::handed_over(Door::Inet).map_err(StartError::Service)?;
-    let (mut signals, writer) = UnixStream::pair().map_err(StartError::System)?;
-    for signal in [SIGINT, SIGTERM] {
-        let registered = writer.try_clone().and_then(|it| signal_hook::low_level::pipe::register(signal, it));
-        registered.map_err(StartError::System)?;
-    }
+    let mut signals = signals::catch(&signals::ENDS).map_err(StartError::System)?;
+    signals.set_nonblocking(false).map_err(StartError::System)?;
     let shared = Arc::new(Shared::default());
     shared.lock().note_survey();
     let thread = |name: &str| Builder::new().name(name.to_owned());

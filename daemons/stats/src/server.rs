@@ -12,12 +12,12 @@ use fulmar_core::scan::Event;
 use fulmar_core::wire::{Frame, decode};
 use fulmar_host::meter::Meter;
 use fulmar_host::service::Service;
+use fulmar_host::signals;
 use fulmar_host::socket::Peer;
 use fulmar_host::unreadable::Unreadable;
 use fulmar_host::{error, info, warning};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::connection::{Connection, Role};
 use crate::link::Link;
@@ -71,12 +71,8 @@ impl<M: Meter> Server<M> {
         let poll = Poll::new()?;
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let (mut signals, writer) = UnixStream::pair()?;
+        let mut signals = UnixStream::from_std(signals::catch(&signals::ENDS)?);
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let writer = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(writer));
-        for signal in [SIGTERM, SIGINT] {
-            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
-        }
         Ok(Self {
             poll,
             listener,

@@ -14,11 +14,11 @@ use fulmar_core::limits::{
 };
 use fulmar_core::name::Name;
 use fulmar_host::service::Service;
+use fulmar_host::signals;
 use fulmar_host::{error, info};
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::connection::{Connection, Surroundings, Turn};
 use crate::events::Events;
@@ -76,16 +76,12 @@ impl Server {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let signals = |token, signals: &[i32]| -> io::Result<UnixStream> {
-            let (mut reader, writer) = UnixStream::pair()?;
-            poll.registry().register(&mut reader, token, Interest::READABLE)?;
-            let writer = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(writer));
-            for signal in signals {
-                signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
-            }
-            Ok(reader)
+            let mut caught = UnixStream::from_std(signals::catch(signals)?);
+            poll.registry().register(&mut caught, token, Interest::READABLE)?;
+            Ok(caught)
         };
-        let ends = signals(ENDS, &[SIGTERM, SIGINT])?;
-        let reloads = signals(RELOADS, &[SIGHUP])?;
+        let ends = signals(ENDS, &signals::ENDS)?;
+        let reloads = signals(RELOADS, &[signals::RELOAD])?;
         Ok(Self {
             poll,
             listener: None,

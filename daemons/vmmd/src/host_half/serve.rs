@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use fulmar_core::limits::{CHANNEL_BYTES_MAX, END_MS_MAX};
 use fulmar_host::shim::Shim;
+use fulmar_host::signals;
 use nix::errno::Errno;
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{HostError, HostHalf};
@@ -34,12 +34,8 @@ impl Signals {
     /// # Errors
     /// The kernel's.
     pub fn catch() -> io::Result<Self> {
-        let (readable, writable) = UnixStream::pair()?;
-        readable.set_nonblocking(true)?;
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-            signal_hook::low_level::pipe::register(signal, writable.try_clone()?)?;
-        }
-        Ok(Self(readable))
+        let [terminate, interrupt] = signals::ENDS;
+        signals::catch(&[terminate, interrupt, signals::RELOAD]).map(Self)
     }
 
     /// Catches nothing; the signal comes from the other end.
