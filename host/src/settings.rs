@@ -22,10 +22,48 @@ pub const USAGE: u8 = 124;
 pub struct Setting<T: 'static> {
     /// What it is called, without the `--` of the command line.
     pub name: &'static str,
-    /// What its value is.
-    pub kind: Kind,
-    /// Takes a value, or says what is wrong with it.
-    pub set: fn(&mut T, &OsStr) -> Result<(), String>,
+    kind: Kind,
+    take: Take<T>,
+}
+
+/// Where a value goes.
+enum Take<T: 'static> {
+    /// As it is to this place.
+    Path(fn(&mut T) -> &mut PathBuf),
+    /// Through this, which may say what is wrong with it.
+    Value(fn(&mut T, &OsStr) -> Result<(), String>),
+}
+
+impl<T> Setting<T> {
+    /// A path.
+    #[must_use]
+    pub const fn path(name: &'static str, place: fn(&mut T) -> &mut PathBuf) -> Self {
+        Self { name, kind: Kind::Text, take: Take::Path(place) }
+    }
+
+    /// A text. `take` says what is wrong with it.
+    #[must_use]
+    pub const fn text(name: &'static str, take: fn(&mut T, &OsStr) -> Result<(), String>) -> Self {
+        Self { name, kind: Kind::Text, take: Take::Value(take) }
+    }
+
+    /// A number. `take` says what is wrong with it.
+    #[must_use]
+    pub const fn number(name: &'static str, take: fn(&mut T, &OsStr) -> Result<(), String>) -> Self {
+        Self { name, kind: Kind::Number, take: Take::Value(take) }
+    }
+
+    /// Takes a value.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn set(&self, own: &mut T, value: &OsStr) -> Result<(), String> {
+        match self.take {
+            Take::Path(place) => *place(own) = value.into(),
+            Take::Value(take) => take(own, value)?,
+        }
+        Ok(())
+    }
 }
 
 impl<T> fmt::Debug for Setting<T> {
@@ -102,10 +140,8 @@ impl fmt::Display for SettingsError {
 impl std::error::Error for SettingsError {}
 
 /// The settings of every daemon.
-const COMMON: [Setting<log::Settings>; 2] = [
-    Setting { name: "log", kind: Kind::Text, set: set_log_target },
-    Setting { name: "log-level", kind: Kind::Text, set: set_log_level },
-];
+const COMMON: [Setting<log::Settings>; 2] =
+    [Setting::text("log", set_log_target), Setting::text("log-level", set_log_level)];
 
 /// Takes `stderr` or `syslog`.
 ///
@@ -254,9 +290,9 @@ impl<T: Default> Program<T> {
 
     fn set(&self, given: &mut Given<T>, name: &str, value: &OsStr) -> Result<(), String> {
         if let Some(setting) = self.settings.iter().find(|it| it.name == name) {
-            return (setting.set)(&mut given.own, value);
+            return setting.set(&mut given.own, value);
         }
-        COMMON.iter().find(|it| it.name == name).map_or(Ok(()), |setting| (setting.set)(&mut given.log, value))
+        COMMON.iter().find(|it| it.name == name).map_or(Ok(()), |setting| setting.set(&mut given.log, value))
     }
 }
 
@@ -327,22 +363,11 @@ mod tests {
         help: "",
         file: Some("/nowhere/test.toml"),
         settings: &[
-            Setting {
-                name: "run",
-                kind: Kind::Text,
-                set: |own, value| {
-                    own.run = value.into();
-                    Ok(())
-                },
-            },
-            Setting {
-                name: "size",
-                kind: Kind::Number,
-                set: |own, value| {
-                    own.size = number(value, 1, 1024)?;
-                    Ok(())
-                },
-            },
+            Setting::path("run", |own| &mut own.run),
+            Setting::number("size", |own, value| {
+                own.size = number(value, 1, 1024)?;
+                Ok(())
+            }),
         ],
     };
 

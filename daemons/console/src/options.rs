@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fulmar_host::settings::{Kind, Program, Setting};
+use fulmar_host::settings::{Program, Setting};
 
 /// What is known of it before it starts.
 pub(crate) const PROGRAM: Program<Options> = Program {
@@ -10,14 +10,7 @@ pub(crate) const PROGRAM: Program<Options> = Program {
     version: env!("CARGO_PKG_VERSION"),
     help: HELP,
     file: Some("/etc/fulmar/console.toml"),
-    settings: &[Setting {
-        name: "run",
-        kind: Kind::Text,
-        set: |options, value| {
-            options.run = value.into();
-            Ok(())
-        },
-    }],
+    settings: &[Setting::path("run", |options| &mut options.run)],
 };
 
 /// The run folder where none is given.

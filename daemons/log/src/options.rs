@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use fulmar_core::limits::{LOG_DAYS_DEFAULT, LOG_MB_DEFAULT, LOG_MB_MAX};
-use fulmar_host::settings::{Kind, Program, Setting, number};
+use fulmar_host::settings::{Program, Setting, number};
 
 /// What is known of it before it starts.
 pub(crate) const PROGRAM: Program<Options> = Program {
@@ -12,38 +12,16 @@ pub(crate) const PROGRAM: Program<Options> = Program {
     help: HELP,
     file: Some("/etc/fulmar/log.toml"),
     settings: &[
-        Setting {
-            name: "run",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.run = value.into();
-                Ok(())
-            },
-        },
-        Setting {
-            name: "state",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.state = value.into();
-                Ok(())
-            },
-        },
-        Setting {
-            name: "size",
-            kind: Kind::Number,
-            set: |options, value| {
-                options.size_mb = number(value, 1, LOG_MB_MAX)?;
-                Ok(())
-            },
-        },
-        Setting {
-            name: "days",
-            kind: Kind::Number,
-            set: |options, value| {
-                options.days = number(value, 1, DAYS_MAX)?;
-                Ok(())
-            },
-        },
+        Setting::path("run", |options| &mut options.run),
+        Setting::path("state", |options| &mut options.state),
+        Setting::number("size", |options, value| {
+            options.size_mb = number(value, 1, LOG_MB_MAX)?;
+            Ok(())
+        }),
+        Setting::number("days", |options, value| {
+            options.days = number(value, 1, DAYS_MAX)?;
+            Ok(())
+        }),
     ],
 };
 
@@ -106,7 +84,7 @@ mod tests {
         let set = |name: &str, value: &str| {
             let mut options = Options::default();
             let setting = PROGRAM.settings.iter().find(|it| it.name == name);
-            setting.map_or(Err("unknown".to_owned()), |it| (it.set)(&mut options, OsStr::new(value))).map(|()| options)
+            setting.map_or(Err("unknown".to_owned()), |it| it.set(&mut options, OsStr::new(value))).map(|()| options)
         };
         assert_eq!(set("days", "7"), Ok(Options { days: 7, ..Options::default() }));
         assert_eq!(set("size", "1024"), Ok(Options { size_mb: 1024, ..Options::default() }));

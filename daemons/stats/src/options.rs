@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fulmar_host::settings::{Kind, Program, Setting};
+use fulmar_host::settings::{Program, Setting};
 
 /// What is known of it before it starts.
 pub(crate) const PROGRAM: Program<Options> = Program {
@@ -13,22 +13,11 @@ pub(crate) const PROGRAM: Program<Options> = Program {
     help: HELP,
     file: Some("/etc/fulmar/stats.toml"),
     settings: &[
-        Setting {
-            name: "run",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.run = value.into();
-                Ok(())
-            },
-        },
-        Setting {
-            name: "interval",
-            kind: Kind::Number,
-            set: |options, value| {
-                options.interval = seconds(value)?;
-                Ok(())
-            },
-        },
+        Setting::path("run", |options| &mut options.run),
+        Setting::number("interval", |options, value| {
+            options.interval = seconds(value)?;
+            Ok(())
+        }),
     ],
 };
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use fulmar_host::settings::{Kind, Program, Setting};
+use fulmar_host::settings::{Program, Setting};
 
 use crate::keys::Paths;
 
@@ -29,42 +29,20 @@ pub(crate) const ONE: Program<Options> = Program {
     settings: SETTINGS,
 };
 
-/// A setting that is a path.
-macro_rules! path {
-    ($name:literal, $($place:ident).+) => {
-        Setting {
-            name: $name,
-            kind: Kind::Text,
-            set: |options, value| {
-                options.$($place).+ = value.into();
-                Ok(())
-            },
-        }
-    };
-}
-
 const SETTINGS: &[Setting<Options>] = &[
-    path!("run", run),
-    path!("ca", paths.ca),
-    path!("cert", paths.certificate),
-    path!("key", paths.key),
-    path!("revoked", revoked),
-    Setting {
-        name: "ip",
-        kind: Kind::Text,
-        set: |options, value| {
-            options.address.set_ip(ip(value)?);
-            Ok(())
-        },
-    },
-    Setting {
-        name: "port",
-        kind: Kind::Number,
-        set: |options, value| {
-            options.address.set_port(port(value)?);
-            Ok(())
-        },
-    },
+    Setting::path("run", |options| &mut options.run),
+    Setting::path("ca", |options| &mut options.paths.ca),
+    Setting::path("cert", |options| &mut options.paths.certificate),
+    Setting::path("key", |options| &mut options.paths.key),
+    Setting::path("revoked", |options| &mut options.revoked),
+    Setting::text("ip", |options, value| {
+        options.address.set_ip(ip(value)?);
+        Ok(())
+    }),
+    Setting::number("port", |options, value| {
+        options.address.set_port(port(value)?);
+        Ok(())
+    }),
 ];
 
 /// The run folder where none is given.

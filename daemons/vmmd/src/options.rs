@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use fulmar_core::limits::ACCOUNTS_MAX;
 use fulmar_host::privilege::Identity;
-use fulmar_host::settings::{Kind, Program, Setting, number};
+use fulmar_host::settings::{Program, Setting, number};
 use nix::unistd::{Gid, Uid};
 
 /// What is known of `vmmd` before it starts.
@@ -16,47 +16,21 @@ pub(crate) const PROGRAM: Program<Options> = Program {
     help: HELP,
     file: Some("/etc/fulmar/vmmd.toml"),
     settings: &[
-        Setting {
-            name: "run",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.run = value.into();
-                Ok(())
-            },
-        },
-        Setting {
-            name: "state",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.state = value.into();
-                Ok(())
-            },
-        },
-        Setting {
-            name: "tender",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.tender = Some(value.into());
-                Ok(())
-            },
-        },
-        Setting {
-            name: "user",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.user = Some(user_of(value)?);
-                Ok(())
-            },
-        },
-        Setting {
-            name: "tender-uid-base",
-            kind: Kind::Number,
-            set: |options, value| {
-                let base = number(value, 1, u64::from(u32::MAX - u32::from(ACCOUNTS_MAX)))?;
-                options.tender_uid_base = u32::try_from(base).unwrap_or(TENDER_UID_BASE);
-                Ok(())
-            },
-        },
+        Setting::path("run", |options| &mut options.run),
+        Setting::path("state", |options| &mut options.state),
+        Setting::text("tender", |options, value| {
+            options.tender = Some(value.into());
+            Ok(())
+        }),
+        Setting::text("user", |options, value| {
+            options.user = Some(user_of(value)?);
+            Ok(())
+        }),
+        Setting::number("tender-uid-base", |options, value| {
+            let base = number(value, 1, u64::from(u32::MAX - u32::from(ACCOUNTS_MAX)))?;
+            options.tender_uid_base = u32::try_from(base).unwrap_or(TENDER_UID_BASE);
+            Ok(())
+        }),
     ],
 };
 
@@ -67,38 +41,16 @@ pub(crate) const CONTROL: Program<ControlOptions> = Program {
     help: HELP,
     file: None,
     settings: &[
-        Setting {
-            name: "run",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.run = value.into();
-                Ok(())
-            },
-        },
-        Setting {
-            name: "state",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.state = value.into();
-                Ok(())
-            },
-        },
-        Setting {
-            name: "user",
-            kind: Kind::Text,
-            set: |options, value| {
-                options.user = user_of(value)?;
-                Ok(())
-            },
-        },
-        Setting {
-            name: "socket",
-            kind: Kind::Number,
-            set: |options, value| {
-                options.socket = RawFd::try_from(number(value, 3, i32::MAX as u64)?).ok();
-                Ok(())
-            },
-        },
+        Setting::path("run", |options| &mut options.run),
+        Setting::path("state", |options| &mut options.state),
+        Setting::text("user", |options, value| {
+            options.user = user_of(value)?;
+            Ok(())
+        }),
+        Setting::number("socket", |options, value| {
+            options.socket = RawFd::try_from(number(value, 3, i32::MAX as u64)?).ok();
+            Ok(())
+        }),
     ],
 };
 
