@@ -12,6 +12,7 @@
 //! | [`checks`] | what holds for any bytes given to a decoder: shared with the fuzzers |
 //! | [`seeds`] | where the fuzzers begin |
 //! | [`generate`], [`render`] | messages at random, and messages as the recorded vectors write them |
+//! | [`recorded`] | malformed messages as they were recorded |
 //! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
 //! | [`managed`] | daemons as a service manager has them |
@@ -40,6 +41,7 @@ pub mod namespace;
 pub mod oracle;
 pub mod pki;
 pub mod raw;
+pub mod recorded;
 pub mod remote;
 pub mod render;
 pub mod seeds;

@@ -16,10 +16,9 @@ use std::time::Duration;
 use fulmar_core::limits::CONNECTIONS_MAX;
 use fulmar_core::wire::{Command, PolicyCommand, UnikernelCommand};
 use fulmar_tests::raw::{Answer, Raw, Wish, frame};
-use fulmar_tests::render::from_hex;
+use fulmar_tests::recorded::{self, Malformed};
 use fulmar_tests::siege::Siege;
 use fulmar_tests::system::wait_until;
-use serde_json::Value;
 
 const INFO: Command<'static> = Command::Unikernel(UnikernelCommand::Info);
 const DAEMONS: [(&str, &str); 2] = [("vmmd", "vmmd.sock"), ("vmmd_console", "console.sock")];
@@ -98,23 +97,13 @@ fn messages_that_never_end() {
 #[test]
 fn every_malformed_message() {
     let Some(siege) = Siege::begin("every_malformed_message") else { return };
-    let index = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/index.json");
-    let vectors: Vec<Value> = serde_json::from_slice(&std::fs::read(index).unwrap()).unwrap();
     let mut count = 0;
-    for vector in vectors.iter().filter(|vector| vector["codec"] == "malformed") {
-        let name = vector["name"].as_str().unwrap();
-        let bytes = match vector["hex"].as_str() {
-            Some(hex) => from_hex(hex),
-            None => {
-                let file = vector["file"].as_str().unwrap().rsplit('/').next().unwrap();
-                std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(file)).unwrap()
-            }
-        };
+    for Malformed { name, bytes, is_accepted } in recorded::malformed() {
         for (program, socket) in DAEMONS {
             let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
             let answers = converse(&siege.system.socket(socket), &[&length, bytes.as_slice()].concat());
             assert!(answers.len() <= 1, "{program} {name}: {answers:?}");
-            if vector["verdict"] != "accepted" {
+            if !is_accepted {
                 assert!(matches!(answers.as_slice(), [] | [Answer::Refused(_)]), "{program} {name}: {answers:?}");
             }
             if let [Answer::Refused(text)] = answers.as_slice() {

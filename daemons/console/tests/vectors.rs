@@ -12,6 +12,8 @@ use fulmar_core::limits::{CONSOLE_BYTES_MAX, CONSOLE_LINES_MAX, CONSOLES_BYTES_M
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, ConsoleCommand, Frame, Header, Message, Payload, Window, decode, encode_frame};
 
+use fulmar_tests::recorded::{self, Malformed};
+
 use common::{Client, Daemon, Reply, line, wait_until, write_all};
 
 /// As large as a number is on the wire.
@@ -33,13 +35,8 @@ fn asked(name: &str, command: ConsoleCommand) -> Vec<u8> {
 #[test]
 fn malformed_messages_and_parts_of_good_ones() {
     let mut daemon = Daemon::start();
-    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/index.json");
-    let index: serde_json::Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
     let mut malformed = 0;
-    for case in index.as_array().unwrap().iter().filter(|case| case["codec"] == "malformed") {
-        let Some(hex) = case["hex"].as_str() else { continue };
-        let bytes: Vec<u8> =
-            (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    for Malformed { name, bytes, .. } in recorded::malformed() {
         // Some were recorded to show what is still good.
         if decode(Frame::whole(&bytes)).is_ok() {
             continue;
@@ -50,7 +47,7 @@ fn malformed_messages_and_parts_of_good_ones() {
         let _ = client.stream.shutdown(Shutdown::Write);
         let answers: Vec<Reply> =
             std::iter::from_fn(|| Some(client.reply()).filter(|reply| *reply != Reply::End)).collect();
-        assert!(matches!(answers[..], [] | [Reply::Failure(_)]), "{}: {answers:?}", case["name"]);
+        assert!(matches!(answers[..], [] | [Reply::Failure(_)]), "{name}: {answers:?}");
         malformed += 1;
     }
     assert!(malformed > 100, "{malformed}");

@@ -126,6 +126,8 @@ impl Conversation {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+    use fulmar_tests::recorded::{self, Malformed};
+
     use super::*;
 
     /// What comes of these bytes, after which the daemon hangs up.
@@ -146,15 +148,10 @@ mod tests {
     /// Whatever a daemon says that it should not, the conversation ends with a reason.
     #[test]
     fn what_no_daemon_says() {
-        let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/index.json");
-        let index: serde_json::Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
         let mut malformed = 0;
-        for case in index.as_array().unwrap().iter().filter(|case| case["codec"] == "malformed") {
-            let Some(hex) = case["hex"].as_str() else { continue };
-            let bytes: Vec<u8> =
-                (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
+        for Malformed { name, bytes, .. } in recorded::malformed() {
             let frame = [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat();
-            assert!(hear(&frame).is_err(), "{}", case["name"]);
+            assert!(hear(&frame).is_err(), "{name}");
             malformed += 1;
         }
         assert!(malformed > 100, "{malformed}");

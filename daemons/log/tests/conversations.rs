@@ -18,6 +18,7 @@ use fulmar_core::wire::{
 };
 
 use common::{Came, Daemon, asked, count, created, name, since, told};
+use fulmar_tests::recorded::{self, Malformed};
 use fulmar_tests::skips::skip;
 
 const STARTED: &str = concat!("vmmd_log ", env!("CARGO_PKG_VERSION"), " started");
@@ -244,13 +245,8 @@ fn frames_that_are_none_end_the_connection_and_nothing_else() {
         }
     }
     // Every malformed message that was recorded, and an event cut off at each place, after which the writer comes again.
-    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/index.json");
-    let index: serde_json::Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
     let mut malformed = 0;
-    for case in index.as_array().unwrap().iter().filter(|case| case["codec"] == "malformed") {
-        let Some(hex) = case["hex"].as_str() else { continue };
-        let bytes: Vec<u8> =
-            (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap()).collect();
+    for Malformed { bytes, .. } in recorded::malformed() {
         let mut client = daemon.connect();
         let _ = client.stream.write_all(&[&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat());
         let _ = client.stream.shutdown(std::net::Shutdown::Write);

@@ -7,7 +7,6 @@ mod common;
 
 use std::io::Write as _;
 use std::net::Shutdown;
-use std::path::Path;
 
 use fulmar_core::limits::{STATS_CONNECTIONS_MAX, STATS_FRAME_BYTES_MAX};
 use fulmar_core::name::Name;
@@ -15,7 +14,7 @@ use fulmar_core::wire::{
     Command, Header, Message, Payload, StatsCommand, Success, Tap, UnikernelCommand, encode_frame,
 };
 use fulmar_tests::raw::{Answer, Raw, frame};
-use fulmar_tests::render::from_hex;
+use fulmar_tests::recorded::{self, Malformed};
 use fulmar_tests::system::wait_until;
 
 use common::{Daemon, Process, add, next, next_name};
@@ -215,21 +214,14 @@ fn every_malformed_message_is_refused() {
     let process = Process::start();
     daemon.add("web", &process);
     let mut subscriber = daemon.subscribe(":");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors");
-    let index = std::fs::read(folder.join("index.json")).unwrap();
-    let vectors: Vec<serde_json::Value> = serde_json::from_slice(&index).unwrap();
     let mut count = 0;
-    for vector in vectors.iter().filter(|vector| vector["codec"] == "malformed") {
-        let bytes = match vector["hex"].as_str() {
-            Some(hex) => from_hex(hex),
-            None => std::fs::read(folder.join(vector["file"].as_str().unwrap().rsplit('/').next().unwrap())).unwrap(),
-        };
+    for Malformed { name, bytes, .. } in recorded::malformed() {
         let mut client = daemon.connect();
         client.send_framed(&bytes);
         let _ = client.0.shutdown(Shutdown::Write);
         let answers: Vec<Answer> =
             std::iter::from_fn(|| Some(client.receive()).filter(|answer| *answer != Answer::Closed)).collect();
-        assert!(matches!(answers.as_slice(), [] | [Answer::Refused(_)]), "{}: {answers:?}", vector["name"]);
+        assert!(matches!(answers.as_slice(), [] | [Answer::Refused(_)]), "{name}: {answers:?}");
         count += 1;
     }
     assert!(count > 100, "{count}");
