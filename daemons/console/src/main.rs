@@ -29,6 +29,7 @@ use fulmar_host::daemon::{self, BeginError};
 use fulmar_host::folder::Folder;
 use fulmar_host::info;
 use fulmar_host::service::{self, Door, Service};
+use fulmar_host::signals;
 
 use crate::options::{Options, PROGRAM};
 use crate::server::Server;
@@ -75,6 +76,8 @@ fn check(options: &Options, findings: &mut Findings) {
 
 /// Serves until a signal ends it.
 fn serve(options: &Options) -> Result<(), StartError> {
+    // Whoever sees its socket can end it in order.
+    let signals = signals::catch(&signals::ENDS).map_err(StartError::Loop)?;
     let service = Service::find().map_err(BeginError::from)?;
     let handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
     let (util, fifos) = (options.run.join("util"), options.run.join("fifo"));
@@ -89,7 +92,7 @@ fn serve(options: &Options) -> Result<(), StartError> {
     // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.
     let mut memory = vec![0; CONSOLES_BYTES_MAX];
     let fifos = Folder::open(&fifos).map_err(StartError::Loop)?;
-    let mut server = Server::new(listener, fifos, &mut memory, service).map_err(StartError::Loop)?;
+    let mut server = Server::new(signals, listener, fifos, &mut memory, service).map_err(StartError::Loop)?;
     daemon::confine()?;
     info!("serving on {}", path.display());
     server.service.ready(format_args!("serving on {}", path.display()));

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read as _};
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::time::{Duration, Instant};
 
 use fulmar_core::limits::{CONSOLE_CONNECTIONS_MAX, CONSOLE_FRAME_BYTES_MAX};
@@ -12,7 +12,6 @@ use fulmar_core::scan::Event;
 use fulmar_core::wire::{Frame, decode};
 use fulmar_host::folder::Folder;
 use fulmar_host::service::Service;
-use fulmar_host::signals;
 use fulmar_host::socket::Peer;
 use fulmar_host::unreadable::Unreadable;
 use fulmar_host::{error, info, warning};
@@ -57,6 +56,7 @@ pub(crate) struct Server<'m> {
 impl<'m> Server<'m> {
     /// Serves `listener`, with fifos in `fifo_folder` and lines in `memory`.
     pub(crate) fn new(
+        signals: StdStream,
         listener: StdListener,
         fifo_folder: Folder,
         memory: &'m mut [u8],
@@ -65,7 +65,7 @@ impl<'m> Server<'m> {
         let poll = Poll::new()?;
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let mut signals = UnixStream::from_std(signals::catch(&signals::ENDS)?);
+        let mut signals = UnixStream::from_std(signals);
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         Ok(Self {
             poll,

@@ -33,6 +33,7 @@ use fulmar_host::check::Findings;
 use fulmar_host::daemon::{self, BeginError};
 use fulmar_host::info;
 use fulmar_host::service::{self, Door, Service};
+use fulmar_host::signals;
 
 use crate::options::{Options, PROGRAM};
 use crate::server::Server;
@@ -85,6 +86,8 @@ fn check(options: &Options, findings: &mut Findings) {
 
 /// Serves until a signal ends it.
 fn serve(options: &Options) -> Result<(), StartError> {
+    // Whoever sees its socket can end it in order.
+    let signals = signals::catch(&signals::ENDS).map_err(StartError::Loop)?;
     let service = Service::find().map_err(BeginError::from)?;
     let handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
     let util = options.run.join("util");
@@ -104,7 +107,7 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let path = util.join(SOCKET);
     let (listener, made) = daemon::listen(&path, handed_over)?;
     store.keep_own(&daemon_event(true));
-    let mut server = Server::new(listener, store, service).map_err(StartError::Loop)?;
+    let mut server = Server::new(signals, listener, store, service).map_err(StartError::Loop)?;
     daemon::confine()?;
     info!("serving on {}", path.display());
     server.service.ready(format_args!("serving on {}", path.display()));

@@ -3,14 +3,13 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read as _};
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::time::{Duration, Instant};
 
 use fulmar_core::limits::{LOG_CONNECTIONS_MAX, LOG_FRAME_BYTES_MAX, LOG_READ_BYTES};
 use fulmar_core::scan::Event as Scanned;
 use fulmar_core::wire::{Event, Frame, decode};
 use fulmar_host::service::Service;
-use fulmar_host::signals;
 use fulmar_host::socket::Peer;
 use fulmar_host::unreadable::Unreadable;
 use fulmar_host::{error, info, warning};
@@ -59,11 +58,11 @@ pub(crate) struct Server {
 
 impl Server {
     /// Serves what is in `store` on `listener`.
-    pub(crate) fn new(listener: StdListener, store: Store, service: Service) -> io::Result<Self> {
+    pub(crate) fn new(signals: StdStream, listener: StdListener, store: Store, service: Service) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let mut signals = UnixStream::from_std(signals::catch(&signals::ENDS)?);
+        let mut signals = UnixStream::from_std(signals);
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         Ok(Self {
             poll,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read as _};
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,6 @@ use fulmar_core::scan::Event;
 use fulmar_core::wire::{Frame, decode};
 use fulmar_host::meter::Meter;
 use fulmar_host::service::Service;
-use fulmar_host::signals;
 use fulmar_host::socket::Peer;
 use fulmar_host::unreadable::Unreadable;
 use fulmar_host::{error, info, warning};
@@ -62,6 +61,7 @@ pub(crate) struct Server<M: Meter> {
 impl<M: Meter> Server<M> {
     /// Serves `listener` with what `meter` measures, and hears from `vmmd` what there is.
     pub(crate) fn new(
+        signals: StdStream,
         listener: StdListener,
         vmmd: PathBuf,
         meter: M,
@@ -71,7 +71,7 @@ impl<M: Meter> Server<M> {
         let poll = Poll::new()?;
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let mut signals = UnixStream::from_std(signals::catch(&signals::ENDS)?);
+        let mut signals = UnixStream::from_std(signals);
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         Ok(Self {
             poll,
