@@ -14,7 +14,8 @@ pub(crate) fn test() -> Done {
     build::guests(&programs)?;
     let skips = target().join("skips");
     let _ = fs::remove_file(&skips);
-    let mut tests = cargo(&["test", "--workspace", "--locked"]);
+    // A failure hides no other: what fails is told of all in one run.
+    let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.env("FULMAR_PROGRAMS", programs.folder()).env("FULMAR_SKIPS", &skips);
     step("tests of the workspace", &mut tests)?;
     let skipped = fs::read_to_string(&skips).unwrap_or_default();
