@@ -79,6 +79,8 @@ const HOSTS: &[(&str, &str)] = &[
     ("github.com", "projects that this one follows"),
     ("keepachangelog.com", "the form of the changelog"),
     ("mirage.io", "what the unikernels are"),
+    ("rustsec.org", "the known holes of crates"),
+    ("www.w3.org", "the namespace of SVG"),
     ("127.0.0.1", "this host"),
 ];
 

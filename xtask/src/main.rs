@@ -15,9 +15,11 @@ usage: cargo xtask COMMAND
   demo [--keep]   build everything, run a unikernel before your eyes, clean up;
                   --keep leaves it running and says how to go on
   demo --stop     end what a demo with --keep has left running
-  bench [NAME]... measure: codec, disk, info, create, policies, memory,
-                  recovery, scale, stats, tender (beside the original ones, if the environment variables
-                  SOLO5_SPT and SOLO5_HVT name them)
+  bench [--json FILE] [--compare FILE] [--plot FILE] [NAME]...
+                  measure: codec, disk, info, create, policies, memory,
+                  recovery, scale, console, stats, tls, tender (beside the original ones, if the environment variables
+                  SOLO5_SPT and SOLO5_HVT name them); --json saves the figures,
+                  --compare has those of a saved run beside them, --plot draws them
   test            all tests of the workspace
   verify [graphs|larger|table [--write]|mutants]
                   all states of a small host, the table of transitions, the planted

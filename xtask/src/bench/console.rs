@@ -15,7 +15,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use super::load::{self, Connection};
-use super::{Bench, median, on_cpu, resident_kb, shown};
+use super::report::{Figure, Unit};
+use super::{Bench, median, on_cpu, resident_kb};
 use crate::steps::{Done, Failure};
 
 const UNIKERNELS: usize = 1_000;
@@ -44,8 +45,9 @@ pub(super) fn run(bench: &Bench) -> Done {
         .collect::<Done<_>>()?;
     let info = load::frame(":", Command::Unikernel(UnikernelCommand::Info))?;
     let quiet = ask(&system.socket("vmmd.sock"), &info)?;
-    println!("info of vmmd, nobody writes: median {}", shown(quiet));
-    println!("resident: vmmd_console {} kB, vmmd {} kB", resident_kb(console)?, resident_kb(vmmd)?);
+    bench.add(Figure::time("console", "info of vmmd, nobody writes", quiet));
+    bench.add(Figure::kb("console", "vmmd_console, nobody writes", resident_kb(console)?));
+    bench.add(Figure::kb("console", "host half of vmmd, nobody writes", resident_kb(vmmd)?));
     let (written, has_enough) = (AtomicU64::new(0), AtomicBool::new(false));
     let (asked, took, cpu, most_kb) = std::thread::scope(|scope| {
         scope.spawn(|| write(&fifos, &written, &has_enough));
@@ -72,15 +74,18 @@ pub(super) fn run(bench: &Bench) -> Done {
     let seconds = took.as_secs_f64();
     let rate = written.load(Ordering::Relaxed) as f64 / seconds;
     let lines = rate / LINE.len() as f64;
-    println!("{UNIKERNELS} write without end: {:.1} MB/s, {lines:.0} lines/s taken in", rate / 1e6);
-    println!("vmmd_console: {:.0} % of a CPU, at most {most_kb} kB resident", cpu.as_secs_f64() / seconds * 100.0);
-    println!("the lines alone may have {} kB", CONSOLES_BYTES_MAX / 1024);
-    println!(
-        "info of vmmd meanwhile: median {}, {:.1} times as long (writers and both daemons share the machine)",
-        shown(asked),
-        asked.as_secs_f64() / quiet.as_secs_f64()
-    );
-    println!("resident: vmmd {} kB", resident_kb(vmmd)?);
+    let add = |what: &str, unit, value| bench.add(Figure::new("console", what, unit, value));
+    add(&format!("{UNIKERNELS} write without end: taken in"), Unit::BytesPerSecond, rate);
+    add("the same, in lines", Unit::PerSecond, lines);
+    add("vmmd_console meanwhile: of one CPU", Unit::Percent, cpu.as_secs_f64() / seconds * 100.0);
+    // The lines alone may have this much; the rest is what it takes to keep them.
+    let bound = CONSOLES_BYTES_MAX as f64;
+    bench.add(Figure::kb("console", "vmmd_console meanwhile, at most", most_kb));
+    add("that, by the bound of the lines alone", Unit::Ratio, most_kb as f64 * 1024.0 / bound);
+    bench.add(Figure::time("console", "info of vmmd meanwhile", asked));
+    // Writers and both daemons share the machine.
+    add("that, by info while nobody writes", Unit::Ratio, asked.as_secs_f64() / quiet.as_secs_f64());
+    bench.add(Figure::kb("console", "host half of vmmd afterwards", resident_kb(vmmd)?));
     Ok(system.stop()?)
 }
 

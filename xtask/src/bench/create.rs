@@ -8,15 +8,19 @@ use std::time::{Duration, Instant};
 use fulmar_core::wire::{Command, ConsoleCommand, Text, UnikernelCommand, Window};
 
 use super::load::{self, Connection};
-use super::{Bench, median, shown};
+use super::report::{Figure, Unit};
+use super::{Bench, median};
 use crate::steps::{Done, Failure};
 use fulmar_tests::built::Kind;
 
 const ROUNDS: usize = 60;
 
+/// Creations with a destruction each.
+const PAIRS: u32 = 200;
+
 pub(super) fn run(bench: &Bench) -> Done {
     let bare = bare_tender(bench)?;
-    println!("bare spt tender: start to first console byte {}", shown(bare));
+    bench.add(Figure::time("create", "bare spt tender: start to first console byte", bare));
     let system = bench.system()?;
     let (vmmd, console) = (system.socket("vmmd.sock"), system.socket("console.sock"));
     let path = bench.guests.image("hello", Kind::Spt);
@@ -50,9 +54,22 @@ pub(super) fn run(bench: &Bench) -> Done {
         let _ = load::ask(&vmmd, &destroy);
     }
     let first_byte = median(&mut spoken);
-    println!("create acknowledged, durably: median {} (peer: 15 ms, aim: 3 ms)", shown(median(&mut acknowledged)));
-    println!("request to first console byte, through vmmd_console: median {}", shown(first_byte));
-    println!("above the bare tender: {} (peer: 8 ms, aim: 2 ms)", shown(first_byte.saturating_sub(bare)));
+    let acknowledged = median(&mut acknowledged);
+    bench.add(Figure::time("create", "acknowledged, durably", acknowledged).aim(0.003).peer(0.015, 0.015));
+    bench.add(Figure::time("create", "request to first console byte, through vmmd_console", first_byte));
+    let above = first_byte.saturating_sub(bare);
+    bench.add(Figure::time("create", "that, above the bare tender", above).aim(0.002).peer(0.008, 0.008));
+    let image = std::fs::read(&path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+    let config = load::config(&image, load::arguments(16, &[]));
+    let create = load::frame("again", Command::Unikernel(UnikernelCommand::Create(config)))?;
+    let destroy = load::frame("again", Command::Unikernel(UnikernelCommand::Destroy))?;
+    let begun = Instant::now();
+    for _ in 0..PAIRS {
+        load::ask(&vmmd, &create)?;
+        load::ask(&vmmd, &destroy)?;
+    }
+    let rate = f64::from(PAIRS) / begun.elapsed().as_secs_f64();
+    bench.add(Figure::new("create", "and destroyed, one pair after the other", Unit::PerSecond, rate));
     Ok(system.stop()?)
 }
 

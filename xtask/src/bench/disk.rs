@@ -6,19 +6,20 @@ use std::time::Instant;
 
 use fulmar_tests::system;
 
-use super::{Bench, median, shown};
+use super::report::Figure;
+use super::{Bench, median};
 use crate::steps::{Done, Failure};
 
 const ROUNDS: usize = 100;
 
-pub(super) fn run(_: &Bench) -> Done {
+pub(super) fn run(bench: &Bench) -> Done {
     let folder = system::make_folder("disk")?;
-    let measured = measure(&folder);
+    let measured = measure(bench, &folder);
     let _ = fs::remove_dir_all(&folder);
     measured.map_err(|error| Failure(format!("{}: {error}", folder.display())))
 }
 
-fn measure(folder: &std::path::Path) -> std::io::Result<()> {
+fn measure(bench: &Bench, folder: &std::path::Path) -> std::io::Result<()> {
     let mut journal = File::create(folder.join("journal"))?;
     let mut appends = Vec::new();
     for _ in 0..ROUNDS {
@@ -27,7 +28,7 @@ fn measure(folder: &std::path::Path) -> std::io::Result<()> {
         journal.sync_data()?;
         appends.push(begun.elapsed());
     }
-    println!("append of 200 bytes and fdatasync: median {}", shown(median(&mut appends)));
+    bench.add(Figure::time("disk", "append of 200 bytes and fdatasync", median(&mut appends)));
     let mut files = Vec::new();
     for round in 0..ROUNDS {
         let (draft, path) = (folder.join("draft"), folder.join(round.to_string()));
@@ -39,6 +40,6 @@ fn measure(folder: &std::path::Path) -> std::io::Result<()> {
         File::open(folder)?.sync_all()?;
         files.push(begun.elapsed());
     }
-    println!("a new file of 14 kB, synced with its folder: median {}", shown(median(&mut files)));
+    bench.add(Figure::time("disk", "a new file of 14 kB, synced with its folder", median(&mut files)));
     Ok(())
 }

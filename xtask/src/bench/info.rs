@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 use fulmar_core::wire::{Command, UnikernelCommand};
 
 use super::load::{self, Connection};
-use super::{Bench, median, shown};
+use super::report::{Figure, Unit};
+use super::{Bench, median};
 use crate::steps::Done;
 
-/// What the peer does on one of our machines, for scale (requests a second).
-const PEER_RATE: std::ops::RangeInclusive<f64> = 14_000.0..=20_000.0;
+/// What the peer does on two machines, for scale (requests a second).
+const PEER_RATE: [f64; 2] = [14_000.0, 20_000.0];
+
+/// How many times that we aim at.
+const AIM: f64 = 3.0;
 
 const REQUESTS: usize = 100_000;
 
@@ -27,7 +31,8 @@ pub(super) fn run(bench: &Bench) -> Done {
         *time = sent.elapsed();
     }
     let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
-    println!("one client, a connection each: {rate:.0} requests/s, median {}", shown(median(&mut times)));
+    bench.add(Figure::time("info", "one, on a connection of its own", median(&mut times)));
+    bench.add(Figure::new("info", "one client, a connection each", Unit::PerSecond, rate));
     let mut best = rate;
     for clients in [2, 8, 32] {
         let (begun, each) = (Instant::now(), REQUESTS / clients);
@@ -37,10 +42,10 @@ pub(super) fn run(bench: &Bench) -> Done {
             workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
         })?;
         let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
-        println!("{clients} clients at once: {rate:.0} requests/s");
+        bench.add(Figure::new("info", &format!("{clients} clients at once"), Unit::PerSecond, rate));
         best = best.max(rate);
     }
-    let (low, high) = (PEER_RATE.start(), PEER_RATE.end());
-    println!("best, by the peer's {low:.0} to {high:.0}: {:.1} to {:.1} times (aim: 3)", best / high, best / low);
+    let [worst, most] = PEER_RATE;
+    bench.add(Figure::new("info", "the best of these", Unit::PerSecond, best).aim(AIM * most).peer(worst, most));
     Ok(system.stop()?)
 }

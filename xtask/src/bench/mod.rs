@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the figures that this project promises, measured on the real programs.
 //!
-//! It prints medians and ratios with the machine's name. It asserts nothing: machines are shared and noisy.
+//! It gives medians and ratios with the machine's name, as a table, as JSON and as a picture, and beside a run that was saved. It
+//! asserts nothing: machines are shared and noisy.
 
 mod codec;
 #[cfg(target_os = "linux")]
@@ -10,8 +11,10 @@ mod disk;
 mod info;
 mod load;
 mod memory;
+mod plot;
 mod policies;
 mod recovery;
+mod report;
 mod scale;
 #[cfg(target_os = "linux")]
 mod stats;
@@ -31,6 +34,7 @@ use crate::build::{self, Programs};
 use crate::guard;
 use crate::steps::{Done, Failure};
 use fulmar_tests::built::Guests;
+use report::{Figure, Report};
 
 /// One benchmark.
 type Benchmark = fn(&Bench) -> Done;
@@ -41,10 +45,45 @@ pub(crate) struct Bench {
     guests: Guests,
     /// One for each system: should this process be killed, they clean up.
     guards: RefCell<Vec<Child>>,
+    /// What was measured so far.
+    report: Report,
+}
+
+/// What is wanted of a run.
+#[derive(Default)]
+struct Options<'a> {
+    names: Vec<&'a str>,
+    json: Option<&'a Path>,
+    plot: Option<&'a Path>,
+    before: Option<Report>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(words: &[&'a str]) -> Done<Self> {
+        let mut options = Self::default();
+        let mut words = words.iter().copied();
+        while let Some(word) = words.next() {
+            let mut file =
+                || words.next().map(Path::new).ok_or_else(|| Failure(format!("{word} wants the name of a file")));
+            match word {
+                "--json" => options.json = Some(file()?),
+                "--plot" => options.plot = Some(file()?),
+                // Read before anything is measured: a wrong name costs no time.
+                "--compare" => options.before = Some(Report::load(file()?)?),
+                _ if word.starts_with('-') => {
+                    return Err(Failure(format!("{word}: there are --json, --plot and --compare, each with a FILE")));
+                }
+                name => options.names.push(name),
+            }
+        }
+        Ok(options)
+    }
 }
 
 /// Runs those whose names are given, or all.
-pub(crate) fn run(names: &[&str]) -> Done {
+pub(crate) fn run(words: &[&str]) -> Done {
+    let options = Options::parse(words)?;
+    let names = &options.names;
     let all: &[(&str, Benchmark)] = &[
         ("codec", codec::run),
         ("disk", disk::run),
@@ -68,15 +107,21 @@ pub(crate) fn run(names: &[&str]) -> Done {
     }
     let programs = build::programs()?;
     let guests = build::guests(&programs)?;
-    let bench = Bench { programs, guests, guards: RefCell::default() };
-    println!("\nmachine: {}", machine());
+    let bench = Bench { programs, guests, guards: RefCell::default(), report: Report::new(machine()) };
+    println!("\nmachine: {}", bench.report.machine);
     for (name, benchmark) in all {
         if names.is_empty() || names.contains(name) {
             println!("\n## {name}");
             benchmark(&bench)?;
         }
     }
-    Ok(())
+    if let Some(before) = &options.before {
+        bench.report.compare(before);
+    }
+    if let Some(path) = options.json {
+        bench.report.save(path)?;
+    }
+    options.plot.map_or(Ok(()), |path| plot::save(&bench.report, path))
 }
 
 /// The machine's name, processor and kernel, in one line.
@@ -94,6 +139,11 @@ impl Bench {
     /// A system with both daemons, from the built programs.
     fn system(&self) -> Done<System> {
         self.system_of(self.programs.folder(), &[])
+    }
+
+    /// Says a figure and keeps it.
+    fn add(&self, figure: Figure) {
+        self.report.add(figure);
     }
 
     fn system_of(&self, programs: &Path, options: &[&OsStr]) -> Done<System> {
@@ -125,10 +175,4 @@ fn resident_kb(pid: u32) -> Done<u64> {
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-/// A time for people.
-fn shown(time: Duration) -> String {
-    let us = time.as_secs_f64() * 1e6;
-    if us < 1000.0 { format!("{us:.1} µs") } else { format!("{:.2} ms", us / 1000.0) }
 }

@@ -6,6 +6,7 @@ use fulmar_core::wire::{Command, List, Policy, PolicyCommand};
 
 use super::Bench;
 use super::load::{self, Connection};
+use super::report::{Figure, Unit};
 use crate::steps::Done;
 
 const POLICIES: usize = 1000;
@@ -24,10 +25,8 @@ pub(super) fn run(bench: &Bench) -> Done {
         connection.send(frame)?;
         connection.success()?;
     }
-    println!(
-        "{POLICIES} durable policy adds on one connection: {:.2} s (peer: 4 to 5 s, aim: 1.5 s)",
-        begun.elapsed().as_secs_f64()
-    );
+    let what = format!("{POLICIES} durable additions on one connection");
+    bench.add(Figure::time("policies", &what, begun.elapsed()).aim(1.5).peer(5.0, 4.0));
     let list = load::frame(":", Command::Policy(PolicyCommand::Info))?;
     for clients in [1, 2] {
         let (begun, each) = (Instant::now(), LISTINGS / clients);
@@ -43,7 +42,8 @@ pub(super) fn run(bench: &Bench) -> Done {
             workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
         })?;
         let rate = LISTINGS as f64 / begun.elapsed().as_secs_f64();
-        println!("listing {POLICIES} policies, {clients} at once: {rate:.0} times a second (peer: 200, aim: 5000)");
+        let what = format!("listing {POLICIES} of them, {clients} at once");
+        bench.add(Figure::new("policies", &what, Unit::PerSecond, rate).aim(5_000.0).peer(200.0, 200.0));
     }
     Ok(system.stop()?)
 }

@@ -12,7 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::load::{self, Connection};
-use super::{Bench, create, median, shown};
+use super::report::{Figure, Unit};
+use super::{Bench, create, median};
 use crate::steps::{Done, Failure};
 
 const UNIKERNELS: usize = 1_000;
@@ -29,7 +30,7 @@ const MEMORY_MB: i64 = 2;
 pub(super) fn run(bench: &Bench) -> Done {
     let mut system = bench.system()?;
     let bare = create::bare_tender(bench)?;
-    println!("bare spt tender: start to first console byte {}", shown(bare));
+    bench.add(Figure::time("recovery", "bare spt tender: start to first console byte", bare));
     let path = bench.guests.image("hello", Kind::Spt);
     let image = std::fs::read(&path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
     let vmmd = system.socket("vmmd.sock");
@@ -49,7 +50,8 @@ pub(super) fn run(bench: &Bench) -> Done {
             return Err(Failure("a unikernel was not adopted but started again".into()));
         }
     }
-    println!("{UNIKERNELS} adopted, from exec to the first listing: median {} (aim: 1 s)", shown(median(&mut times)));
+    let what = format!("{UNIKERNELS} adopted, from exec to the first listing");
+    bench.add(Figure::time("recovery", &what, median(&mut times)).aim(1.0));
 
     end_vmmd(&mut system)?;
     for pid in &before {
@@ -65,11 +67,9 @@ pub(super) fn run(bench: &Bench) -> Done {
     let all = begun.elapsed();
     let each = all / u32::try_from(UNIKERNELS).unwrap_or(u32::MAX);
     let ratio = each.as_secs_f64() / bare.as_secs_f64();
-    println!(
-        "{UNIKERNELS} restored, from exec until the last speaks: {}, each {}: {ratio:.2} bare tenders (aim: 2)",
-        shown(all),
-        shown(each)
-    );
+    let what = format!("{UNIKERNELS} restored, from exec until the last speaks");
+    bench.add(Figure::time("recovery", &what, all));
+    bench.add(Figure::new("recovery", "each of these, by a bare tender", Unit::Ratio, ratio).aim(2.0));
     Ok(system.stop()?)
 }
 

@@ -6,11 +6,15 @@ use fulmar_core::wire::{Command, List, Policy, PolicyCommand, UnikernelCommand};
 use fulmar_tests::system::System;
 
 use super::load::{self, Connection};
-use super::{Bench, median, shown};
+use super::report::{Figure, Unit};
+use super::{Bench, median};
 use crate::steps::{Done, Failure, cargo, step, target};
 use fulmar_tests::built::Kind;
 
 const SAMPLES: usize = 200;
+
+/// How many others there are. With the samples they fit into what there can be.
+const OTHERS: [usize; 3] = [10, 1_000, 4_000 - SAMPLES];
 
 pub(super) fn run(bench: &Bench) -> Done {
     let folder = target().join("fake-shim");
@@ -33,11 +37,19 @@ pub(super) fn run(bench: &Bench) -> Done {
     let system = bench.system_of(&programs, &[])?;
     let path = bench.guests.image("hello", Kind::Spt);
     let image = std::fs::read(&path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
-    let few = sample(&system, &image, 10)?;
-    let many = sample(&system, &image, 4000 - SAMPLES)?;
-    for (what, few, many) in [("create", few.0, many.0), ("policy add", few.1, many.1)] {
-        let ratio = many.as_secs_f64() / few.as_secs_f64();
-        println!("{what} beside 10: {}, beside about 4,000: {}: ratio {ratio:.2} (aim: 1.3)", shown(few), shown(many));
+    let mut least = None;
+    for others in OTHERS {
+        let (create, add) = sample(&system, &image, others)?;
+        bench.add(Figure::time("scale", &format!("create beside {others}"), create));
+        bench.add(Figure::time("scale", &format!("policy add beside {others}"), add));
+        let (create_least, add_least) = *least.get_or_insert((create, add));
+        for (what, now, least) in [("create", create, create_least), ("policy add", add, add_least)] {
+            if now != least {
+                let ratio = now.as_secs_f64() / least.as_secs_f64();
+                let what = format!("{what} beside {others}, by that beside {}", OTHERS[0]);
+                bench.add(Figure::new("scale", &what, Unit::Ratio, ratio).aim(1.3));
+            }
+        }
     }
     Ok(system.stop()?)
 }

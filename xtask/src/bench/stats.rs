@@ -8,7 +8,8 @@ use fulmar_core::wire::{Command, StatsCommand, UnikernelCommand};
 use fulmar_tests::built::Kind;
 
 use super::load::{self, Connection};
-use super::{Bench, on_cpu, resident_kb, shown};
+use super::report::{Figure, Unit};
+use super::{Bench, on_cpu, resident_kb};
 use crate::steps::{Done, Failure};
 
 const UNIKERNELS: u32 = 1_000;
@@ -40,16 +41,15 @@ pub(super) fn run(bench: &Bench) -> Done {
     subscriber.success()?;
     // Whatever it is told first, by now it knows all.
     receive(&mut subscriber, 2 * UNIKERNELS)?;
-    println!("from its start until {UNIKERNELS} were measured twice, at most: {}", shown(begun.elapsed()));
+    let what = format!("from its start until {UNIKERNELS} were measured twice, at most");
+    bench.add(Figure::time("stats", &what, begun.elapsed()));
     let before = on_cpu(stats)?;
     receive(&mut subscriber, ROUNDS * UNIKERNELS)?;
     let each = (on_cpu(stats)? - before) / ROUNDS;
     let share = each.as_secs_f64() / INTERVAL_USUAL.as_secs_f64() * 100.0;
-    println!(
-        "a measurement of {UNIKERNELS}: {} of CPU time, {share:.2} % of one CPU every 10 s (aim: 1 %)",
-        shown(each)
-    );
-    println!("resident: {} kB", resident_kb(stats)?);
+    bench.add(Figure::time("stats", &format!("a measurement of {UNIKERNELS}, time on a CPU"), each));
+    bench.add(Figure::new("stats", "that every 10 s: of one CPU", Unit::Percent, share).aim(1.0));
+    bench.add(Figure::kb("stats", "vmmd_stats", resident_kb(stats)?));
     Ok(system.stop()?)
 }
 

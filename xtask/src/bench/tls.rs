@@ -12,19 +12,20 @@ use fulmar_tests::system::System;
 use fulmar_tests::tenants::policy;
 use rustls::ClientConfig;
 
-use super::{Bench, median, on_cpu, resident_kb, shown};
+use super::report::{Figure, Unit};
+use super::{Bench, median, on_cpu, resident_kb};
 use crate::steps::{Done, Failure};
 
-/// What the peer does on one of our machines: one `info`, milliseconds, and requests a second; resident memory, kB.
-const PEER_MS: std::ops::RangeInclusive<f64> = 2.2..=3.9;
-const PEER_RATE: std::ops::RangeInclusive<f64> = 250.0..=420.0;
-const PEER_KB: u64 = 12_300;
+/// What the peer does on two machines: one `info`, seconds, and requests a second; resident memory, bytes.
+const PEER_SECONDS: [f64; 2] = [0.0039, 0.0022];
+const PEER_RATE: [f64; 2] = [250.0, 420.0];
+const PEER_BYTES: f64 = 12_300.0 * 1024.0;
 
 const REQUESTS: usize = 2_000;
 
 /// Connections that idle, and what they may cost with all else, kB.
 const IDLE: usize = 100;
-const IDLE_KB: u64 = 6_000;
+const IDLE_BYTES: f64 = 6_000.0 * 1024.0;
 
 pub(super) fn run(bench: &Bench) -> Done {
     let mut system = bench.system()?;
@@ -57,24 +58,14 @@ pub(super) fn run(bench: &Bench) -> Done {
         }
         let rate = REQUESTS as f64 / begun.elapsed().as_secs_f64();
         let middle = median(&mut times);
-        let ms = middle.as_secs_f64() * 1000.0;
-        println!(
-            "info, {who}: median {}, by the peer's {} to {} ms: {:.2} to {:.2} (aim: 0.5); {rate:.0} requests/s, by the \
-             peer's {:.0} to {:.0}: {:.1} to {:.1} times (aim: 2)",
-            shown(middle),
-            PEER_MS.start(),
-            PEER_MS.end(),
-            ms / PEER_MS.end(),
-            ms / PEER_MS.start(),
-            PEER_RATE.start(),
-            PEER_RATE.end(),
-            rate / PEER_RATE.end(),
-            rate / PEER_RATE.start(),
-        );
+        let ([slow, fast], [few, many]) = (PEER_SECONDS, PEER_RATE);
+        bench.add(Figure::time("tls", &format!("info, {who}"), middle).aim(fast / 2.0).peer(slow, fast));
+        let what = format!("info, {who}, one after the other");
+        bench.add(Figure::new("tls", &what, Unit::PerSecond, rate).aim(2.0 * many).peer(few, many));
         let own = (on_cpu(pid)? - on_cpu_before) / u32::try_from(REQUESTS).unwrap_or(u32::MAX);
-        println!("  of that on a CPU: vmmd_tls {}", shown(own));
+        bench.add(Figure::time("tls", &format!("info, {who}: vmmd_tls's time on a CPU"), own));
     }
-    println!("resident afterwards: {} kB, the peer {PEER_KB} kB", resident_kb(pid)?);
+    bench.add(Figure::kb("tls", "vmmd_tls afterwards", resident_kb(pid)?).peer(PEER_BYTES, PEER_BYTES));
     let follow = client(&ca.leaf("nobody", Command::Console(ConsoleCommand::Subscribe(Window::Count(0)))));
     let mut idle = Vec::with_capacity(IDLE);
     for _ in 0..IDLE {
@@ -82,7 +73,8 @@ pub(super) fn run(bench: &Bench) -> Done {
         remote.receive_bytes().map_err(|broken| Failure(format!("no answer: {broken:?}")))?;
         idle.push(remote);
     }
-    println!("resident with {IDLE} connections that idle: {} kB (aim: {IDLE_KB} kB)", resident_kb(pid)?);
+    let what = format!("vmmd_tls, {IDLE} connections that idle");
+    bench.add(Figure::kb("tls", &what, resident_kb(pid)?).aim(IDLE_BYTES));
     drop(idle);
     Ok(system.stop()?)
 }

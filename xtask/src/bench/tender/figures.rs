@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::stage::Side;
-use crate::bench::shown;
+use crate::bench::report::{self, Report, shown};
 
 /// A ratio that is worse than this is more than noise.
 const NOISE: f64 = 1.05;
@@ -43,6 +43,15 @@ impl Unit {
         matches!(self, Unit::Seconds | Unit::Memory)
     }
 
+    fn of_report(self) -> report::Unit {
+        match self {
+            Unit::Seconds => report::Unit::Seconds,
+            Unit::Memory => report::Unit::Bytes,
+            Unit::Rate => report::Unit::BytesPerSecond,
+            Unit::Sectors(_) => report::Unit::PerSecond,
+        }
+    }
+
     fn show(self, value: f64) -> String {
         match self {
             Unit::Seconds => shown(Duration::from_secs_f64(value.max(0.0))),
@@ -54,18 +63,19 @@ impl Unit {
 }
 
 /// All figures of a run.
-#[derive(Default)]
 pub(super) struct Figures {
+    all: Vec<report::Figure>,
     worse: Vec<String>,
 }
 
 impl Figures {
-    /// Says what the columns are.
-    pub(super) fn say_head() {
+    /// None yet; says what the columns are.
+    pub(super) fn new() -> Self {
         println!(
             "medians of both sides, and of the ratios ours/original of all pairs; in brackets the middle half of those"
         );
         println!("{:<50} {:>20} {:>20}  ratio", "", "ours", "original");
+        Self { all: Vec::new(), worse: Vec::new() }
     }
 
     /// Says a figure, and keeps it in mind if it is bad.
@@ -74,8 +84,10 @@ impl Figures {
             samples.ours.iter().zip(&samples.original).map(|(ours, original)| ours / original).collect();
         let ours = quantile(&mut samples.ours, 0.5);
         let mut line = format!("{what:<50} {:>20}", unit.show(ours));
+        let mut figure = report::Figure::new("tender", what, unit.of_report(), ours);
         if !ratios.is_empty() {
             let original = quantile(&mut samples.original, 0.5);
+            figure = figure.peer(original, original);
             let [low, ratio, high] = [0.25, 0.5, 0.75].map(|part| quantile(&mut ratios, part));
             line += &format!(" {:>20}  {ratio:.2} [{low:.2} {high:.2}]", unit.show(original));
             let worse = if unit.is_better_with_less() { ratio } else { 1.0 / ratio };
@@ -84,10 +96,11 @@ impl Figures {
             }
         }
         println!("{line}");
+        self.all.push(figure);
     }
 
-    /// Says once more which figures are bad.
-    pub(super) fn say_worse(&self) {
+    /// Says once more which figures are bad, and hands all over.
+    pub(super) fn end(self, report: &Report) {
         match self.worse.as_slice() {
             [] => println!("nothing is worse than the original by more than {NOISE}"),
             worse => {
@@ -95,6 +108,7 @@ impl Figures {
                 worse.iter().for_each(|line| println!("{line}"));
             }
         }
+        self.all.into_iter().for_each(|figure| report.keep(figure));
     }
 }
 

@@ -30,8 +30,7 @@ pub(super) fn run(bench: &Bench) -> Done {
     bench.guards.borrow_mut().push(guard::start(&folder)?);
     let spt = Stage::new(bench, &folder, Kind::Spt)?;
     let hvt = Stage::new(bench, &folder, Kind::Hvt)?;
-    let mut figures = Figures::default();
-    Figures::say_head();
+    let mut figures = Figures::new();
     start::run(&spt, &mut figures, start::PAIRS)?;
     // Under hvt such a user may not open /dev/kvm, and the original cannot be handed an open one.
     start::run_as_vmmd(&spt, &mut figures)?;
@@ -49,7 +48,7 @@ pub(super) fn run(bench: &Bench) -> Done {
         memory::run(&hvt, &mut figures)?;
         with_devices(&hvt, &mut figures)?;
     }
-    figures.say_worse();
+    figures.end(&bench.report);
     Ok(system::clean(&folder)?)
 }
 
