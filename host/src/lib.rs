@@ -6,6 +6,7 @@
 //! | [`blocks`] | the files of block devices |
 //! | [`channel`] | the socket between the two halves of `vmmd` |
 //! | [`check`] | what `--check` finds |
+//! | [`clients`] | those of a daemon on a Unix socket: the event loop, and one client |
 //! | [`content`] | the content of block devices, on its way in and out |
 //! | [`daemon`] | how a daemon begins that needs no privilege |
 //! | [`disk`] | a folder, as narrow as durability needs it, so that crashes can be simulated |
@@ -27,6 +28,7 @@
 pub mod blocks;
 pub mod channel;
 pub mod check;
+pub mod clients;
 pub mod content;
 pub mod daemon;
 pub mod disk;

@@ -4,6 +4,8 @@ mod bench;
 mod build;
 mod demo;
 mod guard;
+#[cfg(target_os = "linux")]
+mod picture;
 mod steps;
 mod suite;
 
@@ -19,11 +21,14 @@ usage: cargo xtask COMMAND
                   measure: codec, disk, info, create, policies, memory,
                   recovery, scale, console, stats, tls, tender (beside the original ones, if the environment variables
                   SOLO5_SPT and SOLO5_HVT name them); --json saves the figures,
-                  --compare has those of a saved run beside them, --plot draws them
+                  --compare has those of a saved run beside them, --plot draws them,
+                  --strict fails where an amount or a ratio misses its aim,
+                  --publish measures all and writes SPECIFICATION.md anew
   test            all tests of the workspace
   verify [graphs|larger|table [--write]|mutants]
                   all states of a small host, the table of transitions, the planted
                   bugs; without a word all but `larger` (verification/README.md)
+  pictures        draw the pictures of the README anew
   checks          what else must hold: formatting, lints, documentation
 ";
 
@@ -35,6 +40,8 @@ fn main() -> ExitCode {
         ["demo", "--keep"] => demo::run(true),
         ["demo", "--stop"] => demo::stop(),
         ["bench", names @ ..] => bench::run(names),
+        #[cfg(target_os = "linux")]
+        ["pictures"] => picture::run(),
         ["test"] => suite::test(),
         ["verify", words @ ..] => suite::verify(words),
         ["checks"] => suite::checks(),

@@ -3,14 +3,15 @@
 use fulmar_core::limits::{CONSOLE_OUTPUTS_BYTES_MAX, CONSOLE_SUBSCRIBERS_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Command, ConsoleCommand, Header, Message, Payload, Success, Window, encode_consoles};
+use fulmar_host::clients::{Client, Role, Serve as _};
 use fulmar_host::info;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use crate::connection::{Connection, Role};
 use crate::consoles::State;
 use crate::fifo::Fifo;
 use crate::server::Server;
+use crate::subscription::Subscription;
 
 /// Reply to a command on a path that needs a unikernel.
 const NEEDS_NAME: &str = "path used instead of name";
@@ -23,7 +24,7 @@ const NOT_TRUSTED: &str = "only root and the user of the daemons may add a conso
 
 /// What a refused client may do next.
 enum Refused {
-    /// Ask again on the same connection.
+    /// Ask again on the same client.
     Stays(String),
     /// Nothing.
     Closes(&'static str),
@@ -43,17 +44,17 @@ impl Server<'_> {
             Payload::Command(Command::Console(ConsoleCommand::ListInactive)) => self.list(token, &header),
             _ => Err(Refused::Closes("unknown command: this is the console daemon")),
         };
-        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let Some(client) = self.clients.get_mut(token) else { return };
         match done {
             Ok(()) => {}
             Err(Refused::Stays(text)) => {
                 info!(name = header.name; "{}: {text}", header.name);
-                connection.put_failure(&header, &text);
+                client.put_failure(&header, &text);
             }
             Err(Refused::Closes(text)) => {
                 info!(name = header.name; "{}: {text}", header.name);
-                connection.put_failure(&header, text);
-                connection.finish();
+                client.put_failure(&header, text);
+                client.finish();
             }
         }
     }
@@ -61,7 +62,7 @@ impl Server<'_> {
     /// Reads the console of this unikernel from now on, and keeps at most so many of its path.
     fn add(&mut self, token: Token, header: &Header, unikernels: i64) -> Result<(), Refused> {
         let name = header.name;
-        if !self.connections.get(&token).is_some_and(|connection| connection.peer.is_trusted) {
+        if !self.clients.get(token).is_some_and(|client| client.peer.is_trusted) {
             return Err(Refused::Closes(NOT_TRUSTED));
         }
         if name.is_path() {
@@ -76,8 +77,8 @@ impl Server<'_> {
         while let Some(surplus) = self.consoles.surplus(&name.path(), keep) {
             self.drop_console(&surplus);
         }
-        if let Some(connection) = self.connections.get_mut(&token) {
-            connection.put(header, Payload::Success(Success::Empty));
+        if let Some(client) = self.clients.get_mut(token) {
+            client.put(header, Payload::Success(Success::Empty));
         }
         Ok(())
     }
@@ -98,8 +99,8 @@ impl Server<'_> {
             }
             None => {}
         }
-        let token = self.new_token();
-        let registered = self.poll.registry().register(&mut SourceFd(&fifo.raw_fd()), token, Interest::READABLE);
+        let token = self.clients.new_token();
+        let registered = self.clients.registry().register(&mut SourceFd(&fifo.raw_fd()), token, Interest::READABLE);
         registered.map_err(|error| Refused::Stays(format!("cannot read the fifo: {error}")))?;
         self.fifos.insert(token, *name);
         self.consoles.entry(name).state = State::Running { fifo, token };
@@ -116,10 +117,10 @@ impl Server<'_> {
     }
 
     fn end_subscription(&mut self, token: Token) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        if let Some(name) = connection.subscribed_to() {
-            connection.finish();
-            self.unsubscribe(token, &name);
+        let Some(client) = self.clients.get_mut(token) else { return };
+        if let Some(subscription) = client.take_subscription() {
+            client.finish();
+            self.unsubscribe(token, &subscription.header.name);
         }
         self.send(token);
     }
@@ -144,9 +145,9 @@ impl Server<'_> {
             (Some(ring), Window::Since(unix_ms)) => ring.since(blocks, unix_ms),
             (None, _) => Default::default(),
         };
-        if let Some(connection) = self.connections.get_mut(&token) {
-            connection.put_text(header, text);
-            connection.role = Role::Subscribed { header: Box::new(*header), cursor };
+        if let Some(client) = self.clients.get_mut(token) {
+            client.put_text(header, text);
+            client.role = Role::Subscribed(Subscription { header: Box::new(*header), cursor });
         }
         if let Some(oldest) = oldest.filter(|_| is_crowded) {
             info!(name = name; "console of {name}: its oldest subscriber makes room for a new one");
@@ -162,7 +163,7 @@ impl Server<'_> {
         }
         let names = self.consoles.inactive(&header.name);
         let bytes = names.iter().map(|name| name.as_bytes().len() + 4).sum::<usize>() + 512;
-        let waiting: usize = self.connections.values().map(Connection::output_bytes).sum();
+        let waiting: usize = self.clients.all().map(Client::output_capacity).sum();
         if waiting + bytes > CONSOLE_OUTPUTS_BYTES_MAX {
             return Err(Refused::Closes("too much waits to be sent to others: try again"));
         }
@@ -170,8 +171,8 @@ impl Server<'_> {
         let names = names.into_iter().map(|name| name.relative_to(&header.name));
         let frame = encode_consoles(header, names, &mut buffer);
         let frame = frame.map_err(|_| Refused::Closes("the list is too long: list a path below this one"))?;
-        if let Some(connection) = self.connections.get_mut(&token) {
-            connection.put_frame(frame);
+        if let Some(client) = self.clients.get_mut(token) {
+            client.output(frame.len()).extend_from_slice(frame);
         }
         Ok(())
     }

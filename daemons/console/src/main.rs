@@ -8,16 +8,16 @@
 //! | `commands` | what clients ask for |
 //! | `stream` | lines: from fifos into rings, from rings to subscribers |
 //! | `consoles` | the table of consoles |
-//! | `connection` | one client |
+//! | `subscription` | one subscriber |
 //! | `fifo` | what a unikernel writes to |
 
 mod commands;
-mod connection;
 mod consoles;
 mod fifo;
 mod options;
 mod server;
 mod stream;
+mod subscription;
 
 use std::fmt;
 use std::io;
@@ -95,9 +95,9 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let mut server = Server::new(signals, listener, fifos, &mut memory, service).map_err(StartError::Loop)?;
     daemon::confine()?;
     info!("serving on {}", path.display());
-    server.service.ready(format_args!("serving on {}", path.display()));
+    server.clients.service.ready(format_args!("serving on {}", path.display()));
     let ended = server.run();
-    server.service.stopping();
+    server.clients.service.stopping();
     drop(made);
     ended.map_err(StartError::Loop)?;
     info!("ended by a signal");

@@ -7,13 +7,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fulmar_core::limits::CONSOLE_PUSH_BYTES_MAX;
 use fulmar_core::name::Name;
 use fulmar_core::wire::{Data, Payload};
+use fulmar_host::clients::Serve as _;
 use fulmar_host::{error, warning};
 use mio::Token;
 use mio::unix::SourceFd;
 
-use crate::connection::Role;
 use crate::consoles::State;
-use crate::server::{READ_BYTES, Server};
+use crate::server::Server;
+use crate::subscription::Subscription;
+
+/// Bytes of a read.
+const READ_BYTES: usize = 4096;
 
 /// Reads from one fifo in a turn.
 const READS_PER_TURN: usize = 16;
@@ -37,7 +41,7 @@ impl Server<'_> {
     pub(crate) fn fifo_turn(&mut self, token: Token) {
         match self.read_fifo(token, READS_PER_TURN) {
             Left::Nothing => {}
-            Left::Perhaps => self.busy.push(token),
+            Left::Perhaps => self.clients.is_busy(token),
             Left::Ended => self.end_fifo(token),
         }
     }
@@ -79,7 +83,7 @@ impl Server<'_> {
         self.consoles.finish(&name, now_ms());
         if let Some(State::Running { fifo, .. }) = self.consoles.deactivate(&name) {
             // Closing the file would do; where this fails there is nothing to undo.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fifo.raw_fd()));
+            let _ = self.clients.registry().deregister(&mut SourceFd(&fifo.raw_fd()));
         }
         self.serve_subscribers(&name);
     }
@@ -96,12 +100,11 @@ impl Server<'_> {
 
     /// Tells a subscriber that it was too slow, and closes it when it has read that.
     pub(crate) fn drop_slow(&mut self, token: Token) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        if let Role::Subscribed { header, .. } = &connection.role {
-            let header = **header;
+        let Some(client) = self.clients.get_mut(token) else { return };
+        if let Some(Subscription { header, .. }) = client.take_subscription() {
             warning!(name = header.name; "console of {}: a subscriber that reads too slowly is closed", header.name);
-            connection.put(&header, Payload::Data(Data::Console { unix_ms: now_ms(), line: SLOW.into() }));
-            connection.finish();
+            client.put(&header, Payload::Data(Data::Console { unix_ms: now_ms(), line: SLOW.into() }));
+            client.finish();
             self.unsubscribe(token, &header.name);
         }
         self.send(token);

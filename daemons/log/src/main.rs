@@ -6,14 +6,12 @@
 //! | `options` | the command line |
 //! | `server` | the event loop: who is ready, who is late |
 //! | `commands` | what clients ask for, and what is told |
-//! | `connection` | one client |
 //! | `subscription` | what one reader has got and what it is still to get |
 //! | `store` | the segments: writing, rotation, reading |
 //! | `found` | the segments that are there at the start |
 //! | `syncer` | the thread that waits for the disk |
 
 mod commands;
-mod connection;
 mod found;
 mod options;
 mod server;
@@ -110,9 +108,9 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let mut server = Server::new(signals, listener, store, service).map_err(StartError::Loop)?;
     daemon::confine()?;
     info!("serving on {}", path.display());
-    server.service.ready(format_args!("serving on {}", path.display()));
+    server.clients.service.ready(format_args!("serving on {}", path.display()));
     let ended = server.run();
-    server.service.stopping();
+    server.clients.service.stopping();
     drop(made);
     ended.map_err(StartError::Loop)?;
     server.finish(&daemon_event(false));

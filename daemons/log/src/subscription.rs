@@ -1,8 +1,8 @@
 //! One reader: what it asked for, what it has got. It costs its place in the log and nothing else while nothing happens.
 
 use fulmar_core::wire::{Data, Event, Header, LogCommand, LogEntry, LogFrom, Note, Numbered, Payload, Window};
+use fulmar_host::clients::Client;
 
-use crate::connection::Connection;
 use crate::store::{Left, Place, Seen, Store, Want};
 
 /// Reads of the log for one reader in a turn.
@@ -26,7 +26,7 @@ enum Begin {
     Last { count: u64, segment: u64 },
 }
 
-/// What follows for a connection.
+/// What follows for a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Served {
     /// It has what there is, or cannot take more now.
@@ -121,37 +121,37 @@ impl Subscription {
         self.begin = Begin::Here;
     }
 
-    /// Puts what it is owed into the output of `connection`, as far as there is room.
-    pub(crate) fn serve(&mut self, connection: &mut Connection, store: &Store, buffer: &mut [u8]) -> Served {
+    /// Puts what it is owed into the output of `client`, as far as there is room.
+    pub(crate) fn serve(&mut self, client: &mut Client<Box<Self>>, store: &Store, buffer: &mut [u8]) -> Served {
         for _ in 0..READS_PER_TURN {
             if matches!(self.begin, Begin::Last { .. }) {
                 self.look_back(store, buffer);
                 continue;
             }
-            if !connection.has_room() {
+            if client.is_behind() {
                 return Served::Rests;
             }
             let mut place = self.place;
-            let left = store.read(&mut place, buffer, |seen| self.put(connection, seen));
+            let left = store.read(&mut place, buffer, |seen| self.put(client, seen));
             self.place = place;
-            if !connection.has_room() {
+            if client.is_behind() {
                 // What is left is looked at when there is room again.
                 return Served::Rests;
             }
             if left == Left::Nothing {
-                return self.put_end(connection, store);
+                return self.put_end(client, store);
             }
         }
         Served::Busy
     }
 
-    fn put(&self, connection: &mut Connection, seen: Seen<'_>) -> Want {
-        if !connection.has_room() {
+    fn put(&self, client: &mut Client<Box<Self>>, seen: Seen<'_>) -> Want {
+        if client.is_behind() {
             return Want::Enough;
         }
         match (seen, self.form) {
             (Seen::Gap { first, next, cause }, Form::Full) => {
-                connection.put(&self.header, Payload::Data(Data::Note(Note::Gap { first, next, cause })));
+                client.put(&self.header, Payload::Data(Data::Note(Note::Gap { first, next, cause })));
             }
             (Seen::Gap { .. }, Form::Historic) => {}
             (Seen::Record(record), form) => {
@@ -163,22 +163,22 @@ impl Subscription {
                     Form::Historic => Data::Log(entry),
                     Form::Full => Data::Event(Numbered { sequence: record.sequence, entry }),
                 };
-                connection.put(&self.header, Payload::Data(data));
+                client.put(&self.header, Payload::Data(data));
             }
         }
         Want::More
     }
 
     /// It has all that there is.
-    fn put_end(&mut self, connection: &mut Connection, store: &Store) -> Served {
+    fn put_end(&mut self, client: &mut Client<Box<Self>>, store: &Store) -> Served {
         if self.form == Form::Full {
             if store.lost() > self.told_lost {
                 let count = i64::try_from(store.lost()).unwrap_or(i64::MAX);
-                connection.put(&self.header, Payload::Data(Data::Note(Note::Lost { count })));
+                client.put(&self.header, Payload::Data(Data::Note(Note::Lost { count })));
             }
             if !std::mem::replace(&mut self.told_end, true) {
                 let last = store.next().saturating_sub(1);
-                connection.put(&self.header, Payload::Data(Data::Note(Note::End { last })));
+                client.put(&self.header, Payload::Data(Data::Note(Note::End { last })));
             }
         }
         self.told_lost = store.lost();
@@ -186,9 +186,9 @@ impl Subscription {
     }
 
     /// Its last word: it reads too slowly.
-    pub(crate) fn put_slow(&self, connection: &mut Connection) {
+    pub(crate) fn put_slow(&self, client: &mut Client<Box<Self>>) {
         if self.form == Form::Full {
-            connection.put(&self.header, Payload::Data(Data::Note(Note::Slow)));
+            client.put(&self.header, Payload::Data(Data::Note(Note::Slow)));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! What is asked for: watch a unikernel, watch it no longer, send what is measured.
 
 use fulmar_core::wire::{Command, Header, Message, Payload, StatsCommand};
+use fulmar_host::clients::Role;
 use fulmar_host::meter::Meter;
 use fulmar_host::{info, warning};
 use mio::Token;
 
 use crate::server::Server;
+use crate::subscription::Subscription;
 
 /// Reply to who says which process runs a unikernel and is not `vmmd`.
 const NOT_TRUSTED: &str = "only root and the user of the daemons may say what is to be watched";
@@ -17,29 +19,31 @@ impl<M: Meter> Server<M> {
         if matches!(message.payload, Payload::Command(Command::Stats(StatsCommand::Subscribe))) {
             return self.subscribe(token, &header);
         }
-        let trusts = self.connections.get(&token).is_some_and(|connection| connection.peer.is_trusted);
+        let trusts = self.clients.get(token).is_some_and(|client| client.peer.is_trusted);
         let done = match trusts {
             true => self.watch(message),
             false => {
                 matches!(message.payload, Payload::Command(Command::Stats(_))).then(|| Err(NOT_TRUSTED.to_owned()))
             }
         };
-        let Some(connection) = self.connections.get_mut(&token) else { return };
+        let Some(client) = self.clients.get_mut(token) else { return };
         match done {
-            Some(Ok(text)) => connection.put_text(&header, text),
-            Some(Err(text)) => connection.put_failure(&header, &text),
+            Some(Ok(text)) => client.put_text(&header, text),
+            Some(Err(text)) => client.put_failure(&header, &text),
             None => {
                 let text = "unknown command: this is the statistics daemon";
                 info!(name = header.name; "{}: {text}", header.name);
-                connection.put_failure(&header, text);
-                connection.finish();
+                client.put_failure(&header, text);
+                client.finish();
             }
         }
     }
 
     fn subscribe(&mut self, token: Token, header: &Header) {
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        connection.subscribe(header, self.records.len());
+        let Some(client) = self.clients.get_mut(token) else { return };
+        // It gets what is measured from now on.
+        client.role = Role::Subscribed(Subscription { header: Box::new(*header), at: self.records.len() });
+        client.put_text(header, "subscribed");
         self.expect_measurement();
     }
 

@@ -12,10 +12,10 @@ use fulmar_core::wire::{Command, Frame, Header, Message, Payload, StatsCommand, 
 use fulmar_host::meter::Meter;
 use fulmar_host::socket;
 use fulmar_host::{info, warning};
-use mio::Interest;
 use mio::net::UnixStream;
+use mio::{Interest, Token};
 
-use crate::server::{LINK, READ_BYTES, Server};
+use crate::server::Server;
 
 /// Time between two attempts to reach `vmmd`, as the peer has it.
 const RETRY: Duration = Duration::from_secs(1);
@@ -23,6 +23,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Bytes of a text in an answer, and of an answer.
 const TEXT_BYTES_MAX: usize = 256;
 const ANSWER_BYTES_MAX: usize = TEXT_BYTES_MAX + NAME_BYTES_MAX + 128;
+
+/// Bytes of a read.
+const READ_BYTES: usize = 4096;
 
 /// Reads at a time: more than `vmmd` keeps for us.
 const READS_MAX: usize = 1024;
@@ -39,6 +42,7 @@ enum Heard {
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: PathBuf,
+    token: Token,
     stream: Option<UnixStream>,
     heard: Heard,
     scanner: Scanner,
@@ -50,10 +54,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// To this socket of `vmmd`; down.
-    pub(crate) fn new(socket: PathBuf) -> Self {
+    /// To this socket of `vmmd`, whose events have this token; down.
+    pub(crate) fn new(socket: PathBuf, token: Token) -> Self {
         Self {
             socket,
+            token,
             stream: None,
             heard: Heard::Nothing,
             scanner: Scanner::new(Limits::HOLD_ALL),
@@ -62,6 +67,11 @@ impl Link {
             retry_at: None,
             told: String::new(),
         }
+    }
+
+    /// Whose turn it is when something happens to it.
+    pub(crate) fn token(&self) -> Token {
+        self.token
     }
 
     /// When to call again.
@@ -110,7 +120,7 @@ impl<M: Meter> Server<M> {
         }
         let interest = Interest::READABLE | Interest::WRITABLE;
         let connected = socket::connect(&self.link.socket).map(UnixStream::from_std).and_then(|mut stream| {
-            self.poll.registry().register(&mut stream, LINK, interest)?;
+            self.clients.registry().register(&mut stream, self.link.token, interest)?;
             Ok(stream)
         });
         let link = &mut self.link;

@@ -8,13 +8,13 @@
 //! | `commands` | what clients ask for |
 //! | `link` | `vmmd`, which tells what runs |
 //! | `targets` | what is watched, and what was last measured |
-//! | `connection` | one client |
+//! | `subscription` | one subscriber |
 
 mod commands;
-mod connection;
 mod link;
 mod options;
 mod server;
+mod subscription;
 mod targets;
 
 use std::fmt;
@@ -97,9 +97,9 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let mut server = Server::new(signals, listener, util.join("vmmd.sock"), meter, options.interval, service)
         .map_err(StartError::Loop)?;
     info!("serving on {}", path.display());
-    server.service.ready(format_args!("serving on {}", path.display()));
+    server.clients.service.ready(format_args!("serving on {}", path.display()));
     let ended = server.run();
-    server.service.stopping();
+    server.clients.service.stopping();
     drop(made);
     ended.map_err(StartError::Loop)?;
     info!("ended by a signal");

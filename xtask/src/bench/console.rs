@@ -56,7 +56,10 @@ pub(super) fn run(bench: &Bench) -> Done {
             let mut follower = Connection::open(&socket)?;
             follower.send(&load::frame("bench:u0", Command::Console(ConsoleCommand::Subscribe(Window::Count(0))))?)?;
             for _ in 0..2_000 {
-                follower.success()?;
+                // One that reads too slowly is closed when the ring has passed it.
+                if follower.success().is_err() {
+                    break;
+                }
             }
             let (begun, before, bytes) = (Instant::now(), on_cpu(console)?, written.load(Ordering::Relaxed));
             let mut most_kb = 0;

@@ -13,6 +13,7 @@ mod load;
 mod memory;
 mod plot;
 mod policies;
+mod publish;
 mod recovery;
 mod report;
 mod scale;
@@ -56,6 +57,8 @@ struct Options<'a> {
     json: Option<&'a Path>,
     plot: Option<&'a Path>,
     before: Option<Report>,
+    is_strict: bool,
+    is_published: bool,
 }
 
 impl<'a> Options<'a> {
@@ -70,11 +73,18 @@ impl<'a> Options<'a> {
                 "--plot" => options.plot = Some(file()?),
                 // Read before anything is measured: a wrong name costs no time.
                 "--compare" => options.before = Some(Report::load(file()?)?),
+                "--strict" => options.is_strict = true,
+                "--publish" => options.is_published = true,
                 _ if word.starts_with('-') => {
-                    return Err(Failure(format!("{word}: there are --json, --plot and --compare, each with a FILE")));
+                    return Err(Failure(format!(
+                        "{word}: there are --json, --plot and --compare, each with a FILE, --strict and --publish"
+                    )));
                 }
                 name => options.names.push(name),
             }
+        }
+        if options.is_published && !options.names.is_empty() {
+            return Err(Failure("--publish is for all of them: leave the names out".into()));
         }
         Ok(options)
     }
@@ -121,7 +131,13 @@ pub(crate) fn run(words: &[&str]) -> Done {
     if let Some(path) = options.json {
         bench.report.save(path)?;
     }
-    options.plot.map_or(Ok(()), |path| plot::save(&bench.report, path))
+    if let Some(path) = options.plot {
+        plot::save(&bench.report, path)?;
+    }
+    if options.is_published {
+        publish::publish(&bench.report)?;
+    }
+    if options.is_strict { bench.report.expect_aims() } else { Ok(()) }
 }
 
 /// The machine's name, processor and kernel, in one line.

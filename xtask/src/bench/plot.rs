@@ -21,7 +21,7 @@ pub(super) fn save(report: &Report, path: &Path) -> Done {
     fs::write(path, draw(report)).map_err(|error| Failure(format!("cannot write {}: {error}", path.display())))
 }
 
-fn draw(report: &Report) -> String {
+pub(super) fn draw(report: &Report) -> String {
     let figures = report.figures.borrow();
     let rows: Vec<&Figure> = figures.iter().filter(|figure| figure.aim.is_some() || figure.peer.is_some()).collect();
     let bottom = HEAD + ROW * rows.len() as f64;

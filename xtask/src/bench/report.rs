@@ -162,6 +162,16 @@ impl Report {
             .map_err(|error| Failure(format!("{}: not what `bench --json` writes: {error}", path.display())))
     }
 
+    /// Amounts, shares and ratios must be as good as their aims. Times need not: machines are shared and noisy.
+    pub(crate) fn expect_aims(&self) -> Done {
+        let is_missed = |figure: &&Figure| {
+            matches!(figure.unit, Unit::Bytes | Unit::Ratio | Unit::Percent)
+                && figure.aim.is_some_and(|aim| figure.times_better_than(aim) < 1.0)
+        };
+        let missed: Vec<String> = self.figures.borrow().iter().filter(is_missed).map(Figure::line).collect();
+        if missed.is_empty() { Ok(()) } else { Err(Failure(format!("a promise is not kept:\n{}", missed.join("\n")))) }
+    }
+
     /// Each figure beside the same one of a run before.
     pub(crate) fn compare(&self, before: &Self) {
         println!("\n## beside the run on {}", before.machine);
@@ -208,6 +218,17 @@ mod tests {
         let line = figure.line();
         assert!(line.starts_with("create ") && line.contains("6.00 ms  aim 3.00 ms, missed"), "{line}");
         assert!(line.ends_with("peer 15.00 ms to 12.00 ms: 2.0 to 2.5 times better"), "{line}");
+    }
+
+    #[test]
+    fn what_is_promised_is_amounts_not_times() {
+        let report = Report::new("a machine".into());
+        report.keep(Figure::new("b", "slow", Unit::Seconds, 2.0).aim(1.0));
+        report.keep(Figure::new("b", "small", Unit::Bytes, 1.0).aim(2.0));
+        assert!(report.expect_aims().is_ok());
+        report.keep(Figure::new("b", "large", Unit::Bytes, 3.0).aim(2.0));
+        let text = report.expect_aims().unwrap_err().to_string();
+        assert!(text.contains("large") && !text.contains("slow") && !text.contains("small"), "{text}");
     }
 
     #[test]
