@@ -99,7 +99,9 @@ impl Demo {
         self.system.start_vmmd(&[])?;
         self.system.start_console()?;
         self.system.start_log(&[])?;
-        let image = image.to_string_lossy();
+        // As short as a person would type it.
+        let here = std::env::current_dir().unwrap_or_default();
+        let image = image.strip_prefix(&here).unwrap_or(image).to_string_lossy();
         self.vmmc(&["create", "hello", &image, "--mem", "16"])?;
         self.follow_console()?;
         self.vmmc(&["info"])

@@ -31,14 +31,14 @@ const WATCHED: Duration = Duration::from_secs(24);
 const CELL_WIDTH: f32 = 8.4;
 const CELL_HEIGHT: f32 = 18.0;
 
-/// The unikernels beside which `top` is shown: name, image, memory in MB, arguments.
-const SHOWN: [(&str, &str, &str, &[&str]); 6] = [
-    ("shop:web", "hello", "32", &[]),
-    ("shop:stock", "hello", "16", &[]),
-    ("shop:mail", "hello", "64", &[]),
-    ("lab:model", "spin", "16", &[]),
-    ("lab:notes", "hello", "16", &[]),
-    ("monitor", "hello", "8", &[]),
+/// The unikernels beside which `top` is shown: name, image, memory in MB.
+const SHOWN: [(&str, &str, &str); 6] = [
+    ("shop:web", "hello", "32"),
+    ("shop:stock", "hello", "16"),
+    ("shop:mail", "hello", "64"),
+    ("lab:model", "spin", "16"),
+    ("lab:notes", "hello", "16"),
+    ("monitor", "hello", "8"),
 ];
 
 pub(crate) fn run() -> Done {
@@ -52,19 +52,18 @@ pub(crate) fn run() -> Done {
     let folder = system::make_folder("picture")?;
     let guard = guard::start(&folder)?;
     let mut system = System::new(folder, programs.folder().to_path_buf())?;
-    system.start_log(&[])?;
     system.start_vmmd(&[])?;
     system.start_console()?;
+    system.start_log(&[])?;
     system.start_stats(&["--interval", "1"].map(OsStr::new))?;
     for path in [["shop:", "4", "--mem=128", "--cpu=0"], ["lab:", "3", "--mem=64", "--cpu=1"]] {
         client(&system, &[&["add-policy"], path.as_slice()].concat())?;
     }
-    for (name, image, mb, arguments) in SHOWN {
+    for (name, image, mb) in SHOWN {
         let image = guests.image(image, Kind::Spt);
         let cpu = if name.starts_with("lab") { "1" } else { "0" };
-        let words = ["create", name, &image.to_string_lossy(), "--mem", mb, "--cpu", cpu, "--"].map(String::from);
-        let words: Vec<&str> = words.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        client(&system, &words)?;
+        let image = image.to_string_lossy();
+        client(&system, &["create", name, &image, "--mem", mb, "--cpu", cpu])?;
     }
     let mut top = system.client(&["top", "--interval", "1"]);
     let drawn = screen(&mut top, TOP_ROWS, Some(WATCHED));
