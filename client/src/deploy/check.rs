@@ -11,10 +11,16 @@ use super::section::Fault;
 use super::settings::{Policy, Settings};
 use crate::output::text::{megabytes, ranges};
 
-/// All that cannot be, by what is there when the plan has been carried out.
-pub(super) fn check(manifest: &Manifest, present: &Present, plan: &Plan) -> Vec<Fault> {
+/// All that cannot be, by what is there when the plan has been carried out. Nothing beyond `reach` can be seen or changed.
+pub(super) fn check(manifest: &Manifest, present: &Present, plan: &Plan, reach: &Name) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut fault = |line, text: String| faults.push(Fault { line, text });
+    let policies = manifest.policies.iter().map(|it| ("policy", it.path, it.line));
+    let blocks = manifest.blocks.iter().map(|it| ("block", it.name, it.line));
+    let unikernels = manifest.unikernels.iter().map(|it| ("unikernel", it.name, it.line));
+    for (kind, name, line) in policies.chain(blocks).chain(unikernels).filter(|(_, name, _)| !reach.contains(name)) {
+        fault(line, format!("{kind} {name}: it is not below {reach}, and you may change nothing else"));
+    }
     for wish in &manifest.blocks {
         if let Some(there) = present.blocks.get(&wish.name).filter(|there| **there != wish.size_mb) {
             let (there, wanted) = (megabytes(*there), megabytes(wish.size_mb));

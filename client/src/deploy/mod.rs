@@ -76,7 +76,7 @@ pub fn run(context: &mut Context<'_>, file: &Path, purpose: Purpose, prune: bool
     let door = context.door;
     let present = Present::ask(door)?;
     let plan = plan::make(&manifest, &digests, &present, prune);
-    let faults = check::check(&manifest, &present, &plan);
+    let faults = check::check(&manifest, &present, &plan, &door.root());
     let fetched = Fetched::new()?;
     let images = sources::images(&manifest, beside, &plan, &present, door, &fetched);
     let (images, faults) = match images {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fulmar_core::limits::IMAGE_BYTES_MAX;
 use fulmar_core::machine::Digest;
+use fulmar_core::name::Name;
 use fulmar_core::solo5::DeviceKind;
 use fulmar_core::wire::{Command, UnikernelCommand};
 use sha2::{Digest as _, Sha256};
@@ -92,7 +93,7 @@ pub(super) fn images(
         let place = fetched.folder.join(index.to_string());
         let file = match &wish.image {
             Source::File(file) => Ok(beside.join(file)),
-            Source::Digest(digest) => fetch(*digest, present, door, place),
+            Source::Digest(digest) => fetch(*digest, &manifest.path, present, door, place),
             Source::Url(url, digest) => load(url, *digest, place),
         };
         let image = file.and_then(|file| ImageFile::open(&file).map_err(|failure| failure.to_string()));
@@ -134,10 +135,11 @@ impl io::Write for Hashing<'_> {
     }
 }
 
-/// An image that a unikernel here runs.
-fn fetch(digest: Digest, present: &Present, door: &dyn Door, place: PathBuf) -> Result<PathBuf, String> {
+/// An image that a unikernel here runs; one below `path` if there is one.
+fn fetch(digest: Digest, path: &Name, present: &Present, door: &dyn Door, place: PathBuf) -> Result<PathBuf, String> {
     let short = |digest: &Digest| hex(digest).chars().take(DIGEST_DIGITS).collect::<String>();
-    let Some((name, _)) = present.unikernels.iter().find(|(_, it)| it.digest == Some(digest)) else {
+    let holders = present.unikernels.iter().filter(|(_, it)| it.digest == Some(digest)).map(|(name, _)| name);
+    let Some(name) = holders.min_by_key(|name| !path.contains(name)) else {
         let there = present.unikernels.iter();
         let there = there.filter_map(|(name, it)| Some(format!("{} of {name}", short(it.digest.as_ref()?))));
         let there: Vec<String> = there.collect();

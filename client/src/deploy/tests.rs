@@ -201,9 +201,11 @@ fn what_cannot_be_is_said_before() {
     let said = |text: &str, present: &Present| {
         let manifest = Manifest::parse(text).unwrap();
         let plan = make(&manifest, &vec![[9; 32]; manifest.unikernels.len()], present, false);
-        check(&manifest, present, &plan).iter().map(ToString::to_string).collect::<Vec<_>>()
+        check(&manifest, present, &plan, &name("shop:")).iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(said(SHOP, &present()), Vec::<String>::new());
+    let beyond = said("[block.data]\nsize = 1", &present());
+    assert_eq!(beyond, ["line 1: block :data: it is not below shop:, and you may change nothing else"]);
     for (from, to, wanted) in [
         ("size = 4", "size = 5", "line 11: block shop:data: it is there with 4 MB and keeps that size"),
         (
