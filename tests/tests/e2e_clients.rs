@@ -183,8 +183,12 @@ fn a_manifest_is_deployed_from_afar() {
     put(&manifest.replace("\"hello.spt\"", &format!("{{ digest = \"{digest}\" }}")));
     let refused = deploy(Some("shop"), "--yes");
     assert!(refused.code == 124 && refused.error.contains("but there are none"), "{refused:?}");
+    let text = fs::read_to_string(host.system.folder().join("shop.toml")).unwrap();
+    put(&text.replace("[block", "[policy.team]\nunikernels = 1\nmemory = 32\ncpus = [0]\n[block"));
     let done = deploy(None, "--yes");
-    assert!(done.code == 0 && done.out.ends_with("create unikernel shop:web: done\n"), "{done:?}");
+    let wanted = "set policy shop:team: done\ncreate unikernel shop:web: done\n";
+    assert!(done.code == 0 && done.out.ends_with(wanted), "{done:?}");
+    assert_eq!(deploy(Some("shop"), "--dry-run").code, 0);
     host.system.stop().unwrap();
 }
 

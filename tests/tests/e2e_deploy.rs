@@ -144,7 +144,7 @@ fn what_cannot_be_changes_nothing() {
         (
             "blocks.storage = \"data\"",
             "",
-            "line 13: unikernel siege:shop:disk: image: block device storage is missing: add blocks.storage",
+            "line 13: unikernel siege:shop:disk: image: block device storage is missing: add blocks.storage = \"DEVICE\", there are data",
         ),
         (
             "spin.spt\"",

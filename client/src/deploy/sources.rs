@@ -1,7 +1,9 @@
 //! The images of a manifest: their digests, and those that have to be sent as files, fetched from where they are and looked at.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use fulmar_core::limits::IMAGE_BYTES_MAX;
@@ -38,7 +40,11 @@ impl Fetched {
         let random = ring::rand::SystemRandom::new();
         ring::rand::SecureRandom::fill(&random, &mut chance).map_err(|_| Failure::Chance)?;
         let folder = std::env::temp_dir().join(format!("vmmc_deploy.{}", hex(&chance)));
-        fs::create_dir(&folder).map_err(|error| Failure::Output { file: folder.clone(), error })?;
+        // Nobody else puts another image there.
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|error| Failure::Output { file: folder.clone(), error })?;
         Ok(Self { folder })
     }
 }
@@ -99,7 +105,7 @@ pub(super) fn images(
         let image = file.and_then(|file| ImageFile::open(&file).map_err(|failure| failure.to_string()));
         match image {
             Ok(image) => {
-                faults.extend(misfits(wish, &image).into_iter().map(|text| fault(wish, text)));
+                faults.extend(misfits(wish, &image, manifest, present).into_iter().map(|text| fault(wish, text)));
                 images.push(Some(image));
             }
             Err(reason) => faults.push(fault(wish, reason)),
@@ -170,7 +176,7 @@ fn load(url: &str, digest: Digest, place: PathBuf) -> Result<PathBuf, String> {
 }
 
 /// What a unikernel of this image would miss.
-fn misfits(wish: &UnikernelWish, image: &ImageFile) -> Vec<String> {
+fn misfits(wish: &UnikernelWish, image: &ImageFile, manifest: &Manifest, present: &Present) -> Vec<String> {
     let facts = match image.inspect() {
         Ok(facts) => facts,
         Err(failure) => return vec![failure.to_string()],
@@ -181,12 +187,16 @@ fn misfits(wish: &UnikernelWish, image: &ImageFile) -> Vec<String> {
     let mut misfits = Vec::new();
     let devices = facts.manifest.devices();
     let of_kind = |kind| devices.iter().filter(move |device| device.kind == kind).map(|device| device.name.as_str());
-    for (kind, table, example, given) in [
-        (DeviceKind::Net, "networks", "BRIDGE", wish.settings.networks.keys().collect::<Vec<_>>()),
-        (DeviceKind::Block, "blocks", "DEVICE", wish.settings.blocks.keys().collect::<Vec<_>>()),
+    let bridges: Vec<&str> = present.bridges.iter().flatten().map(String::as_str).collect();
+    let blocks: BTreeSet<&Name> = present.blocks.keys().chain(manifest.blocks.iter().map(|it| &it.name)).collect();
+    let blocks = blocks.into_iter().filter(|name| name.path() == wish.name.path()).filter_map(Name::label).collect();
+    for (kind, table, example, given, there) in [
+        (DeviceKind::Net, "networks", "BRIDGE", wish.settings.networks.keys().collect::<Vec<_>>(), bridges),
+        (DeviceKind::Block, "blocks", "DEVICE", wish.settings.blocks.keys().collect::<Vec<_>>(), blocks),
     ] {
+        let there = if there.is_empty() { String::new() } else { format!(", there are {}", there.join(", ")) };
         for name in of_kind(kind).filter(|name| !given.iter().any(|given| given == name)) {
-            misfits.push(format!("{kind} device {name} is missing: add {table}.{name} = \"{example}\""));
+            misfits.push(format!("{kind} device {name} is missing: add {table}.{name} = \"{example}\"{there}"));
         }
         for name in given.into_iter().filter(|name| !of_kind(kind).any(|device| device == name.as_str())) {
             let has: Vec<&str> = of_kind(kind).collect();

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use fulmar_core::limits::ARGUMENTS_BYTES_MAX;
 use fulmar_core::machine::Digest;
 use fulmar_core::name::Name;
+use fulmar_core::wire::{self, Info, InfoBlock, InfoBridge, Kind, List, Text};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
@@ -349,6 +351,37 @@ proptest! {
         let again = make(&manifest, &digests, &halfway, false);
         let rest: Vec<_> = plan.changes.iter().skip(cut).cloned().collect();
         prop_assert_eq!(again.changes, rest);
+    }
+
+    /// What is sent and what is then listed mean the same.
+    #[test]
+    fn settings_come_back_as_they_went(settings in settings()) {
+        settings.with_arguments(|sent| {
+            let mut buffer = vec![0; ARGUMENTS_BYTES_MAX];
+            let sent = wire::Arguments::decode(sent.encode(&mut buffer).unwrap()).unwrap();
+            let bridges: Vec<_> = sent.bridges.iter().map(|it| InfoBridge {
+                device: Text::from(it.name), host: Text::from(it.host()), mac: it.mac.unwrap(),
+            }).collect();
+            let blocks: Vec<_> = sent.block_devices.iter().map(|it| InfoBlock {
+                device: Text::from(it.name), host: Text::from(it.host()), sector_size: it.sector_size.unwrap(), size: 1,
+            }).collect();
+            let listed = Info {
+                kind: Kind::Solo5,
+                startup: sent.startup,
+                fail_behaviour: sent.fail_behaviour,
+                cpuids: sent.cpuids,
+                memory: sent.memory,
+                digest: &[],
+                block_devices: List::Items(&blocks),
+                bridges: List::Items(&bridges),
+                argv: sent.argv,
+                started: None,
+                numcpus: sent.numcpus,
+                linux_boot: None,
+            };
+            prop_assert_eq!(Settings::of(&listed), settings.clone());
+            Ok(())
+        })?;
     }
 
     #[test]
