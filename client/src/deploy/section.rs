@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 /// Something that is wrong with a manifest.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -92,9 +92,10 @@ impl<'a, 'i> Section<'a, 'i> {
         let table = self.take(key, faults, |value| value.as_table().ok_or("is not a table".to_owned()));
         let mut entries: Vec<_> = table.map(|(_, table)| table.iter()).into_iter().flatten().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
-        let entry = |(key, value): (&'a Spanned<_>, &'a Spanned<DeValue<'i>>)| {
-            let key: &'a Spanned<std::borrow::Cow<'i, str>> = key;
-            Entry { key: key.get_ref(), line: faults.line(key.span().start), value: value.get_ref() }
+        let entry = |(key, value): (&'a Spanned<DeString<'i>>, &'a Spanned<DeValue<'i>>)| Entry {
+            key: key.get_ref(),
+            line: faults.line(key.span().start),
+            value: value.get_ref(),
         };
         entries.into_iter().map(entry).collect()
     }

@@ -28,7 +28,7 @@ use crate::output::text::hex;
 /// Hexadecimal digits of a digest that tell images apart, as `info` shows them.
 const DIGEST_DIGITS: usize = 12;
 
-/// A folder for what is fetched, which goes with it.
+/// A folder for what is fetched, made when there is something, which goes with it.
 #[derive(Debug)]
 pub(super) struct Fetched {
     folder: PathBuf,
@@ -40,12 +40,17 @@ impl Fetched {
         let random = ring::rand::SystemRandom::new();
         ring::rand::SecureRandom::fill(&random, &mut chance).map_err(|_| Failure::Chance)?;
         let folder = std::env::temp_dir().join(format!("vmmc_deploy.{}", hex(&chance)));
-        // Nobody else puts another image there.
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|error| Failure::Output { file: folder.clone(), error })?;
         Ok(Self { folder })
+    }
+
+    /// Where the image of a unikernel goes. The folder has a name that nobody can guess, and nobody else can put an image there.
+    fn place(&self, index: usize) -> Result<PathBuf, String> {
+        match fs::DirBuilder::new().mode(0o700).create(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Failure::Output { file: self.folder.clone(), error }.to_string())
+            }
+            _ => Ok(self.folder.join(index.to_string())),
+        }
     }
 }
 
@@ -96,11 +101,12 @@ pub(super) fn images(
             images.push(None);
             continue;
         }
-        let place = fetched.folder.join(index.to_string());
         let file = match &wish.image {
             Source::File(file) => Ok(beside.join(file)),
-            Source::Digest(digest) => fetch(*digest, &manifest.path, present, door, place),
-            Source::Url(url, digest) => load(url, *digest, place),
+            Source::Digest(digest) => {
+                fetched.place(index).and_then(|place| fetch(*digest, &manifest.path, present, door, place))
+            }
+            Source::Url(url, digest) => fetched.place(index).and_then(|place| load(url, *digest, place)),
         };
         let image = file.and_then(|file| ImageFile::open(&file).map_err(|failure| failure.to_string()));
         match image {
