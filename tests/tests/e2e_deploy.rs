@@ -11,13 +11,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use fulmar_tests::bridge::with_bridge;
 use fulmar_tests::pki::{Issuer, basic_constraints, element, extended_usage, extension, pem};
-use fulmar_tests::siege::{Said, Siege, said, tenders};
+use fulmar_tests::siege::{Said, Siege, files, said, tenders};
 use nix::pty::openpty;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::version::TLS13;
@@ -39,7 +38,7 @@ fn put(siege: &Siege, manifest: &str) -> String {
 fn deploy(siege: &Siege, file: &str, options: &[&str]) -> Said {
     let mut command = siege.system.client(&["deploy", file]);
     // What the machine has for others does not lead to a server of this test.
-    command.env("NO_PROXY", "127.0.0.1");
+    command.env("NO_PROXY", "127.0.0.1").env("TMPDIR", siege.system.folder().join("deploy"));
     said(&command.args(options).stdin(Stdio::null()).output().unwrap())
 }
 
@@ -298,9 +297,8 @@ fn images_come_from_elsewhere() {
     let listed: serde_json::Value = serde_json::from_str(&siege.client(&["info", "siege:copy", "--json"]).out).unwrap();
     assert_eq!(listed["unikernels"][0]["digest"], digest);
     // Nothing is left of what was fetched.
-    let temporary = fs::read_dir(std::env::temp_dir()).unwrap().map(|entry| entry.unwrap().path());
-    let parts: Vec<PathBuf> = temporary.filter(|path| path.to_string_lossy().contains("vmmc_deploy.")).collect();
-    assert!(parts.is_empty(), "{parts:?}");
+    let left = files(&siege.system.folder().join("deploy"));
+    assert!(!left.iter().any(|file| file.starts_with("vmmc_deploy.")), "{left:?}");
     siege.system.stop().unwrap();
 }
 
