@@ -11,6 +11,8 @@ use fulmar_core::der::Malformed;
 use fulmar_core::solo5::ImageError;
 
 use crate::connection::Daemon;
+use crate::deploy::Fault;
+use crate::deploy::show::counted;
 use crate::devices::DeviceFault;
 use crate::output::text::{heading, plain};
 use crate::pki::chain::ChainFault;
@@ -172,6 +174,18 @@ pub enum Failure {
     Chance,
     /// No failure: the command was put aside instead of being sent, so there is no reply to wait for.
     PutAside,
+    /// A manifest with mistakes, or one that cannot be; nothing was changed.
+    Manifest {
+        /// Its file.
+        file: PathBuf,
+        /// What is wrong.
+        faults: Vec<Fault>,
+    },
+    /// No failure: what would change was shown and is not to be changed.
+    Unapplied {
+        /// How many changes that is.
+        changes: usize,
+    },
     /// Not all of an import came over; what did not has been said.
     Incomplete {
         /// What did not.
@@ -191,6 +205,7 @@ impl Failure {
             // Whoever read our output has read enough.
             Self::Print { error } if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::PutAside => 0,
+            Self::Unapplied { .. } => 1,
             Self::Chain(_) => 116,
             Self::OwnRefused { .. } => 119,
             Self::Server { .. } => 120,
@@ -211,6 +226,7 @@ impl Failure {
             | Self::Memory { .. }
             | Self::Input { .. }
             | Self::State { .. }
+            | Self::Manifest { .. }
             | Self::TooLarge => 124,
             Self::Output { .. } | Self::Print { .. } | Self::Chance => 125,
         }
@@ -304,6 +320,11 @@ impl fmt::Display for Failure {
                 f.write_str("this machine gives no random numbers, or the key does not sign: nothing was made")
             }
             Self::PutAside => f.write_str("put aside"),
+            Self::Manifest { file, faults } => {
+                write!(f, "{}: nothing was changed:", file.display())?;
+                faults.iter().try_for_each(|fault| write!(f, "\n  {}", plain(fault.to_string().as_bytes())))
+            }
+            Self::Unapplied { changes } => write!(f, "{}, nothing was changed", counted(*changes)),
             Self::NotOurs { daemon } => {
                 write!(
                     f,

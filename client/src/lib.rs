@@ -14,6 +14,7 @@
 //! | `fetch` | the reply that is an image |
 //! | [`content`] | the content of a block device, on its way to a daemon |
 //! | [`new_file`] | files that are written with what a daemon sends |
+//! | [`deploy`] | bringing a host to what a manifest wants |
 //! | [`import`] | bringing a host of albatross over |
 //! | [`options`] | values on the command line |
 //! | `progress` | how far an upload or download is, on a terminal |
@@ -27,6 +28,7 @@ pub mod ca;
 pub mod commands;
 pub mod connection;
 pub mod content;
+pub mod deploy;
 pub mod devices;
 pub mod error;
 mod fetch;

@@ -10,7 +10,7 @@ use std::thread;
 use clap::{Parser, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::commands::{Context, Single, import_albatross, inspect, remove_policy, top};
+use crate::commands::{Context, Single, deploy, import_albatross, inspect, remove_policy, top};
 use crate::connection::LocalDoor;
 use crate::error::Failure;
 use crate::program::{self, Surroundings};
@@ -25,6 +25,7 @@ pub(crate) const RUN: &str = "/var/run/albatross";
 /// The exit codes, for people.
 const EXIT_CODES: &str = "Exit codes:
   0    done
+  1    of a deployment: something would change, and nothing was changed
   117  the daemon refused it; its reason is on standard error. Of an import: not all came over
   121  the connection broke, or the reply was none
   122  no connection to the daemon
@@ -57,6 +58,8 @@ enum Subcommands {
     Single(Single),
     /// Show everything at once, and go on
     Top(top::Top),
+    /// Bring this machine to what a manifest wants
+    Deploy(deploy::Deploy),
     /// Remove the policy of a path
     RemovePolicy(remove_policy::RemovePolicy),
     /// Bring a host of albatross over: its policies, block devices and unikernels
@@ -87,6 +90,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surround
     let result = match &line.subcommand {
         Subcommands::Single(command) => command.run(&mut context),
         Subcommands::Top(command) => command.run(&mut context),
+        Subcommands::Deploy(command) => command.run(&mut context),
         Subcommands::RemovePolicy(command) => command.run(&mut context),
         Subcommands::ImportAlbatross(command) => command.run(&mut context),
         Subcommands::Inspect(command) => command.run(&mut context),

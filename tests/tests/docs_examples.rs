@@ -15,14 +15,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use fulmar_tests::albatross::{Policy, Unikernel, state};
+use fulmar_tests::bridge::with_bridge;
+use fulmar_tests::images::counting;
 use fulmar_tests::namespace::inside;
 use fulmar_tests::siege;
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, System};
 
 /// The pages with lines to type; those of the tutorial are typed by `docs_tutorial.rs`.
-const PAGES: [&str; 6] =
-    ["README.md", "docs/delegation.md", "docs/import.md", "docs/tender.md", "docs/tutorial.md", "docs/vmmc_local.md"];
+const PAGES: [&str; 7] = [
+    "README.md",
+    "docs/delegation.md",
+    "docs/deploy.md",
+    "docs/import.md",
+    "docs/tender.md",
+    "docs/tutorial.md",
+    "docs/vmmc_local.md",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -187,6 +196,40 @@ fn the_page_of_delegation_runs_from_top_to_bottom() {
             assert!(said.contains(part), "nothing said {part}:\n{said}");
         }
         system.stop().unwrap();
+    });
+}
+
+/// The manifest wants a bridge, which a network of its own has.
+#[test]
+fn the_page_of_deploying_runs_from_top_to_bottom() {
+    with_bridge("the_page_of_deploying_runs_from_top_to_bottom", None, |siege, _| {
+        let (programs, folder) = (system::programs(), siege.system.folder());
+        let page = fs::read_to_string(root().join("docs/deploy.md")).unwrap();
+        let manifest = page.split("\n```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        fs::write(folder.join("shop.toml"), manifest).unwrap();
+        fs::write(folder.join("db.spt"), counting()).unwrap();
+        fs::copy(programs.join("guests/http.spt"), folder.join("web.spt")).unwrap();
+        let mut said = String::new();
+        for line in blocks("docs/deploy.md").iter().flat_map(|block| block.lines()) {
+            let output = shell(&programs, folder, line);
+            let (out, error) = (text(&output.stdout), text(&output.stderr));
+            assert!(output.status.success(), "{line}\n{out}{error}\n{}", siege.system.log("vmmd"));
+            said += &out;
+        }
+        for part in [
+            "create unikernel shop:db\ncreate unikernel shop:web\n4 changes, 0 as wanted already\n",
+            "  + memory: 64 MB\n",
+            "set policy shop: done\nadd block shop:data: done\ncreate unikernel shop:db: done\n",
+            "nothing to do: 4 as wanted\n",
+            "\"changes\": []",
+            "leave unikernel shop:web: it is not in the manifest\nnothing to do: 3 as wanted\n",
+            "destroy unikernel shop:web: done\n",
+        ] {
+            assert!(said.contains(part), "nothing said {part}:\n{said}");
+        }
+        // As the page shows it.
+        let shown = page.split("\n```text\n").nth(1).unwrap().split("```").next().unwrap();
+        assert!(said.contains(shown), "{shown}\n{said}");
     });
 }
 

@@ -156,6 +156,43 @@ fn all_say_the_same() {
 }
 
 #[test]
+fn a_manifest_is_deployed_from_afar() {
+    let Some(host) = Host::begin("a_manifest_is_deployed_from_afar") else { return };
+    let put = |text: &str| fs::write(host.system.folder().join("shop.toml"), text).unwrap();
+    let manifest = "path = \"shop\"\n[block.data]\nsize = 1\n[unikernel.web]\nimage = \"hello.spt\"\nmemory = 16\n";
+    put(manifest);
+    let deploy = |holder, option| nameless(host.bistro(holder, &["deploy", "shop.toml", option]));
+    assert_eq!(deploy(Some("shop"), "--dry-run"), nameless(host.local(&["deploy", "shop.toml", "--dry-run"])));
+    let done = deploy(Some("shop"), "--yes");
+    assert!(done.code == 0 && done.out.ends_with("create unikernel shop:web: done\n"), "{done:?}");
+    for holder in [None, Some("shop")] {
+        let again = deploy(holder, "--yes");
+        assert_eq!((again.code, again.out.as_str()), (0, "nothing to do: 2 as wanted\n"), "{again:?}");
+    }
+    // What is beyond the path of the certificates is said before anything is tried.
+    put(&manifest.replace("\"shop\"", "\"store\""));
+    let refused = deploy(Some("shop"), "--yes");
+    let wanted = "line 4: unikernel store:web: it is not below shop:, and you may change nothing else";
+    assert!(refused.code == 124 && refused.error.contains(wanted), "{refused:?}");
+    // An image that somebody else's unikernel runs is not there for this holder.
+    host.done("vmmc_local", &["add-policy", "store", "1", "--mem", "32", "--cpu", "0"]);
+    host.done("vmmc_local", &["create", "store:web", "hello.spt", "--mem", "16"]);
+    host.done("vmmc_local", &["destroy", "shop:web"]);
+    let listed: serde_json::Value = serde_json::from_str(&host.local(&["info", "store:web", "--json"]).out).unwrap();
+    let digest = listed["unikernels"][0]["digest"].as_str().unwrap();
+    put(&manifest.replace("\"hello.spt\"", &format!("{{ digest = \"{digest}\" }}")));
+    let refused = deploy(Some("shop"), "--yes");
+    assert!(refused.code == 124 && refused.error.contains("but there are none"), "{refused:?}");
+    let text = fs::read_to_string(host.system.folder().join("shop.toml")).unwrap();
+    put(&text.replace("[block", "[policy.team]\nunikernels = 1\nmemory = 32\ncpus = [0]\n[block"));
+    let done = deploy(None, "--yes");
+    let wanted = "set policy shop:team: done\ncreate unikernel shop:web: done\n";
+    assert!(done.code == 0 && done.out.ends_with(wanted), "{done:?}");
+    assert_eq!(deploy(Some("shop"), "--dry-run").code, 0);
+    host.system.stop().unwrap();
+}
+
+#[test]
 fn images_and_contents_come_back_as_they_went() {
     let Some(host) = Host::begin("images_and_contents_come_back_as_they_went") else { return };
     let folder = host.system.folder().to_owned();

@@ -5,6 +5,7 @@ pub mod add_policy;
 pub mod block;
 pub mod console;
 pub mod create;
+pub mod deploy;
 pub mod destroy;
 pub mod dump_block;
 pub mod get;

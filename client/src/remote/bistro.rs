@@ -12,7 +12,7 @@ use super::address::{self, Address};
 use super::revoke::Revoke;
 use super::signing::{Signer, SigningDoor};
 use super::{EXIT_CODES, Identity, compare_clocks};
-use crate::commands::{Context, Single, top};
+use crate::commands::{Context, Single, deploy, top};
 use crate::error::Failure;
 use crate::local::wait_for_reader_to_go;
 use crate::pki::files;
@@ -48,6 +48,8 @@ enum Subcommands {
     Single(Box<Single>),
     /// Show everything at once, and go on
     Top(top::Top),
+    /// Bring the host to what a manifest wants
+    Deploy(deploy::Deploy),
     /// Send a list of revoked certificates
     Revoke(Revoke),
 }
@@ -75,6 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surround
         let result = match &line.subcommand {
             Subcommands::Single(command) => command.run(&mut context),
             Subcommands::Top(command) => command.run(&mut context),
+            Subcommands::Deploy(command) => command.run(&mut context),
             Subcommands::Revoke(command) => command.run(&mut context, door.0.issuer.key.public()),
         };
         if let Err(failure) = &result
