@@ -65,23 +65,22 @@ fn proportional(pid: u32) -> u64 {
     line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// Resident memory of a process and of its children that are called the same, kB.
+/// Resident memory of both halves of `vmmd`, kB. They are one program: the pages of its file, which the kernel has once, are counted
+/// once.
 fn resident(pid: u32) -> Done<u64> {
     let status = |pid: u32| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let field = |text: &str, name: &str| -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
     };
-    let mut parts = vec![field(&status(pid), "VmRSS:")];
+    let mut halves = vec![status(pid)];
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
-        let text = status(child);
-        if text.lines().any(|line| line == "Name:\tvmmd") {
-            parts.push(field(&text, "VmRSS:"));
-        }
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok()).map(status);
+    halves.extend(children.filter(|text| text.lines().any(|line| line == "Name:\tvmmd")));
+    if halves.len() != 2 {
+        return Err(Failure(format!("vmmd should be two processes, it is {}", halves.len())));
     }
-    if parts.len() != 2 {
-        return Err(Failure(format!("vmmd should be two processes, it is {}", parts.len())));
-    }
-    Ok(parts.iter().sum())
+    let own: u64 = halves.iter().map(|half| field(half, "RssAnon:") + field(half, "RssShmem:")).sum();
+    let shared = halves.iter().map(|half| field(half, "RssFile:")).max().unwrap_or(0);
+    Ok(own + shared)
 }
