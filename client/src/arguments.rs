@@ -36,6 +36,13 @@ pub struct RunOptions {
     /// Do not put --name=LABEL before its arguments
     #[arg(long)]
     pub(crate) no_add_name: bool,
+    /// The virtual CPUs of a bhyve virtual machine, no more than it has CPUs
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) numcpus: u8,
+    /// Boot Linux from this partition of a bhyve virtual machine's block device 0, as GRUB calls it (default: boot FreeBSD)
+    #[arg(long, value_name = "PARTITION")]
+    pub(crate) linux_boot: Option<String>,
     /// Arguments for the unikernel
     #[arg(last = true, value_name = "ARGS")]
     pub(crate) trailing: Vec<String>,
@@ -86,8 +93,8 @@ impl<'a> Lists<'a> {
             block_devices: List::Items(&self.block_devices),
             bridges: List::Items(&self.bridges),
             argv: (!self.argv.is_empty()).then_some(List::Items(&self.argv)),
-            numcpus: 1,
-            linux_boot: None,
+            numcpus: i64::from(options.numcpus),
+            linux_boot: options.linux_boot.as_deref(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use fulmar_core::halves::is_zvol;
 use fulmar_core::limits::{
     CPUS_MAX, DEVICE_NAME_BYTES_MAX, INTERFACE_BYTES_MAX, SECTOR_BYTES_DEFAULT, SECTOR_BYTES_MAX,
 };
@@ -27,7 +28,7 @@ pub struct NetOption {
 pub struct BlockOption {
     /// Its name in the image's manifest.
     pub device: String,
-    /// The host's block device; that of the device's name where absent.
+    /// The host's block device, or the path of a zvol; that of the device's name where absent.
     pub host_device: Option<String>,
     /// Bytes of a sector.
     pub sector_bytes: Option<i64>,
@@ -53,7 +54,7 @@ pub fn block(text: &str) -> Result<BlockOption, String> {
     let (rest, sector) = split(text, '@');
     let (name, host_device) = split(rest, ':');
     let name = device(name).map_err(|reason| format!("{reason}; write DEVICE[:HOSTDEVICE][@SECTOR]"))?;
-    if let Some(label) = host_device {
+    if let Some(label) = host_device.filter(|label| !is_zvol(label)) {
         check_label(label.as_bytes()).map_err(|error| format!("block device '{label}' of the host: {error}"))?;
     }
     let sector_bytes = match sector {

@@ -225,7 +225,7 @@ fn what_cannot_come_over_is_said_and_the_rest_goes_on() {
         "unikernel shop:no-image did not come over: invalid or unsupported executable (the file ends within the elf header): build it for Solo5 hvt or spt on \
          x86_64",
         "unikernel shop:broken did not come over: the compressed image is damaged: it is no complete zlib stream",
-        "unikernel shop:vm did not come over: bhyve virtual machines are not run here: give a Solo5 image",
+        "unikernel shop:vm did not come over: bhyve virtual machines are not run here (bhyve runs on FreeBSD): give a Solo5 image",
         "unikernel shop:empty did not come over: the image is empty",
         "unikernel shop:odd-disk did not come over: its block device shop:odd did not come over",
         "unikernel shop:lost-disk did not come over: block device none does not exist",

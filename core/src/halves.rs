@@ -11,6 +11,7 @@
 
 mod attempt;
 mod ending;
+mod machine;
 mod plan;
 mod texts;
 
@@ -19,6 +20,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::attempt::Errno;
 pub use self::attempt::{Attempt, LaunchError, OsError};
 pub use self::ending::{Status, StatusRecord};
+pub use self::machine::{
+    BY_FD, DISK_FD_FIRST, MACHINE_LINE_BYTES_MAX, MachineName, VirtualMachine, is_partition, is_zvol, machine_name,
+};
 pub use self::plan::{IMAGE_FD, LaunchPlan, TAP_FD_FIRST, TAPS_BYTES_MAX, Tender};
 pub use self::texts::{Texts, TextsFull, TextsWriter};
 use crate::limits::CHANNEL_BYTES_MAX;
@@ -30,12 +34,14 @@ pub struct Unit(pub u64);
 
 /// What the control half asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and nothing here allocates")]
 pub enum Request<'a> {
     /// What the host has, and which unikernels run since before. Asked once, first.
     Survey,
     /// The bridges that the host has now.
     Bridges,
-    /// Start a tender. Fds travel with it: the console (standard output and error), the image, and then the block devices.
+    /// Start a tender. Fds travel with it: the console (standard output and error), the image unless it is a virtual machine, and
+    /// then the block devices.
     #[serde(borrow)]
     Launch(LaunchPlan<'a>),
     /// End a unit, gently or not.
@@ -197,6 +203,8 @@ pub struct Abilities {
     pub memory_cgroup: bool,
     /// The processes of each tender are bounded by a cgroup of its own. Where not, those of its account are.
     pub pids_cgroup: bool,
+    /// Virtual machines of bhyve can be run; what tells the names of this host half's from those of another ([`machine_name`]).
+    pub bhyve: Option<u32>,
 }
 
 /// Why bytes are not a message, or a message does not fit.

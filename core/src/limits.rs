@@ -221,6 +221,24 @@ pub const TAPS_PER_MB: u64 = 16;
 /// Guest memory that may be asked for, MiB (hvt maps 4 GiB at most, Solo5 ABI).
 pub const MEMORY_MB_MAX: i64 = 4096;
 
+/// The same for a virtual machine of bhyve, MiB: 1 TiB, more than a host that it would run on has.
+pub const MACHINE_MEMORY_MB_MAX: i64 = 1 << 20;
+
+/// Processors of a virtual machine of bhyve: as many as `vmm` gives one at most where nobody has raised that.
+pub const MACHINE_PROCESSORS_MAX: i64 = 16;
+
+/// Networks and disks of a virtual machine of bhyve together: the slots of its bus, without those of the bridge and the serial line.
+pub const MACHINE_DEVICES_MAX: usize = 30;
+
+/// Bytes of the path of a zvol: that of a dataset, with the folder of all.
+pub const ZVOL_BYTES_MAX: usize = 255;
+
+/// Bytes of the name of a partition, as GRUB has them (`msdos1`, `gpt2`).
+pub const PARTITION_BYTES_MAX: usize = 32;
+
+/// How long what loads the kernel of a virtual machine may take, milliseconds: as the peer gives it. Nobody else is served meanwhile.
+pub const MACHINE_LOAD_MS: u64 = 1_000;
+
 /// Unikernels that `vmmd` keeps.
 pub const UNIKERNELS_MAX: usize = 4096;
 

@@ -38,10 +38,13 @@ pub struct Start<'a> {
     pub plan: &'a LaunchPlan<'a>,
     /// Standard output and error.
     pub console: BorrowedFd<'a>,
-    /// The image, for [`fulmar_core::halves::IMAGE_FD`].
+    /// The image, for [`fulmar_core::halves::IMAGE_FD`]. A virtual machine has none, and what is here is not passed on.
     pub image: BorrowedFd<'a>,
-    /// One for each of the plan's networks, from [`fulmar_core::halves::TAP_FD_FIRST`] on.
+    /// One for each of the plan's networks, from [`fulmar_core::halves::TAP_FD_FIRST`] on. None for a virtual machine: only one can
+    /// have a tap open, and that is bhyve, which finds it by its name.
     pub taps: &'a [Tap],
+    /// The names of all taps, in the order of the plan's networks.
+    pub tap_names: Texts<'a>,
     /// The block devices, behind the taps.
     pub blocks: &'a [OwnedFd],
     /// Where the tender records how its guest fares, behind all others.

@@ -2,6 +2,8 @@
 //! socket pair, so whether anybody still holds it is seen as the kernel sees it: by its last copy being closed.
 
 mod answers;
+mod devices;
+mod programs;
 mod steps;
 
 use std::cell::{Ref, RefCell, RefMut};
@@ -11,12 +13,13 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 use fulmar_core::policy::CpuSet;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
+pub(crate) use self::programs::Loads;
 use crate::abi::{KINFO_PROC_SIZE, PointingRequest, Request};
 use crate::kernel::{Ended, Held, Kernel, OpenFor, Sent};
 use crate::spawn::{Failed, Prepared};
@@ -47,6 +50,8 @@ struct Process {
     fds: BTreeMap<i32, OwnedFd>,
     /// What comes of it when it is given the word.
     at_word: Option<Result<(), Failed>>,
+    /// Its command line.
+    line: Vec<String>,
     is_tender: bool,
 }
 
@@ -77,6 +82,7 @@ struct State {
     next_pid: i32,
     info_size: usize,
     has_fdescfs: bool,
+    loads: Loads,
     calls_until_failure: Option<u32>,
     has_failed: bool,
 }
@@ -111,6 +117,7 @@ impl FakeKernel {
             next_pid: 800,
             info_size: KINFO_PROC_SIZE,
             has_fdescfs: true,
+            loads: Loads::Well,
             calls_until_failure: None,
             has_failed: false,
         };
@@ -165,7 +172,8 @@ impl FakeKernel {
         state.now += 1000;
         let started = state.now;
         let (fds, is_child) = (BTreeMap::new(), false);
-        let process = Process { started, is_child, zombie: None, fds, at_word: None, is_tender: false };
+        let process =
+            Process { started, is_child, zombie: None, fds, at_word: None, line: Vec::new(), is_tender: false };
         state.processes.insert(pid, process);
     }
 
@@ -269,42 +277,6 @@ impl FakeKernel {
     }
 }
 
-impl State {
-    /// Whether anybody has this tap open.
-    fn is_held(&mut self, unit: u32) -> bool {
-        // What nobody holds any more reads as ended.
-        self.devices.retain(|_, (_, ours)| {
-            let is_over = || matches!((&*ours).read(&mut [0]), Ok(0));
-            // A process that another test starts holds a copy of everything until it is the program that it is to be.
-            while !is_over() && STARTS.load(Ordering::SeqCst) > 0 {
-                std::thread::yield_now();
-            }
-            !is_over()
-        });
-        self.devices.values().any(|(device, _)| *device == Device::Tap(unit))
-    }
-
-    /// A tap of the kernel's own name.
-    fn make_tap(&mut self) -> Result<String, Errno> {
-        if !self.modules.contains("if_tuntap") {
-            return Err(Errno::EINVAL);
-        }
-        let unit = (0..).find(|unit| !self.taps.contains_key(unit)).unwrap();
-        let (name, index) = (format!("tap{unit}"), 100 + u16::try_from(unit).unwrap());
-        self.taps.insert(unit, name.clone());
-        self.interfaces.push(Interface { name: name.clone(), index, group: "tap", flags: 0, bridge: None });
-        Ok(name)
-    }
-
-    fn open(&mut self, device: Device) -> Result<OwnedFd, Errno> {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let number = fstat(&theirs).unwrap().st_ino;
-        self.devices.insert(number, (device, ours));
-        Ok(theirs.into())
-    }
-}
-
 impl Kernel for FakeKernel {
     fn open(&self, path: &CStr, _: OpenFor) -> Result<OwnedFd, Errno> {
         self.call()?;
@@ -398,16 +370,14 @@ impl Kernel for FakeKernel {
         let mut state = self.state_mut();
         let process = state.processes.get_mut(&pid).unwrap();
         (process.at_word, process.fds) = (Some(at_word), fds);
+        process.line = prepared.line().iter().map(|word| word.to_str().unwrap().to_owned()).collect();
         Ok(Held { pid, line: mine.into() })
     }
 
     fn release(&self, held: &Held) -> Result<(), Failed> {
         let word = self.state_mut().processes.get_mut(&held.pid).unwrap().at_word.take().unwrap();
         match word {
-            Ok(()) => {
-                self.state_mut().processes.get_mut(&held.pid).unwrap().is_tender = true;
-                self.make_machine(&crate::vmm::name_of(held.pid));
-            }
+            Ok(()) => self.execute(held.pid),
             Err(_) => self.end(held.pid, 127 << 8),
         }
         word
@@ -450,5 +420,19 @@ impl Kernel for FakeKernel {
         assert!(process.zombie.is_some(), "this would wait for ever");
         state.processes.remove(&pid);
         Ok(())
+    }
+
+    fn wait_within(&self, pid: i32, _: u64) -> Result<Option<bool>, Errno> {
+        self.call()?;
+        let status = self.state().processes.get(&pid).ok_or(Errno::ECHILD)?.zombie;
+        if status.is_some() {
+            self.wait(pid)?;
+        }
+        Ok(status.map(|status| status == 0))
+    }
+
+    fn pipe(&self) -> Result<(OwnedFd, OwnedFd), Errno> {
+        self.call()?;
+        nix::unistd::pipe()
     }
 }

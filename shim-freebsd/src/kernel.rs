@@ -20,6 +20,8 @@ pub(crate) enum OpenFor {
     Read,
     /// Being executed.
     Execute,
+    /// Being the disk of a virtual machine.
+    Disk,
 }
 
 /// A signal that is sent.
@@ -107,6 +109,12 @@ pub(crate) trait Kernel: fmt::Debug {
 
     /// Waits for a child that has ended or is ending. `ECHILD` where it is somebody else's.
     fn wait(&self, pid: i32) -> Result<(), Errno>;
+
+    /// Waits so long for a child; whether it ended with status 0, nothing where it has not ended.
+    fn wait_within(&self, pid: i32, milliseconds: u64) -> Result<Option<bool>, Errno>;
+
+    /// A pipe: where it is read and where it is written, both closed by exec.
+    fn pipe(&self) -> Result<(OwnedFd, OwnedFd), Errno>;
 }
 
 /// What exec does with a fd.

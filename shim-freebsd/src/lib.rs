@@ -3,6 +3,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | `abi` | what is agreed with the kernel: numbers, and where a value stands in a structure |
+//! | `bhyve` | virtual machines of bhyve: what loads them, what runs them |
 //! | `kernel` | the conversations with the kernel, as traits |
 //! | `process` | which process is which |
 //! | `shim` | the `Shim` itself |
@@ -21,6 +22,7 @@
 )]
 
 mod abi;
+mod bhyve;
 #[cfg(test)]
 mod fake;
 mod kernel;
@@ -51,7 +53,21 @@ pub fn shim(
     state: &std::path::Path,
 ) -> Result<impl fulmar_host::shim::Shim + std::fmt::Debug, ShimError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    shim::HostShim::new(sys::FreeBsd::new()?, tender::find(chosen, state, &path).as_deref())
+    // Two of them never have one state folder.
+    let tag = tag_of(state.as_os_str().as_encoded_bytes());
+    shim::HostShim::new(sys::FreeBsd::new()?, tender::find(chosen, state, &path).as_deref(), tag)
+}
+
+/// Tells a host half from others, by its state folder. It may never change: the names of what runs are made with it (FNV-1a).
+#[cfg(any(target_os = "freebsd", test))]
+fn tag_of(state: &[u8]) -> u32 {
+    state.iter().fold(0x811c_9dc5, |tag, byte| (tag ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+#[test]
+fn a_tag_stays_what_it_is() {
+    assert_eq!((tag_of(b""), tag_of(b"a"), tag_of(b"/var/db/albatross")), (0x811c_9dc5, 0xe40c_292c, 0x7ab4_6df0));
 }
 
 /// What measures processes on this host.

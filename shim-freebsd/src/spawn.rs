@@ -6,10 +6,9 @@
 
 use std::ffi::CStr;
 use std::ffi::c_char;
-use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
-use fulmar_core::halves::{Attempt, IMAGE_FD, LaunchPlan, OsError, TAP_FD_FIRST};
+use fulmar_core::halves::{Attempt, IMAGE_FD, LaunchPlan, OsError, TAP_FD_FIRST, Texts};
 use fulmar_core::limits::{DEVICES_MAX, IMAGE_BYTES_MAX};
 use fulmar_core::policy::CpuSet;
 use fulmar_host::shim::Start;
@@ -29,6 +28,10 @@ const MIB: u64 = 1024 * 1024;
 
 /// What a tender needs of its address space beside guest and image: its program, the libraries, what they set aside, stacks.
 const OWN_BYTES_MAX: u64 = 256 * MIB;
+
+/// What bhyve needs of its address space beside guest memory: it leaves the hole of 1 GiB below 4 GiB in it, and sets its threads' stacks
+/// and what they set aside beside it.
+const MACHINE_OWN_BYTES_MAX: u64 = 4096 * MIB;
 
 /// What a tender opens itself: the virtual machine, an event queue, the services of capability mode.
 const OWN_FDS_MAX: u64 = 32;
@@ -79,15 +82,20 @@ impl From<Failed> for OsError {
 #[derive(Debug)]
 pub(crate) struct Pointers<'a> {
     pointers: Vec<*const c_char>,
-    texts: PhantomData<&'a CStr>,
+    texts: Vec<&'a CStr>,
 }
 
 impl<'a> Pointers<'a> {
     /// Of texts that each end with a NUL; others are left out.
     fn new(texts: impl Iterator<Item = &'a [u8]>) -> Self {
-        let texts = texts.filter_map(|text| CStr::from_bytes_with_nul(text).ok());
-        let pointers = texts.map(CStr::as_ptr).chain([std::ptr::null()]).collect();
-        Self { pointers, texts: PhantomData }
+        let texts: Vec<_> = texts.filter_map(|text| CStr::from_bytes_with_nul(text).ok()).collect();
+        let pointers = texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { pointers, texts }
+    }
+
+    /// What they point to.
+    pub(crate) fn texts(&self) -> &[&'a CStr] {
+        &self.texts
     }
 
     /// The first of them. The last is null, and the others live as long as this.
@@ -121,14 +129,44 @@ impl<'a> Prepared<'a> {
         for block in blocks {
             largest_file = u64::try_from(fstat(block)?.st_size).unwrap_or(0).max(largest_file);
         }
-        Ok(Self {
-            limits: limits(plan, fds.len() as u64, largest_file),
-            fds,
-            cpus: cpu_bits(&plan.cpus),
-            program,
-            arguments: Pointers::new(plan.argv.with_nul()),
-            environment: Pointers::new(ENVIRONMENT.into_iter()),
-        })
+        let limits = limits(plan, IMAGE_BYTES_MAX + OWN_BYTES_MAX, fds.len() as u64, largest_file);
+        Ok(Self::of(program, fds, plan, plan.argv, limits))
+    }
+
+    /// For a program of a virtual machine, with this command line and these fds, the last of them disks from `disks_at` on.
+    pub(crate) fn for_machine(
+        program: BorrowedFd<'a>,
+        fds: Vec<BorrowedFd<'a>>,
+        disks_at: usize,
+        plan: &LaunchPlan<'_>,
+        line: Texts<'a>,
+    ) -> Result<Self, Errno> {
+        if fds.len() > FDS_MAX {
+            return Err(Errno::E2BIG);
+        }
+        let mut largest_file = 0;
+        for disk in fds.iter().skip(disks_at) {
+            largest_file = u64::try_from(fstat(disk)?.st_size).unwrap_or(0).max(largest_file);
+        }
+        let limits = limits(plan, MACHINE_OWN_BYTES_MAX, fds.len() as u64, largest_file);
+        Ok(Self::of(program, fds, plan, line, limits))
+    }
+
+    fn of(
+        program: BorrowedFd<'a>,
+        fds: Vec<BorrowedFd<'a>>,
+        plan: &LaunchPlan<'_>,
+        line: Texts<'a>,
+        limits: [(i32, u64); 4],
+    ) -> Self {
+        let cpus = cpu_bits(&plan.cpus);
+        let (arguments, environment) = (Pointers::new(line.with_nul()), Pointers::new(ENVIRONMENT.into_iter()));
+        Self { fds, cpus, limits, program, arguments, environment }
+    }
+
+    /// The command line.
+    pub(crate) fn line(&self) -> &[&'a CStr] {
+        self.arguments.texts()
     }
 
     /// What happens in the new process. `line_at` is where the line is, also when it has moved. Returns only when a step fails.
@@ -213,7 +251,7 @@ pub(crate) fn cpus_of(bits: &[u8]) -> CpuSet {
 }
 
 /// What a tender's process may use beside its CPUs, each with its reason.
-fn limits(plan: &LaunchPlan<'_>, fds: u64, file_bytes: u64) -> [(i32, u64); 4] {
+fn limits(plan: &LaunchPlan<'_>, own: u64, fds: u64, file_bytes: u64) -> [(i32, u64); 4] {
     let guest = u64::from(plan.memory_mb).saturating_mul(MIB);
     [
         // A core file would hold the guest's secrets, and it would fill the disk.
@@ -221,7 +259,7 @@ fn limits(plan: &LaunchPlan<'_>, fds: u64, file_bytes: u64) -> [(i32, u64); 4] {
         // No more fds than it was given and needs.
         (RLIMIT_NOFILE, fds.saturating_add(OWN_FDS_MAX)),
         // Guest memory, which is mapped, the image, and itself.
-        (RLIMIT_VMEM, guest.saturating_add(IMAGE_BYTES_MAX).saturating_add(OWN_BYTES_MAX)),
+        (RLIMIT_VMEM, guest.saturating_add(own)),
         // A block device is a file, written in place. No file of its grows.
         (RLIMIT_FSIZE, file_bytes),
     ]

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use fulmar_core::policy::CpuSet;
 use nix::errno::Errno;
@@ -17,7 +18,7 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket, socketpair};
 use nix::sys::stat::Mode;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::abi::{CPUSET_SIZE, PointingRequest, Request};
@@ -48,6 +49,7 @@ impl Kernel for FreeBsd {
             OpenFor::Frames => OFlag::O_RDWR | OFlag::O_NONBLOCK,
             OpenFor::Read => OFlag::O_RDONLY,
             OpenFor::Execute => OFlag::O_EXEC,
+            OpenFor::Disk => OFlag::O_RDWR,
         };
         open(path, flags | OFlag::O_CLOEXEC, Mode::empty())
     }
@@ -210,6 +212,43 @@ impl Kernel for FreeBsd {
                 result => return result.map(drop),
             }
         }
+    }
+
+    fn wait_within(&self, pid: i32, milliseconds: u64) -> Result<Option<bool>, Errno> {
+        let ident = usize::try_from(pid).map_err(|_| Errno::ESRCH)?;
+        // One of its own: the ends of units are not to be heard here.
+        let events = Kqueue::new()?;
+        let flags = EvFlags::EV_ADD | EvFlags::EV_ONESHOT;
+        let watched = KEvent::new(ident, EventFilter::EVFILT_PROC, flags, FilterFlag::NOTE_EXIT, 0, 0);
+        let mut heard = [watched];
+        let deadline = Instant::now() + Duration::from_millis(milliseconds);
+        let mut changes: &[KEvent] = &[watched];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = libc::timespec {
+                tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(0),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            match events.kevent(changes, &mut heard, Some(left)) {
+                // What was to be changed has been.
+                Err(Errno::EINTR) => changes = &[],
+                Ok(0) => return Ok(None),
+                // One that has ended and was not waited for is told of at once, or is not found.
+                Ok(_) | Err(Errno::ESRCH) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        loop {
+            match waitpid(Pid::from_raw(pid), None) {
+                Err(Errno::EINTR) => {}
+                Ok(status) => return Ok(Some(matches!(status, WaitStatus::Exited(_, 0)))),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    fn pipe(&self) -> Result<(OwnedFd, OwnedFd), Errno> {
+        nix::unistd::pipe2(OFlag::O_CLOEXEC)
     }
 }
 

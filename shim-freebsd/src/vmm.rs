@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
+use fulmar_core::halves::{Unit, machine_name};
 use nix::errno::Errno;
 
 use crate::abi::{
@@ -27,7 +28,12 @@ pub(crate) fn name_of(pid: i32) -> String {
 
 /// Removes the virtual machine of a tender that has ended; whether there was one.
 pub(crate) fn destroy(kernel: &impl Kernel, pid: i32) -> Result<bool, Errno> {
-    match kernel.set_value(c"hw.vmm.destroy", name_of(pid).as_bytes()) {
+    destroy_named(kernel, &name_of(pid))
+}
+
+/// Removes the virtual machine of this name, as `bhyvectl --destroy` does; whether there was one.
+pub(crate) fn destroy_named(kernel: &impl Kernel, name: &str) -> Result<bool, Errno> {
+    match kernel.set_value(c"hw.vmm.destroy", name.as_bytes()) {
         Ok(()) => Ok(true),
         // There is none of this name, or no hypervisor.
         Err(Errno::EINVAL | Errno::ENOENT | Errno::ENXIO) => Ok(false),
@@ -35,8 +41,9 @@ pub(crate) fn destroy(kernel: &impl Kernel, pid: i32) -> Result<bool, Errno> {
     }
 }
 
-/// Removes the virtual machines of tenders that are not there any more. How many.
-pub(crate) fn sweep(kernel: &impl Kernel) -> Result<u32, Errno> {
+/// Removes the virtual machines of tenders that are not there any more, and those of bhyve that this host half, which `tag` tells
+/// from others, has made and does not watch. How many.
+pub(crate) fn sweep(kernel: &impl Kernel, tag: u32, is_watched: impl Fn(Unit) -> bool) -> Result<u32, Errno> {
     let names = match kernel.names_in(c"/dev/vmm") {
         Err(Errno::ENOENT) => return Ok(0),
         names => names?,
@@ -45,6 +52,14 @@ pub(crate) fn sweep(kernel: &impl Kernel) -> Result<u32, Errno> {
     for pid in names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.strip_prefix(PREFIX)?.parse().ok()) {
         if info(kernel, pid) == Err(Errno::ESRCH) {
             count += u32::from(destroy(kernel, pid)?);
+        }
+    }
+    let ours = format!("fulmar-{tag:08x}-");
+    for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
+        let unit = name.strip_prefix(&ours).and_then(|unit| unit.parse().ok()).map(Unit);
+        // Another way to write the number would be somebody else's.
+        if unit.is_some_and(|unit| machine_name(tag, unit) == name && !is_watched(unit)) {
+            count += u32::from(destroy_named(kernel, name)?);
         }
     }
     Ok(count)
@@ -111,16 +126,30 @@ mod tests {
         kernel.make_machine(&name_of(dead));
         kernel.make_machine("windows");
         kernel.end(dead, 9);
-        assert_eq!(sweep(&kernel), Ok(1));
+        assert_eq!(sweep(&kernel, 0, |_| false), Ok(1));
         assert_eq!(kernel.machines(), [name_of(alive), "windows".to_owned()]);
         assert_eq!(destroy(&kernel, dead), Ok(false));
+    }
+
+    #[test]
+    fn a_virtual_machine_that_nobody_watches_is_removed_and_no_other_host_halfs() {
+        let kernel = FakeKernel::new();
+        let others = ["fulmar-00000002-7", "fulmar-00000001-07", "fulmar-1-7", "fulmar-00000001-"];
+        for name in others.into_iter().chain(["fulmar-00000001-7", "fulmar-00000001-8"]) {
+            kernel.make_machine(name);
+        }
+        assert_eq!(sweep(&kernel, 1, |unit| unit == Unit(8)), Ok(1));
+        let mut left = others.map(str::to_owned).to_vec();
+        left.push("fulmar-00000001-8".to_owned());
+        left.sort();
+        assert_eq!(kernel.machines(), left);
     }
 
     #[test]
     fn a_host_without_a_hypervisor_has_none() {
         let kernel = FakeKernel::new();
         kernel.unload("vmm");
-        assert_eq!(sweep(&kernel), Ok(0));
+        assert_eq!(sweep(&kernel, 0, |_| false), Ok(0));
         assert_eq!(destroy(&kernel, 7), Ok(false));
         assert!(Counters::open(&kernel, "solo5-7").is_none());
     }

@@ -99,6 +99,11 @@ impl Watch {
         Ok(true)
     }
 
+    /// Whether a unit is watched.
+    pub(crate) fn has(&self, unit: Unit) -> bool {
+        self.units.contains_key(&unit)
+    }
+
     /// Sends a signal; whether there was somebody.
     pub(crate) fn signal(&self, kernel: &impl Kernel, unit: Unit, signal: Sent) -> Result<bool, Errno> {
         let Some(Watched { process, parent, .. }) = self.units.get(&unit) else { return Ok(false) };

@@ -136,6 +136,8 @@ impl Shim for LinuxShim {
             solo5: false,
             memory_cgroup: self.cgroups.as_ref().is_some_and(Cgroups::bound_memory),
             pids_cgroup: self.cgroups.as_ref().is_some_and(Cgroups::bound_processes),
+            // bhyve runs on FreeBSD.
+            bhyve: None,
         };
         Ok(Capacity { cpus, memory_mb, abilities })
     }

@@ -130,7 +130,7 @@ fn read_report([step, errno @ ..]: [u8; 5]) -> OsError {
 
 /// Which fd goes where: the index is the number that the tender finds it at.
 fn prepare_fds<'a>(ground: Ground<'a>, start: &Start<'a>) -> Result<([Option<BorrowedFd<'a>>; FDS_MAX], usize), Errno> {
-    let Start { plan, console, image, taps, blocks, status } = *start;
+    let Start { plan, console, image, taps, blocks, status, .. } = *start;
     let mut fds = [None; FDS_MAX];
     let kvm = if plan.tender == Tender::Hvt { Some(ground.kvm.ok_or(Errno::ENODEV)?) } else { None };
     let devices = taps.iter().map(|tap| tap.fd.as_fd()).chain(blocks.iter().map(AsFd::as_fd));

@@ -68,9 +68,11 @@ fn start_argv(shim: &mut LinuxShim, unit: u64, argv: &[u8]) -> Process {
         networks: Texts::default(),
         blocks: 0,
         argv: Texts::new(argv).unwrap(),
+        machine: None,
     };
     let fd = null.as_fd();
-    let start = Start { plan: &plan, console: fd, image: fd, taps: &[], blocks: &[], status: fd };
+    let start =
+        Start { plan: &plan, console: fd, image: fd, taps: &[], tap_names: Texts::EMPTY, blocks: &[], status: fd };
     shim.spawn(&start, &mut |_| Ok(())).unwrap()
 }
 
@@ -141,9 +143,11 @@ fn a_launch_that_fails_leaves_no_cgroup() {
         networks: Texts::default(),
         blocks: 0,
         argv: Texts::new(b"sleep\x0060\0").unwrap(),
+        machine: None,
     };
     let fd = null.as_fd();
-    let start = Start { plan: &plan, console: fd, image: fd, taps: &[], blocks: &[], status: fd };
+    let start =
+        Start { plan: &plan, console: fd, image: fd, taps: &[], tap_names: Texts::EMPTY, blocks: &[], status: fd };
     assert!(shim.spawn(&start, &mut |_| Ok(())).is_err());
     shim.sweep().unwrap();
     assert!(folder.names().is_empty());

@@ -108,6 +108,7 @@ fn plan<'a>(unit: u64, argv: &'a [u8]) -> LaunchPlan<'a> {
         networks: Texts::default(),
         blocks: 0,
         argv: Texts::new(argv).unwrap(),
+        machine: None,
     }
 }
 
@@ -122,7 +123,7 @@ fn start_plan(
     let (image, mine) = pipe().unwrap();
     let status = status_file();
     let (console_fd, image, status) = (theirs.as_fd(), image.as_fd(), status.as_fd());
-    let start = Start { plan, console: console_fd, image, taps, blocks, status };
+    let start = Start { plan, console: console_fd, image, taps, tap_names: Texts::EMPTY, blocks, status };
     (shim.spawn(&start, record), console, mine)
 }
 
@@ -408,7 +409,8 @@ fn predecessor() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
     let fd = null.as_fd();
-    let start = Start { plan: &plan, console: fd, image: fd, taps: &[], blocks: &[], status: fd };
+    let start =
+        Start { plan: &plan, console: fd, image: fd, taps: &[], tap_names: Texts::EMPTY, blocks: &[], status: fd };
     let process = shim().spawn(&start, &mut |_| Ok(())).unwrap();
     println!("LEFT {} {}", process.pid, process.started);
 }
@@ -439,7 +441,8 @@ fn killed() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");
     let fd = null.as_fd();
-    let start = Start { plan: &plan, console: fd, image: fd, taps: &[], blocks: &[], status: fd };
+    let start =
+        Start { plan: &plan, console: fd, image: fd, taps: &[], tap_names: Texts::EMPTY, blocks: &[], status: fd };
     let _ = shim().spawn(&start, &mut |process| {
         let fds = format!("/proc/{}/fd", process.pid);
         let until = Instant::now() + Duration::from_millis(PATIENCE_MS.into());

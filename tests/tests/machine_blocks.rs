@@ -273,7 +273,7 @@ fn solo5s_own_tender_opens_its_files_by_their_names() {
     let mut bridges = Bridges::EMPTY;
     bridges.insert(Bridge::new(b"br0").unwrap()).unwrap();
     let root = Policy { unikernels: 9, cpus: CpuSet::first(4), memory_mb: 999, block_mb: Some(99), bridges };
-    let tenders = Tenders { hvt: true, spt: true, solo5: true };
+    let tenders = Tenders { hvt: true, spt: true, solo5: true, bhyve: None };
     host.machine.handle(host.now, Input::Host { root: &root, tenders });
     let (slot, _) = host.machine.find(&name("p:a")).unwrap();
     let mut buffers = Box::<PlanBuffers>::default();
@@ -435,7 +435,8 @@ fn create_on(bytes: Option<u64>) -> Option<String> {
     let now = Now { ms: 1, wall_ms: 1 };
     let (cpus, bridges) = (CpuSet::first(1), Bridges::EMPTY);
     let root = Policy { unikernels: 9, cpus, memory_mb: 999, block_mb: Some(9), bridges };
-    machine.handle(now, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false } });
+    machine
+        .handle(now, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false, bhyve: None } });
     let (slot, _) = machine.find_block(&name("p:storage")).unwrap();
     machine.handle(now, Input::BlockFile { slot, bytes });
     machine.handle(now, Input::Survivor { unit: Unit(7), account: 1, started_wall_ms: 1, told: false });

@@ -16,7 +16,7 @@ fn host() -> Box<Host> {
     let mut host = Box::new(Host::new());
     let (cpus, bridges) = (CpuSet::first(2), Bridges::EMPTY);
     let root = Policy { unikernels: 100, cpus, memory_mb: 10_000, block_mb: Some(100), bridges };
-    host.handle(NOW, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false } });
+    host.handle(NOW, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false, bhyve: None } });
     host.handle(NOW, Input::Start);
     while host.next_effect().is_some() {}
     host

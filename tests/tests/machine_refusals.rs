@@ -76,7 +76,7 @@ fn arguments_that_make_no_sense_are_refused_first() {
     for (flaw, expected) in [
         (Flaw::NoMemory, "0 MB is no amount of memory: give 1 to 4096 MB"),
         (Flaw::NoCpu, "no CPU is given: name at least one"),
-        (Flaw::Bhyve, "bhyve virtual machines are not run here: give a Solo5 image"),
+        (Flaw::Bhyve, "bhyve virtual machines are not run here (bhyve runs on FreeBSD): give a Solo5 image"),
         (Flaw::Sector, "513 bytes are no sector of a block device: give a power of two from 512 to 32768"),
         (Flaw::Twice, "device service is given twice"),
         (Flaw::Nul, "an argument contains a NUL byte"),

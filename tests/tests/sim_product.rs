@@ -60,7 +60,10 @@ fn a_full_journal_comes_up_sixteen_at_a_time() {
             bridges: Bridges::EMPTY,
         };
         let now = Now { ms: 1, wall_ms: 1 };
-        machine.handle(now, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false } });
+        machine.handle(
+            now,
+            Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false, bhyve: None } },
+        );
         machine.handle(now, Input::Start);
         let mut launching = Vec::new();
         let (mut launched, mut resting) = (0, 0);

@@ -1,4 +1,5 @@
-//! `create`: looks at the image first, so that most mistakes never reach a daemon, then sends it piece by piece.
+//! `create`: looks at the image first, so that most mistakes never reach a daemon, then sends it piece by piece. A virtual machine of
+//! bhyve has none.
 
 use std::path::PathBuf;
 
@@ -7,7 +8,7 @@ use fulmar_core::name::Name;
 use fulmar_core::solo5::ImageFacts;
 use fulmar_core::wire::{Command, Config, Image, Kind, UnikernelCommand};
 
-use super::{Context, report};
+use super::{Context, act, report};
 use crate::arguments::{Lists, RunOptions};
 use crate::connection::Daemon;
 use crate::devices;
@@ -20,13 +21,18 @@ use crate::options;
 #[command(after_help = "Example:
   vmmc_local create hello hello.hvt --mem 32
   vmmc_local create shop:web web.hvt --net=service:br0 --block=storage:data --mem 64 -- --port=80
-  vmmc_local create hello new-hello.hvt --force")]
+  vmmc_local create hello new-hello.hvt --force
+  vmmc_local create shop:vm --bhyve --block=0:vm --net=0:br0 --cpu 0 --cpu 1 --numcpus 2 --mem 512")]
 pub struct Create {
     /// Its name: LABEL, or PATH:LABEL
     #[arg(value_parser = options::unikernel)]
     name: Name,
     /// The image: a Solo5 ELF file, hvt or spt
-    image: PathBuf,
+    #[arg(required_unless_present = "bhyve", conflicts_with = "bhyve")]
+    image: Option<PathBuf>,
+    /// Make a virtual machine of FreeBSD's bhyve, which boots from its block device 0 and has no image
+    #[arg(long)]
+    bhyve: bool,
     /// Stop the one of this name, if there is one, and put this in its place
     #[arg(long, short)]
     force: bool,
@@ -44,20 +50,29 @@ impl Create {
     /// # Errors
     /// [`Failure`], as it says.
     pub fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let image = ImageFile::open(&self.image)?;
+        let lists = Lists::new(&self.run);
+        let Some(image) = &self.image else {
+            let (kind, image) = (Kind::Bhyve, Image::Inline(&[]));
+            let config = Config { kind, compressed: false, image, arguments: lists.arguments() };
+            return act(context, Daemon::Vmmd, self.name, Command::Unikernel(self.command(config)));
+        };
+        let image = ImageFile::open(image)?;
         self.check(&image, &image.inspect()?)?;
         let parcel = image.pack(self.compression_level)?;
-        let lists = Lists::new(&self.run);
         let config = Config {
             kind: Kind::Solo5,
             compressed: parcel.is_compressed(),
             image: Image::Diverted { len: parcel.bytes() },
             arguments: lists.arguments(),
         };
-        let command = if self.force { UnikernelCommand::ForceCreate(config) } else { UnikernelCommand::Create(config) };
+        let command = self.command(config);
         let mut connection = context.door.open(Daemon::Vmmd)?;
         connection.send_around(self.name, Command::Unikernel(command), &mut |out| parcel.write(out))?;
         report(context, &mut connection, self.name)
+    }
+
+    fn command<'a>(&self, config: Config<'a>) -> UnikernelCommand<'a> {
+        if self.force { UnikernelCommand::ForceCreate(config) } else { UnikernelCommand::Create(config) }
     }
 
     /// What a daemon would refuse anyway, with the option that mends it.

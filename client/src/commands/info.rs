@@ -167,7 +167,10 @@ fn write_one(
         pairs.push(("virtual CPUs", info.numcpus.to_string()));
         pairs.push(("Linux on", info.linux_boot.map(|partition| plain(partition.0)).unwrap_or_default()));
     }
-    pairs.push(("image", hex(info.digest)));
+    match info.kind {
+        Kind::Solo5 => pairs.push(("image", hex(info.digest))),
+        Kind::Bhyve => pairs.push(("machine", plain(info.digest))),
+    }
     write_pairs(context.out, &pairs).and_then(|()| context.out.flush()).map_err(Failure::print)
 }
 

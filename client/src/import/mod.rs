@@ -102,7 +102,7 @@ fn tenders() -> Tenders {
     let opens = File::options().read(true).write(true).open(kvm);
     let unusable = opens.is_err_and(|error| error.kind() != io::ErrorKind::PermissionDenied);
     let linux = cfg!(target_os = "linux");
-    Tenders { hvt: !(linux && unusable), spt: linux, solo5: !linux }
+    Tenders { hvt: !(linux && unusable), spt: linux, solo5: !linux, bhyve: (!linux).then_some(0) }
 }
 
 /// Two hosts that run the same unikernels answer for the same addresses and write to different copies of the same disks.

@@ -76,7 +76,11 @@ fn serve(listener: &UnixListener, commands: usize, ends: &AtomicBool, changes: &
     }
     let root = Policy { unikernels: 32, cpus: CpuSet::first(4), memory_mb: 1000, block_mb: Some(500), bridges };
     let mut machine = Box::new(Small::new());
-    drive(&mut machine, Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false } }, None);
+    drive(
+        &mut machine,
+        Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false, bhyve: None } },
+        None,
+    );
     drive(&mut machine, Input::Start, None);
     for (index, stream) in listener.incoming().enumerate() {
         if ends.load(Ordering::Relaxed) {

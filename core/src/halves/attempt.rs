@@ -56,6 +56,12 @@ pub enum Attempt {
     EnterCgroup,
     /// Remove the virtual machine of a tender that is gone.
     RemoveMachine,
+    /// Open a zvol that is a disk.
+    OpenZvol,
+    /// Load the kernel of a virtual machine.
+    LoadMachine,
+    /// Load it within [`crate::limits::MACHINE_LOAD_MS`].
+    LoadInTime,
 }
 
 impl Attempt {
@@ -86,6 +92,9 @@ impl Attempt {
             Self::Execute => "execute the tender program",
             Self::EnterCgroup => "give the tender a cgroup of its own",
             Self::RemoveMachine => "remove the virtual machine of a tender that is gone",
+            Self::OpenZvol => "open a zvol",
+            Self::LoadMachine => "load the kernel of the virtual machine from its disk 0, its console says why",
+            Self::LoadInTime => "load the kernel of the virtual machine within a second: have its boot loader not wait",
         }
     }
 }
@@ -95,13 +104,16 @@ impl Attempt {
 pub struct OsError {
     /// What was attempted.
     pub attempt: Attempt,
-    /// The error number of the operating system.
+    /// The error number of the operating system; 0 where it was not the one that said no.
     pub errno: i32,
 }
 
 impl fmt::Display for OsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "could not {}: {}", self.attempt.text(), Errno(self.errno))
+        match self.errno {
+            0 => write!(f, "could not {}", self.attempt.text()),
+            errno => write!(f, "could not {}: {}", self.attempt.text(), Errno(errno)),
+        }
     }
 }
 
@@ -168,6 +180,12 @@ pub enum LaunchError {
     Os(OsError),
     /// The host half may open no more files than this, too few to watch another unit.
     TooFewFiles(u64),
+    /// Not what a virtual machine can have.
+    Machine,
+    /// Virtual machines of bhyve do not run on this host.
+    NoBhyve,
+    /// Nobody was allowed to name zvols.
+    NoZvols,
 }
 
 impl From<OsError> for LaunchError {
@@ -207,6 +225,12 @@ impl fmt::Display for LaunchError {
                 "vmmd may open {limit} files, too few for another unikernel: destroy one, or raise the limit (LimitNOFILE=) \
                  and start vmmd again"
             ),
+            Self::Machine => f.write_str("a virtual machine has 1 disk or more, and what its bus has room for"),
+            Self::NoBhyve => f.write_str(
+                "bhyve virtual machines do not run on this host: it needs FreeBSD with the module vmm, /usr/sbin/bhyve and \
+                 /usr/sbin/bhyveload",
+            ),
+            Self::NoZvols => f.write_str("no path may name zvols here: start vmmd with --allow-zvol-for PATH"),
         }
     }
 }

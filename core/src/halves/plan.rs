@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LaunchError, Texts, Unit};
+use super::{LaunchError, Texts, Unit, VirtualMachine};
 use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX};
 use crate::policy::{Bridge, CpuSet};
 
@@ -21,6 +21,8 @@ pub enum Tender {
     Hvt,
     /// As a process in a system call sandbox.
     Spt,
+    /// It has no image: a virtual machine of FreeBSD's bhyve, which boots from its first disk.
+    Bhyve,
 }
 
 /// One tender process: what runs, as whom, where, and with which fds.
@@ -39,12 +41,15 @@ pub struct LaunchPlan<'a> {
     /// The bridge of each network device, in the order of the taps' fds; at most [`DEVICES_MAX`].
     #[serde(borrow)]
     pub networks: Texts<'a>,
-    /// How many block devices travel with the plan as fds, behind the console and the image; with the networks at most
+    /// How many block devices travel with the plan as fds, behind the console and the image, where there is one; with the networks at most
     /// [`DEVICES_MAX`].
     pub blocks: u8,
-    /// The argument vector from `argv[0]` on, complete; at most [`ARGV_BYTES_MAX`] bytes.
+    /// The argument vector from `argv[0]` on, complete; at most [`ARGV_BYTES_MAX`] bytes. None for a virtual machine.
     #[serde(borrow)]
     pub argv: Texts<'a>,
+    /// What there is to say of a virtual machine, for [`Tender::Bhyve`] and for nothing else.
+    #[serde(borrow)]
+    pub machine: Option<VirtualMachine<'a>>,
 }
 
 impl LaunchPlan<'_> {
@@ -68,10 +73,12 @@ impl LaunchPlan<'_> {
         if self.networks.iter().any(|bridge| Bridge::new(bridge).is_err()) {
             return Err(LaunchError::BridgeName);
         }
-        if self.argv.is_empty() || self.argv.as_bytes().len() > ARGV_BYTES_MAX {
-            return Err(LaunchError::Arguments);
+        match (self.tender, &self.machine) {
+            (Tender::Bhyve, Some(machine)) if self.argv.is_empty() => machine.check(&self.networks, self.blocks),
+            (Tender::Bhyve, _) | (_, Some(_)) => Err(LaunchError::Machine),
+            _ if self.argv.is_empty() || self.argv.as_bytes().len() > ARGV_BYTES_MAX => Err(LaunchError::Arguments),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ fn plan<'a>(networks: Texts<'a>, argv: Texts<'a>) -> LaunchPlan<'a> {
         networks,
         blocks: 0,
         argv,
+        machine: None,
     }
 }
 
@@ -62,6 +63,7 @@ fn answers_round_trip() {
         solo5: false,
         memory_cgroup: false,
         pids_cgroup: true,
+        bhyve: None,
     };
     round_trip_answer(Answer::Adopted {
         unit: Unit(1),
@@ -121,6 +123,7 @@ fn the_largest_host_fits() {
         solo5: false,
         memory_cgroup: true,
         pids_cgroup: true,
+        bhyve: None,
     };
     let cpus = CpuSet::first(u16::try_from(CPUS_MAX).unwrap());
     round_trip_answer(Answer::Host(Host { cpus, memory_mb: u64::MAX, bridges: writer.finish(), abilities }));

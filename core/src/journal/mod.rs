@@ -50,11 +50,11 @@ pub enum Record<'a> {
         name: &'a str,
         /// The number of this incarnation towards the host half. It outlives compaction, the generation does not.
         unit: u64,
-        /// SHA-256 of the uncompressed image.
+        /// SHA-256 of the uncompressed image; zeros for a virtual machine, which has none.
         digest: [u8; 32],
         /// Bytes of the uncompressed image.
         image_bytes: u64,
-        /// What runs it: 1 hvt, 2 spt.
+        /// What runs it: 1 hvt, 2 spt, 3 bhyve.
         target: u8,
         /// The canonical DER of its arguments.
         #[serde(borrow)]

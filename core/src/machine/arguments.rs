@@ -3,10 +3,11 @@
 use core::fmt;
 
 use super::arena::{ArenaFull, Span};
-use super::{Machine, Unikernel};
+use super::{Machine, Tenders, Unikernel};
 use crate::limits::{
-    ARGUMENTS_BYTES_MAX, COMMAND_LINE_BYTES_MAX, DEVICE_NAME_BYTES_MAX, DEVICES_MAX, MEMORY_MB_MAX, POLICY_BRIDGES_MAX,
-    SECTOR_BYTES_DEFAULT, SECTOR_BYTES_MAX,
+    ARGUMENTS_BYTES_MAX, COMMAND_LINE_BYTES_MAX, DEVICE_NAME_BYTES_MAX, DEVICES_MAX, MACHINE_DEVICES_MAX,
+    MACHINE_MEMORY_MB_MAX, MACHINE_PROCESSORS_MAX, MEMORY_MB_MAX, POLICY_BRIDGES_MAX, SECTOR_BYTES_DEFAULT,
+    SECTOR_BYTES_MAX,
 };
 use crate::name::Name;
 use crate::policy::{Bridge, Bridges, CpuSet, NoSuchBridge, NoSuchCpu, Policy};
@@ -52,12 +53,28 @@ pub enum ArgumentsFault {
     Negative(i64),
     /// More bridges than a policy keeps.
     Bridges,
+    /// A virtual machine without a disk.
+    NoDisk,
+    /// A device of a virtual machine that is not called by its number.
+    DeviceNumber(DeviceName),
+    /// More devices than the bus of a virtual machine has room for.
+    MachineDevices,
+    /// A virtual machine and sectors.
+    MachineSector,
+    /// So many processors for a virtual machine, which is none, or more than it has CPUs.
+    Processors(i64),
+    /// A text that no partition is called.
+    Partition,
+    /// Memory of no size, or of more than a virtual machine can have.
+    MachineMemory(i64),
 }
 
 impl fmt::Display for ArgumentsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bhyve => f.write_str("bhyve virtual machines are not run here: give a Solo5 image"),
+            Self::Bhyve => {
+                f.write_str("bhyve virtual machines are not run here (bhyve runs on FreeBSD): give a Solo5 image")
+            }
             Self::NoCpu => f.write_str("no CPU is given: name at least one"),
             Self::Cpu(cpu) => NoSuchCpu(*cpu).fmt(f),
             Self::Memory(mb) => write!(f, "{mb} MB is no amount of memory: give 1 to {MEMORY_MB_MAX} MB"),
@@ -83,6 +100,25 @@ impl fmt::Display for ArgumentsFault {
             }
             Self::Negative(number) => write!(f, "{number} is negative: a policy allows 0 or more"),
             Self::Bridges => write!(f, "more than {POLICY_BRIDGES_MAX} bridges in a policy"),
+            Self::NoDisk => f.write_str("a bhyve virtual machine boots from its block device 0: give it"),
+            Self::DeviceNumber(name) => write!(
+                f,
+                "device {name}: the networks of a bhyve virtual machine are called 0, 1 and so on, and so are its block devices"
+            ),
+            Self::MachineDevices => {
+                write!(f, "more than {MACHINE_DEVICES_MAX} networks and block devices of a bhyve virtual machine")
+            }
+            Self::MachineSector => {
+                f.write_str("the disks of a bhyve virtual machine have the sectors of the host: leave their size out")
+            }
+            Self::Processors(count) => write!(
+                f,
+                "{count} virtual CPUs: give 1 to {MACHINE_PROCESSORS_MAX}, and no more than CPUs that it may run on"
+            ),
+            Self::Partition => f.write_str("a partition to boot Linux from is called as GRUB calls it: msdos1, gpt2"),
+            Self::MachineMemory(mb) => {
+                write!(f, "{mb} MB is no amount of memory: give 1 to {MACHINE_MEMORY_MB_MAX} MB")
+            }
         }
     }
 }
@@ -103,11 +139,15 @@ impl Needs {
     }
 
     /// What these arguments ask for.
-    pub(super) fn of(arguments: &Arguments<'_>) -> Result<Self, ArgumentsFault> {
+    pub(super) fn of(kind: Kind, arguments: &Arguments<'_>) -> Result<Self, ArgumentsFault> {
         let memory = arguments.memory;
+        let (max, fault) = match kind {
+            Kind::Solo5 => (MEMORY_MB_MAX, ArgumentsFault::Memory(memory)),
+            Kind::Bhyve => (MACHINE_MEMORY_MB_MAX, ArgumentsFault::MachineMemory(memory)),
+        };
         let memory_mb = match u64::try_from(memory) {
-            Ok(mb) if memory > 0 && memory <= MEMORY_MB_MAX => mb,
-            _ => return Err(ArgumentsFault::Memory(memory)),
+            Ok(mb) if memory > 0 && memory <= max => mb,
+            _ => return Err(fault),
         };
         let cpus = CpuSet::collect(arguments.cpuids.iter()).map_err(|NoSuchCpu(cpu)| ArgumentsFault::Cpu(cpu))?;
         if cpus.is_empty() {
@@ -123,24 +163,31 @@ impl Needs {
 }
 
 /// All that can be said of a create's arguments before its image is known.
-pub(super) fn check(kind: Kind, name: &Name, arguments: &Arguments<'_>) -> Result<Needs, ArgumentsFault> {
+pub(super) fn check(
+    tenders: Tenders,
+    kind: Kind,
+    name: &Name,
+    arguments: &Arguments<'_>,
+) -> Result<Needs, ArgumentsFault> {
     if kind == Kind::Bhyve {
-        return Err(ArgumentsFault::Bhyve);
+        super::bhyve::check(tenders, arguments)?;
     }
-    let needs = Needs::of(arguments)?;
-    let mut seen: heapless::Vec<&str, DEVICES_MAX> = heapless::Vec::new();
-    let networks = arguments.bridges.iter().map(|network| network.name);
-    let blocks = arguments.block_devices.iter().map(|block| block.name);
-    for device in networks.chain(blocks) {
+    let needs = Needs::of(kind, arguments)?;
+    let mut seen: heapless::Vec<(bool, &str), DEVICES_MAX> = heapless::Vec::new();
+    // In a manifest no network is called as a block device is; a virtual machine has both from 0 on.
+    let apart = kind == Kind::Bhyve;
+    let networks = arguments.bridges.iter().map(|network| (apart, network.name));
+    let blocks = arguments.block_devices.iter().map(|block| (false, block.name));
+    for (group, device) in networks.chain(blocks) {
         let shown = DeviceName::cut(device.as_bytes());
         let sane = !device.is_empty() && device.len() <= DEVICE_NAME_BYTES_MAX;
         if !sane || !device.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(ArgumentsFault::DeviceName(shown));
         }
-        if seen.contains(&device) {
+        if seen.contains(&(group, device)) {
             return Err(ArgumentsFault::DeviceTwice(shown));
         }
-        seen.push(device).map_err(|_| ArgumentsFault::Devices)?;
+        seen.push((group, device)).map_err(|_| ArgumentsFault::Devices)?;
     }
     for bytes in arguments.block_devices.iter().filter_map(|block| block.sector_size) {
         let size = u64::try_from(bytes).ok().filter(|size| size.is_power_of_two());

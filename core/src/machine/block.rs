@@ -181,6 +181,8 @@ pub enum BlockRefused {
     Missing(DeviceName),
     /// The create names one that another unikernel, or another device of the same, uses.
     InUse(DeviceName),
+    /// A zvol is named, and this path may not.
+    NoZvol(DeviceName),
     /// The create names one that is being set or dumped.
     InTransfer(DeviceName),
     /// The create or the dump names one whose file is not as it should be.
@@ -213,6 +215,11 @@ impl fmt::Display for BlockRefused {
             }
             Self::Missing(label) => write!(f, "block device {label} does not exist"),
             Self::InUse(label) => write!(f, "block device {label} is in use"),
+            Self::NoZvol(path) => write!(
+                f,
+                "{path} cannot be a block device here: zvols are for bhyve virtual machines of the path that vmmd was started with \
+                 (--allow-zvol-for)"
+            ),
             Self::InTransfer(label) => write!(f, "block device {label} is being set or dumped, try again"),
             Self::Damaged(label, BlockFile::Bytes(bytes)) => write!(
                 f,

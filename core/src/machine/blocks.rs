@@ -9,9 +9,10 @@ use super::outcome::{BlockFileError, JournalError};
 use super::refusal::Refusal;
 use super::table::Named;
 use super::{Change, DUE_MAX, Done, Effect, Machine, Now, Reply, Source, Spooled, Waiting};
+use crate::halves::is_zvol;
 use crate::limits::{BLOCK_MB_MAX, DEVICES_MAX, REST_MS_MAX, REST_MS_MIN};
 use crate::name::Name;
-use crate::wire::{Arguments, BlockCommand, BlockDevice};
+use crate::wire::{Arguments, BlockCommand, BlockDevice, Kind};
 
 /// Slots of the block devices of one unikernel.
 pub(super) type BlockSlots = heapless::Vec<u16, DEVICES_MAX>;
@@ -228,6 +229,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
     /// its own when that is gone.
     pub(super) fn blocks_to_hold(
         &self,
+        kind: Kind,
         name: &Name,
         arguments: &Arguments<'_>,
         old: Option<u16>,
@@ -235,6 +237,10 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let mut slots = BlockSlots::new();
         for device in arguments.block_devices {
             let label = DeviceName::cut(device.host().as_bytes());
+            if kind == Kind::Bhyve && is_zvol(device.host()) {
+                self.check_zvol(name, &device, old)?;
+                continue;
+            }
             let found = self.block_of(name, &device).filter(|(_, block)| block.stage == BlockStage::Kept);
             let refused = match found {
                 None => BlockRefused::Missing(label),

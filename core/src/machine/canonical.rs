@@ -61,7 +61,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         }
         self.blocks.len().hash(state);
         (self.appending, self.launching, self.storing, self.queued, self.undoing, self.transfers).hash(state);
-        (self.tenders, self.strays, self.unsure, &self.releases, self.collect).hash(state);
+        (self.tenders, self.zvols, self.strays, self.unsure, &self.releases, self.collect).hash(state);
         self.alarm_ms.map(|at| left(at, now_ms)).hash(state);
     }
 

@@ -25,19 +25,29 @@ pub(super) struct Wanted<'a> {
 }
 
 impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
-    pub(super) fn create(&mut self, connection: u16, name: &Name, config: &Config<'_>, image: Option<Spooled>) {
+    pub(super) fn create(
+        &mut self,
+        now: Now,
+        connection: u16,
+        name: &Name,
+        config: &Config<'_>,
+        image: Option<Spooled>,
+    ) {
         let admitted = match self.unikernels.find(name) {
             Some(_) => Err(Refusal::Exists),
             None => self.admit(name, Wanted { kind: config.kind, arguments: &config.arguments, image }, None),
         };
-        self.store_admitted(connection, admitted);
+        self.store_admitted(now, connection, admitted);
     }
 
-    /// The second rung, or a refusal.
-    pub(super) fn store_admitted(&mut self, connection: u16, admitted: Result<u16, Refusal>) {
+    /// The second rung, or a refusal. A virtual machine has no image, so that rung is done.
+    pub(super) fn store_admitted(&mut self, now: Now, connection: u16, admitted: Result<u16, Refusal>) {
         match admitted {
             Ok(slot) => {
                 self.wait(connection, Waiting::Unikernel(slot));
+                if self.is_machine(slot) {
+                    return self.launch_in_place(now, slot);
+                }
                 self.storing = self.storing.saturating_add(1);
                 self.effect(Effect::Store { slot });
             }
@@ -52,12 +62,16 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             return Err(Refusal::Path);
         }
         let Wanted { kind, arguments, image } = wanted;
-        let needs = check(kind, name, arguments).map_err(Refusal::Arguments)?;
+        let needs = check(self.tenders, kind, name, arguments).map_err(Refusal::Arguments)?;
         let charge = Charge { memory_mb: needs.memory_mb, cpus: &needs.cpus, bridges: &needs.bridges };
         let shared = old.and_then(|old| self.unikernels.get(old)).filter(|old| old.charged).map(Unikernel::usage);
         self.admit_beside(name, &charge, shared).map_err(Refusal::Admission)?;
-        let blocks = self.blocks_to_hold(name, arguments, old)?;
-        let Some(Spooled { spool }) = image else { return Err(Refusal::NoImage) };
+        let blocks = self.blocks_to_hold(kind, name, arguments, old)?;
+        let spool = match (kind, image) {
+            (Kind::Bhyve, _) => 0,
+            (Kind::Solo5, Some(Spooled { spool })) => spool,
+            (Kind::Solo5, None) => return Err(Refusal::NoImage),
+        };
         if self.unikernels.len() == U {
             return Err(Refusal::UnikernelsFull);
         }
@@ -76,6 +90,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             networks: needs.networks(),
             shared_networks: shared.map_or(0, |old| old.networks.min(needs.networks())),
             unit: self.last_unit,
+            tender: if kind == Kind::Bhyve { Tender::Bhyve } else { Tender::Hvt },
             spool,
             span,
             memory_mb: needs.memory_mb,
@@ -87,6 +102,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         self.ledger.charge(name, usage);
         self.hold_blocks(slot, &blocks);
         Ok(slot)
+    }
+
+    /// Whether this is a virtual machine.
+    pub(super) fn is_machine(&self, slot: u16) -> bool {
+        self.unikernels.get(slot).is_some_and(|unikernel| unikernel.tender == Tender::Bhyve)
     }
 
     /// Whether the ledger has room for this charge once `shared`, which it takes the place of, is gone.

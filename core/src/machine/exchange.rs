@@ -3,6 +3,7 @@
 use super::outcome::{BlockFileError, Exit, JournalError, StoreError, StoredImage};
 use super::unikernel::Digest;
 use crate::halves::{LaunchError, Unit};
+use crate::name::Name;
 use crate::policy::Policy;
 use crate::wire::{Command, Header};
 
@@ -24,6 +25,8 @@ pub struct Tenders {
     pub spt: bool,
     /// What runs them is Solo5's own program and not ours: it is told otherwise where its fds are.
     pub solo5: bool,
+    /// Virtual machines of bhyve can run, under names with this in them ([`crate::halves::machine_name`]).
+    pub bhyve: Option<u32>,
 }
 
 /// An image, or the content of a block device, that has arrived whole and waits in the spool.
@@ -71,6 +74,11 @@ pub enum Input<'a> {
         root: &'a Policy,
         /// Which images it can run.
         tenders: Tenders,
+    },
+    /// Who may name zvols as disks of virtual machines: unikernels of this path, and of none below it. Before [`Input::Start`].
+    Zvols {
+        /// The path.
+        path: &'a Name,
     },
     /// What was found of the file of a restored block device. Between [`super::Machine::restore`] and [`Input::Start`].
     BlockFile {

@@ -18,6 +18,7 @@
 
 mod arena;
 mod arguments;
+mod bhyve;
 mod block;
 mod blocks;
 mod canonical;
@@ -108,6 +109,8 @@ pub struct Machine<const U: usize, const P: usize, const B: usize, const C: usiz
     connections: [Connection; C],
     arena: Arena<A>,
     tenders: Tenders,
+    /// The path whose unikernels may name zvols; no path where none may.
+    zvols: Name,
     /// The highest unit that was ever given.
     last_unit: u64,
     /// Accounts of a predecessor's processes that no record names. They are being killed, and until they are gone nobody
@@ -156,7 +159,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             blocks: Table::new(),
             connections: [const { Connection::EMPTY }; C],
             arena: Arena::new(),
-            tenders: Tenders { hvt: false, spt: false, solo5: false },
+            tenders: Tenders { hvt: false, spt: false, solo5: false, bhyve: None },
+            zvols: Name::EMPTY,
             last_unit: 0,
             strays: Accounts::NONE,
             launching: 0,
@@ -182,6 +186,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                 self.tenders = tenders;
                 self.retry_refused(now);
             }
+            Input::Zvols { path } => self.zvols = *path,
             Input::BlockFile { slot, bytes } => self.block_file(slot, bytes),
             Input::Survivor { unit, account, started_wall_ms, told } => {
                 self.survivor(now, unit, account, started_wall_ms, told);
@@ -289,13 +294,13 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         client.reply = Reply::None;
         let name = &header.name;
         match command {
-            Command::Unikernel(UnikernelCommand::Create(config)) => self.create(connection, name, config, image),
+            Command::Unikernel(UnikernelCommand::Create(config)) => self.create(now, connection, name, config, image),
             Command::Unikernel(UnikernelCommand::ForceCreate(config)) => {
-                self.force_create(connection, name, config, image);
+                self.force_create(now, connection, name, config, image);
             }
             Command::Unikernel(UnikernelCommand::Restart(None)) => self.restart(now, connection, name),
             Command::Unikernel(UnikernelCommand::Restart(Some(arguments))) => {
-                self.restart_with(connection, name, arguments);
+                self.restart_with(now, connection, name, arguments);
             }
             Command::Unikernel(UnikernelCommand::Destroy) => self.destroy(connection, name),
             Command::Unikernel(UnikernelCommand::Get { level }) => self.get(connection, name, *level),

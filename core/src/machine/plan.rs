@@ -1,24 +1,27 @@
 //! What is executed for a unikernel, complete: the host half adds nothing but the fds that it makes.
 
+use super::bhyve::{self, MACS_BYTES_MAX};
 use super::{Life, Machine};
-use crate::halves::{IMAGE_FD, LaunchPlan, TAP_FD_FIRST, Tender, Texts, TextsFull, TextsWriter, Unit};
+use crate::halves::{IMAGE_FD, LaunchPlan, TAP_FD_FIRST, Tender, Texts, TextsFull, TextsWriter, Unit, is_zvol};
 use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX, UNIKERNELS_MAX, UNITS_MAX};
 use crate::mac;
 use crate::name::Name;
 use crate::policy::CpuSet;
-use crate::wire::Arguments;
+use crate::wire::{Arguments, BlockDevice};
 
 /// Where the variable parts of a plan are made.
 pub struct PlanBuffers {
     argv: [u8; ARGV_BYTES_MAX],
     networks: [u8; DEVICES_MAX * (INTERFACE_BYTES_MAX + 1)],
+    macs: [u8; MACS_BYTES_MAX],
 }
 
 impl PlanBuffers {
     /// Empty buffers.
     #[must_use]
     pub const fn new() -> Self {
-        Self { argv: [0; ARGV_BYTES_MAX], networks: [0; DEVICES_MAX * (INTERFACE_BYTES_MAX + 1)] }
+        let networks = [0; DEVICES_MAX * (INTERFACE_BYTES_MAX + 1)];
+        Self { argv: [0; ARGV_BYTES_MAX], networks, macs: [0; MACS_BYTES_MAX] }
     }
 }
 
@@ -30,23 +33,41 @@ impl Default for PlanBuffers {
 
 impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// The plan of [`super::Effect::Launch`]; nothing for a slot that is to launch nothing.
-    pub fn launch_plan<'b>(&self, slot: u16, buffers: &'b mut PlanBuffers) -> Option<LaunchPlan<'b>> {
+    pub fn launch_plan<'b>(&'b self, slot: u16, buffers: &'b mut PlanBuffers) -> Option<LaunchPlan<'b>> {
         let unikernel = self.unikernel(slot).filter(|unikernel| unikernel.life == Life::Launching)?;
         let arguments = self.arguments(slot)?;
-        let networks = networks(&arguments, &mut buffers.networks).ok()?;
-        let blocks = u8::try_from(arguments.block_devices.iter().count()).ok()?;
-        let program = if self.tenders.solo5 { Program::Solo5 } else { Program::Fulmar };
-        let argv = argv(program, unikernel.tender, &unikernel.name, &arguments, &mut buffers.argv).ok()?;
+        let PlanBuffers { argv: argv_buffer, networks: networks_buffer, macs } = buffers;
+        let (name, tender) = (&unikernel.name, unikernel.tender);
+        let (networks, argv, machine) = if tender == Tender::Bhyve {
+            let (machine, networks) = bhyve::plan(name, &arguments, networks_buffer, argv_buffer, macs).ok()?;
+            (networks, Texts::EMPTY, Some(machine))
+        } else {
+            let program = if self.tenders.solo5 { Program::Solo5 } else { Program::Fulmar };
+            let argv = argv(program, tender, name, &arguments, argv_buffer).ok()?;
+            (networks(&arguments, networks_buffer).ok()?, argv, None)
+        };
         Some(LaunchPlan {
             unit: Unit(unikernel.unit),
             account: unikernel.account,
-            tender: unikernel.tender,
+            tender,
             cpus: CpuSet::collect(arguments.cpuids.iter()).ok()?,
             memory_mb: u32::try_from(unikernel.memory_mb).ok()?,
             networks,
-            blocks,
+            blocks: u8::try_from(self.blocks_of_plan(slot).len()).ok()?,
             argv,
+            machine,
         })
+    }
+
+    /// The block devices that travel with the plan of a slot, in their order: all but zvols, which are not ours.
+    #[must_use]
+    pub fn blocks_of_plan(&self, slot: u16) -> heapless::Vec<BlockDevice<'_>, DEVICES_MAX> {
+        let Some((unikernel, arguments)) = self.unikernel(slot).zip(self.arguments(slot)) else {
+            return heapless::Vec::new();
+        };
+        let mut disks = bhyve::disks(unikernel.tender, &arguments);
+        disks.retain(|disk| unikernel.tender != Tender::Bhyve || !is_zvol(disk.host()));
+        disks
     }
 
     /// An account that no process runs under, the lowest.
@@ -126,6 +147,7 @@ fn argv<'b>(
     let called = match tender {
         Tender::Hvt => "solo5-hvt",
         Tender::Spt => "solo5-spt",
+        Tender::Bhyve => return Err(TextsFull),
     };
     argv.push(called.as_bytes())?;
     let file = program.file();

@@ -1,6 +1,7 @@
 //! The commands about policies. A policy belongs to a path: the label of a name is not looked at.
 
 use super::arguments::Needs;
+use super::bhyve::kind_of;
 use super::ledger::{Below, Pending, Usage};
 use super::outcome::JournalError;
 use super::refusal::Refusal;
@@ -146,7 +147,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         for slot in self.unikernels.below(path) {
             let Some(unikernel) = self.unikernels.get(*slot).filter(|unikernel| unikernel.charged) else { continue };
             below.used = below.used.plus(unikernel.usage());
-            let Some(Ok(needs)) = self.arguments(*slot).map(|arguments| Needs::of(&arguments)) else { continue };
+            let Some(Ok(needs)) =
+                self.arguments(*slot).map(|arguments| Needs::of(kind_of(unikernel.tender), &arguments))
+            else {
+                continue;
+            };
             below.cpus = below.cpus.union(&needs.cpus);
             let foreign = needs.bridges.iter().find(|bridge| !policy.bridges.has(bridge));
             below.foreign_bridge = below.foreign_bridge.or(foreign.copied());

@@ -26,6 +26,7 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
                     target: match unikernel.tender {
                         Tender::Hvt => 1,
                         Tender::Spt => 2,
+                        Tender::Bhyve => 3,
                     },
                     arguments: self.arguments_der(unikernel),
                 })

@@ -114,6 +114,7 @@ impl fmt::Display for Refusal {
                 "hvt images cannot run here, /dev/kvm (on FreeBSD: vmm) cannot be used: build the unikernel for spt",
             ),
             Self::NoTender(Tender::Spt) => f.write_str("spt images cannot run here: build the unikernel for hvt"),
+            Self::NoTender(Tender::Bhyve) => ArgumentsFault::Bhyve.fmt(f),
             Self::MemoryForImage { needed_mb, given_mb } => {
                 write!(f, "the image needs at least {needed_mb} MB of memory, {given_mb} MB are given")
             }

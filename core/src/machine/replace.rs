@@ -10,32 +10,41 @@
 //! ```
 //! The two share the charge of the old one and its block devices: at no time do they take more than the larger of them.
 
+use super::bhyve::kind_of;
 use super::create::Wanted;
 use super::outcome::{JournalError, Trouble};
 use super::refusal::Refusal;
 use super::unikernel::{Again, Life, Stage, Stop, Unikernel};
 use super::{Effect, Machine, Now, Reply, Spooled, Waiting};
 use crate::name::Name;
-use crate::wire::{Arguments, Config, Kind};
+use crate::wire::{Arguments, Config};
 
 impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> Machine<U, P, B, C, A> {
     /// Creates a unikernel in place of the one that may be there.
-    pub(super) fn force_create(&mut self, connection: u16, name: &Name, config: &Config<'_>, image: Option<Spooled>) {
-        let Some(old) = self.unikernels.find(name) else { return self.create(connection, name, config, image) };
+    pub(super) fn force_create(
+        &mut self,
+        now: Now,
+        connection: u16,
+        name: &Name,
+        config: &Config<'_>,
+        image: Option<Spooled>,
+    ) {
+        let Some(old) = self.unikernels.find(name) else { return self.create(now, connection, name, config, image) };
         let wanted = Wanted { kind: config.kind, arguments: &config.arguments, image };
         let admitted = self.admit_successor(name, wanted, old);
-        self.store_admitted(connection, admitted);
+        self.store_admitted(now, connection, admitted);
     }
 
     /// Starts a unikernel anew with other arguments.
-    pub(super) fn restart_with(&mut self, connection: u16, name: &Name, arguments: &Arguments<'_>) {
+    pub(super) fn restart_with(&mut self, now: Now, connection: u16, name: &Name, arguments: &Arguments<'_>) {
         let Some((old, unikernel)) = self.find(name) else {
             return self.refuse(connection, if name.is_path() { Refusal::Path } else { Refusal::RestartNotFound });
         };
         let (digest, image_bytes) = (unikernel.digest, unikernel.image_bytes);
         // The image is in the store: what is not spooled needs no spool.
-        let wanted = Wanted { kind: Kind::Solo5, arguments, image: Some(Spooled { spool: 0 }) };
+        let wanted = Wanted { kind: kind_of(unikernel.tender), arguments, image: Some(Spooled { spool: 0 }) };
         match self.admit_successor(name, wanted, old) {
+            Ok(slot) if self.is_machine(slot) => self.store_admitted(now, connection, Ok(slot)),
             Ok(slot) => {
                 if let Some(unikernel) = self.unikernels.get_mut(slot) {
                     unikernel.stored = true;

@@ -2,17 +2,18 @@
 
 use core::fmt::Write as _;
 
+use super::bhyve::kind_of;
 use super::block::Block;
 use super::record::with_wire_policy;
 use super::refusal::Refusal;
 use super::unikernel::{Digest, Life, Unikernel};
 use super::{Machine, Now};
+use crate::halves::{Tender, Unit, machine_name};
 use crate::limits::{DEVICES_MAX, NAME_BYTES_MAX, SECTOR_BYTES_DEFAULT, WIRE_INT_MAX};
 use crate::mac;
 use crate::name::Name;
 use crate::wire::{
-    self, Arguments, BlockInfo, Full, Header, Info, InfoBlock, InfoBridge, InfoForm, Kind, List, Message, Payload,
-    Success,
+    self, Arguments, BlockInfo, Full, Header, Info, InfoBlock, InfoBridge, InfoForm, List, Message, Payload, Success,
 };
 
 /// Bytes of a refusal's text.
@@ -185,7 +186,11 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             }
             let own = &unikernel.name;
             let name = if name.is_path() { own.relative_text(name) } else { own.as_str() };
-            write(name, &describe(unikernel, &arguments, &bridges, &blocks));
+            // What a virtual machine is called is told in the place of what an image is.
+            let machine = self.tenders.bhyve.filter(|_| unikernel.tender == Tender::Bhyve);
+            let machine = machine.map(|tag| machine_name(tag, Unit(unikernel.unit)));
+            let digest = machine.as_ref().map_or(unikernel.digest.as_slice(), |machine| machine.as_bytes());
+            write(name, &describe(unikernel, digest, &arguments, &bridges, &blocks));
         })
     }
 
@@ -229,18 +234,19 @@ fn wire_mb(block: &Block) -> i64 {
 
 /// What is told about one unikernel.
 fn describe<'a>(
-    unikernel: &'a Unikernel,
+    unikernel: &Unikernel,
+    digest: &'a [u8],
     arguments: &Arguments<'a>,
     bridges: &'a [InfoBridge<'a>],
     blocks: &'a [InfoBlock<'a>],
 ) -> Info<'a> {
     Info {
-        kind: Kind::Solo5,
+        kind: kind_of(unikernel.tender),
         startup: arguments.startup,
         fail_behaviour: arguments.fail_behaviour,
         cpuids: arguments.cpuids,
         memory: arguments.memory,
-        digest: &unikernel.digest,
+        digest,
         block_devices: List::Items(blocks),
         bridges: List::Items(bridges),
         argv: arguments.argv,

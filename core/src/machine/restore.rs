@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::arguments::Needs;
+use super::bhyve::kind_of;
 use super::block::{Block, BlockFile, BlockStage};
 use super::ledger::Charge;
 use super::outcome::{End, Exit, Trouble};
@@ -124,16 +125,17 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
         let tender = match target {
             1 => Tender::Hvt,
             2 => Tender::Spt,
+            3 => Tender::Bhyve,
             other => return Err(RestoreError::Tender(other)),
         };
         let decoded = wire::Arguments::decode(arguments).map_err(|_| RestoreError::Content)?;
-        let needs = Needs::of(&decoded).map_err(|_| RestoreError::Content)?;
+        let needs = Needs::of(kind_of(tender), &decoded).map_err(|_| RestoreError::Content)?;
         let span = self.keep_arguments(&decoded).map_err(|_| RestoreError::Full)?;
         self.last_unit = self.last_unit.max(unit);
         let unikernel = Unikernel {
             name,
             stage: Stage::Kept,
-            stored: true,
+            stored: tender != Tender::Bhyve,
             tender,
             unit,
             span,
@@ -246,7 +248,8 @@ impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: us
             }
             return self.set_again(slot, Again::Launch(now.ms.saturating_add(REST_MS_MIN)));
         }
-        let admitted = match self.arguments(slot).map(|arguments| Needs::of(&arguments)) {
+        let kind = kind_of(unikernel.tender);
+        let admitted = match self.arguments(slot).map(|arguments| Needs::of(kind, &arguments)) {
             Some(Ok(needs)) => {
                 let charge = Charge { memory_mb, cpus: &needs.cpus, bridges: &needs.bridges };
                 self.ledger.admit(&name, &charge)

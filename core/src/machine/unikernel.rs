@@ -109,7 +109,7 @@ pub struct Unikernel {
     pub(super) shared_networks: u64,
     /// Whether a stored image is named by `digest`.
     pub(super) stored: bool,
-    /// hvt or spt.
+    /// hvt, spt or bhyve. What an image is for is known when it is stored.
     pub(super) tender: Tender,
     /// Its number towards the host half; never given twice.
     pub(super) unit: u64,
@@ -210,6 +210,12 @@ impl Unikernel {
     #[must_use]
     pub fn again(&self) -> Again {
         self.again
+    }
+
+    /// What runs it; of an image only when that is stored.
+    #[must_use]
+    pub fn tender(&self) -> Tender {
+        self.tender
     }
 
     /// Its number towards the host half.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fulmar_core::machine::Product;
+use fulmar_core::name::Name;
 use fulmar_host::channel::Channel;
 use fulmar_host::error;
 use fulmar_vmmd::control::{Control, Ended, Settings};
@@ -18,6 +19,8 @@ pub(crate) struct ControlPlace {
     pub(crate) run: PathBuf,
     /// The state folder.
     pub(crate) state: PathBuf,
+    /// The path whose virtual machines may have zvols.
+    pub(crate) zvols: Option<Name>,
     /// Holds the run folder for this `vmmd`; to be kept open until the end.
     pub(crate) lock: OwnedFd,
     /// Where clients connect, if that is not to be made.
@@ -40,8 +43,8 @@ pub(crate) fn run(place: ControlPlace, channel: Channel) -> ExitCode {
         }
     };
     let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let ControlPlace { run, state, lock, socket } = place;
-    let settings = Settings { handed_over: socket.map(Arc::new), ..Settings::new(run, state) };
+    let ControlPlace { run, state, zvols, lock, socket } = place;
+    let settings = Settings { handed_over: socket.map(Arc::new), zvols, ..Settings::new(run, state) };
     let ended = match Control::start(&settings, channel, &mut machine) {
         Ok(mut control) => control.heed(signals.into()).and_then(|()| control.run()),
         Err(error) => {

@@ -142,7 +142,7 @@ fn run_host(
 ) -> ExitCode {
     let pid = i32::try_from(control.id()).map_or(Pid::this(), Pid::from_raw);
     let served = HostHalf::new(shim, channel, &options.run).and_then(|half| {
-        let mut half = half.with_service(service);
+        let mut half = half.with_service(service).with_zvols(options.zvols.is_some());
         serve(&mut half, signals, &mut || {
             // It cannot be gone: it is our child and has not been waited for.
             let _ = kill(pid, Signal::SIGTERM);

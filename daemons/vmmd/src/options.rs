@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use fulmar_core::limits::ACCOUNTS_MAX;
+use fulmar_core::name::Name;
 use fulmar_host::privilege::Identity;
 use fulmar_host::settings::{Program, Setting, number};
 use nix::unistd::{Gid, Uid};
@@ -31,6 +32,10 @@ pub(crate) const PROGRAM: Program<Options> = Program {
             options.tender_uid_base = u32::try_from(base).unwrap_or(TENDER_UID_BASE);
             Ok(())
         }),
+        Setting::text("allow-zvol-for", |options, value| {
+            options.zvols = Some(path_of_zvols(value)?);
+            Ok(())
+        }),
     ],
 };
 
@@ -49,6 +54,10 @@ pub(crate) const CONTROL: Program<ControlOptions> = Program {
         }),
         Setting::number("socket", |options, value| {
             options.socket = RawFd::try_from(number(value, 3, i32::MAX as u64)?).ok();
+            Ok(())
+        }),
+        Setting::text("allow-zvol-for", |options, value| {
+            options.zvols = Some(path_of_zvols(value)?);
             Ok(())
         }),
     ],
@@ -84,6 +93,7 @@ When vmmd ends, by a signal or otherwise, the unikernels keep running; the next 
   --tender PATH          the program that runs a unikernel [fulmar-tender beside vmmd]
   --user NAME|UID[:GID]  who decides, without privileges [fulmar if that user exists, else 516095]
   --tender-uid-base N    each unikernel gets a user id of its own from N on [516096]
+  --allow-zvol-for PATH  bhyve virtual machines of this path may have zvols as disks (FreeBSD) [nobody's]
   --log TARGET           stderr or syslog [stderr]
   --log-level LEVEL      error, warning, info or debug [info]
   --config FILE          what the options above say, as in: user = \"fulmar\" [/etc/fulmar/vmmd.toml, if it is there]
@@ -107,6 +117,8 @@ pub(crate) struct Options {
     pub(crate) user: Option<Identity>,
     /// The first user id for tenders.
     pub(crate) tender_uid_base: u32,
+    /// The path whose virtual machines may have zvols, where there is one.
+    pub(crate) zvols: Option<Name>,
     /// No kernel behind it; only where this was built for tests.
     #[cfg(feature = "fake-shim")]
     pub(crate) fake_shim: bool,
@@ -120,6 +132,7 @@ impl Default for Options {
             tender: None,
             user: None,
             tender_uid_base: TENDER_UID_BASE,
+            zvols: None,
             #[cfg(feature = "fake-shim")]
             fake_shim: false,
         }
@@ -157,12 +170,20 @@ pub(crate) struct ControlOptions {
     pub(crate) user: Identity,
     /// The listening socket that was left open for it, where one was handed over.
     pub(crate) socket: Option<RawFd>,
+    /// As in [`Options`].
+    pub(crate) zvols: Option<Name>,
 }
 
 impl Default for ControlOptions {
     fn default() -> Self {
-        Self { run: RUN.into(), state: STATE.into(), user: Identity::current(), socket: None }
+        Self { run: RUN.into(), state: STATE.into(), user: Identity::current(), socket: None, zvols: None }
     }
+}
+
+fn path_of_zvols(value: &OsStr) -> Result<Name, String> {
+    let text = value.to_string_lossy();
+    let path = Name::parse(&text).map_err(|error| format!("'{text}': {error}"))?;
+    if path.is_path() { Ok(path) } else { Err(format!("'{text}' is no path: it ends with ':'")) }
 }
 
 fn user_of(value: &OsStr) -> Result<Identity, String> {
@@ -188,6 +209,11 @@ mod tests {
         assert_eq!(parse(&["--user", "12:34"]).unwrap().user().to_string(), "12:34");
         assert_eq!(parse(&["--tender-uid-base", "70000"]).unwrap().tender_uid_base, 70000);
         assert_eq!(parse(&["--tender=/a"]).unwrap().tender().unwrap(), PathBuf::from("/a"));
+        assert_eq!(parse(&["--allow-zvol-for", "vm:"]).unwrap().zvols, Name::parse("vm:").ok());
+        assert_eq!(
+            parse(&["--allow-zvol-for", "vm"]),
+            Err("--allow-zvol-for: 'vm' is no path: it ends with ':'".into())
+        );
         for base in ["0", "-1", "4294967295", "x"] {
             let said = format!("--tender-uid-base: '{base}' is no number from 1 to 4294959103");
             assert_eq!(parse(&["--tender-uid-base", base]), Err(said));

@@ -203,6 +203,9 @@ pub(crate) fn start_control(
         .args(log.options())
         .stdin(Stdio::from(OwnedFd::from(channel)))
         .stdout(Stdio::from(lock));
+    if let Some(path) = &options.zvols {
+        command.arg("--allow-zvol-for").arg(path.as_str());
+    }
     if let Some(socket) = socket {
         // Left open for it; ours is closed as soon as it has started.
         fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|errno| StartError::Control(errno.into()))?;
@@ -238,8 +241,8 @@ pub(crate) fn become_control(options: ControlOptions) -> Result<(ControlPlace, C
         options.user.assume().map_err(fail)?;
     }
     privilege::forbid_new_privileges().map_err(fail)?;
-    let ControlOptions { run, state, .. } = options;
-    Ok((ControlPlace { run, state, lock, socket }, Channel::from(channel)))
+    let ControlOptions { run, state, zvols, .. } = options;
+    Ok((ControlPlace { run, state, zvols, lock, socket }, Channel::from(channel)))
 }
 
 #[cfg(test)]

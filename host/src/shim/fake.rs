@@ -48,6 +48,7 @@ impl FakeShim {
             solo5: false,
             memory_cgroup: true,
             pids_cgroup: true,
+            bhyve: None,
         };
         Ok(Self {
             bridges: vec!["service".to_owned(), "br0".to_owned()],

@@ -8,6 +8,11 @@ use fulmar_core::policy::CpuSet;
 use super::*;
 use crate::fake::FakeKernel;
 
+mod machines;
+
+/// What tells this host half from others.
+const TAG: u32 = 0xbeef;
+
 const ARGV: &[u8] = b"solo5-hvt\0--mem=32\0--\0/dev/fd/3\0";
 
 fn plan(unit: u64) -> LaunchPlan<'static> {
@@ -20,6 +25,7 @@ fn plan(unit: u64) -> LaunchPlan<'static> {
         networks: Texts::default(),
         blocks: 1,
         argv: Texts::new(ARGV).unwrap(),
+        machine: None,
     }
 }
 
@@ -35,7 +41,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let kernel = FakeKernel::new();
-        let shim = HostShim::new(kernel.clone(), Some(Path::new("/solo5-hvt"))).unwrap();
+        let shim = HostShim::new(kernel.clone(), Some(Path::new("/solo5-hvt")), TAG).unwrap();
         let fd = || kernel.socket().unwrap();
         Self { console: fd(), image: fd(), blocks: vec![File::open("/dev/null").unwrap().into()], shim, kernel }
     }
@@ -61,12 +67,14 @@ impl Bench {
         for bridge in [&b"service"[..], b"bridge0"] {
             taps.push(self.shim.create_tap(bridge)?);
         }
+        let names: Vec<u8> = taps.iter().flat_map(|tap| tap.name.bytes().chain([0])).collect();
         let status = File::open("/dev/null").unwrap();
         let start = Start {
             plan: &plan(unit),
             console: self.console.as_fd(),
             image: self.image.as_fd(),
             taps,
+            tap_names: Texts::new(&names).unwrap(),
             blocks: &self.blocks,
             status: status.as_fd(),
         };
@@ -99,10 +107,10 @@ fn the_host_is_counted() {
     bench.kernel.unload("if_tuntap");
     let abilities = bench.shim.capacity().unwrap().abilities;
     assert!(!abilities.kvm && !abilities.taps);
-    assert!(!HostShim::new(bench.kernel.clone(), None).unwrap().capacity().unwrap().abilities.tender);
+    assert!(!HostShim::new(bench.kernel.clone(), None, TAG).unwrap().capacity().unwrap().abilities.tender);
     assert_eq!(bench.taps(), 0);
     bench.kernel.unmount_fdescfs();
-    let error = HostShim::new(bench.kernel.clone(), None).unwrap_err();
+    let error = HostShim::new(bench.kernel.clone(), None, TAG).unwrap_err();
     assert!(error.to_string().contains("mount -t fdescfs"), "{error}");
 }
 
@@ -183,7 +191,7 @@ fn a_successor_adopts_what_runs_and_hears_how_it_ends() {
     let process = bench.launch(1, &mut kept).unwrap();
     let pid = pid_of(process).unwrap();
     let taps = Texts::new(b"vmmtap0\0vmmtap1\0").unwrap();
-    let mut successor = HostShim::new(bench.kernel.clone(), None).unwrap();
+    let mut successor = HostShim::new(bench.kernel.clone(), None, TAG).unwrap();
     assert_eq!(successor.adopt(Unit(1), process, taps), Ok(Found::Running));
     assert_eq!(successor.sweep(), Ok(0));
     assert_eq!(successor.signal(Unit(1), Signal::Terminate), Ok(true));
@@ -198,7 +206,7 @@ fn who_was_not_meant_is_neither_adopted_nor_signalled() {
     let mut bench = Bench::new();
     let process = bench.launch(1, &mut kept).unwrap();
     let pid = pid_of(process).unwrap();
-    let mut successor = HostShim::new(bench.kernel.clone(), None).unwrap();
+    let mut successor = HostShim::new(bench.kernel.clone(), None, TAG).unwrap();
     let gone = Ok(Found::Gone(Status::Unknown));
     let other = Process { started: process.started ^ 1, ..process };
     assert_eq!(successor.adopt(Unit(9), other, Texts::default()), gone);
@@ -223,7 +231,7 @@ fn what_ended_while_nobody_watched_is_cleared_away() {
     bench.kernel.end(pid, 9);
     bench.kernel.reap(pid);
     assert_eq!((bench.taps(), bench.kernel.machines().len()), (2, 1));
-    let mut successor = HostShim::new(bench.kernel.clone(), None).unwrap();
+    let mut successor = HostShim::new(bench.kernel.clone(), None, TAG).unwrap();
     let taps = Texts::new(b"vmmtap0\0vmmtap1\0").unwrap();
     assert_eq!(successor.adopt(Unit(1), process, taps), Ok(Found::Gone(Status::Unknown)));
     assert_eq!((bench.taps(), bench.kernel.machines().len()), (0, 0));
@@ -234,7 +242,7 @@ fn every_conversation_of_an_adoption_may_fail() {
     for calls in 0.. {
         let mut bench = Bench::new();
         let process = bench.launch(1, &mut kept).unwrap();
-        let mut successor = HostShim::new(bench.kernel.clone(), None).unwrap();
+        let mut successor = HostShim::new(bench.kernel.clone(), None, TAG).unwrap();
         bench.kernel.fail_after(calls);
         let adopted = successor.adopt(Unit(1), process, Texts::default());
         if !bench.kernel.has_failed() {

@@ -51,6 +51,7 @@ const PLAN: LaunchPlan<'static> = LaunchPlan {
     networks: Texts::EMPTY,
     blocks: 0,
     argv: Texts::EMPTY,
+    machine: None,
 };
 
 #[test]

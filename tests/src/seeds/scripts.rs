@@ -25,6 +25,7 @@ fn plan(unit: u64, networks: &'static [u8], blocks: u8) -> LaunchPlan<'static> {
         networks: Texts::new(networks).unwrap_or_default(),
         blocks,
         argv: Texts::new(b"solo5-spt\0@3\0--name=a\0").unwrap_or_default(),
+        machine: None,
     }
 }
 
@@ -53,6 +54,7 @@ pub(super) fn halves() -> Vec<Seed> {
         solo5: false,
         memory_cgroup: true,
         pids_cgroup: false,
+        bhyve: None,
     };
     let failed = |error| Answer::LaunchFailed { unit, error };
     let records = ["exited 7", "faulted signal=11 rip=0x1001db", "terminated signal=15", "failed"];

@@ -159,7 +159,7 @@ pub(super) fn root_policy(host: usize) -> Policy {
 /// Which images the host of this number can run.
 #[must_use]
 pub(super) fn tenders(host: usize) -> Tenders {
-    Tenders { hvt: host != 1, spt: true, solo5: false }
+    Tenders { hvt: host != 1, spt: true, solo5: false, bhyve: None }
 }
 
 impl<const U: usize, const P: usize, const B: usize, const C: usize, const A: usize> World<U, P, B, C, A> {

@@ -99,6 +99,7 @@ pub(super) fn phases<const U: usize, const P: usize, const B: usize, const C: us
 pub(super) fn kind_of(input: &Input<'_>) -> &'static str {
     match input {
         Input::Host { .. } => "host",
+        Input::Zvols { .. } => "zvols",
         Input::BlockFile { .. } => "file of a block device",
         Input::Survivor { told: false, .. } => "survivor",
         Input::Survivor { told: true, .. } => "survivor, told to end",

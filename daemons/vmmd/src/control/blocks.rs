@@ -47,10 +47,8 @@ impl Control<'_> {
     /// Opens what the devices of the unikernel in this slot are, in their order.
     pub(super) fn open_blocks(&self, slot: u16) -> Result<heapless::Vec<File, DEVICES_MAX>, LaunchError> {
         let mut files = heapless::Vec::new();
-        let (Some(unikernel), Some(arguments)) = (self.machine.unikernel(slot), self.machine.arguments(slot)) else {
-            return Ok(files);
-        };
-        for device in arguments.block_devices {
+        let Some(unikernel) = self.machine.unikernel(slot) else { return Ok(files) };
+        for device in self.machine.blocks_of_plan(slot) {
             let Some((_, block)) = self.machine.block_of(unikernel.name(), &device) else {
                 error!(name = unikernel.name(); "{}: there is no block device {}", unikernel.name(), device.host());
                 return Err(LaunchError::BlockFile);

@@ -1,6 +1,6 @@
 //! What the machine wants done, and what comes of it. Nothing here has an opinion.
 
-use fulmar_core::halves::{Attempt, LaunchError, OsError, Request, Signal, Unit};
+use fulmar_core::halves::{Attempt, LaunchError, OsError, Request, Signal, Tender, Unit};
 use fulmar_core::limits::CHANNEL_FDS_MAX;
 use fulmar_core::machine::{Change, Digest, Effect, Input, Life, Stage, StoredImage, Unikernel};
 use fulmar_core::name::Name;
@@ -161,11 +161,13 @@ impl Control<'_> {
     pub(super) fn launch(&mut self, slot: u16) -> bool {
         let Some(unikernel) = self.machine.unikernel(slot) else { return true };
         let (unit, name) = (Unit(unikernel.unit()), *unikernel.name());
-        let image = match unikernel
-            .digest()
-            .ok_or(store::StoreError::Missing)
-            .and_then(|it| store::open(&*self.images, it))
-        {
+        let opened = match unikernel.digest() {
+            // It boots from its disk.
+            None if unikernel.tender() == Tender::Bhyve => Ok(None),
+            None => Err(store::StoreError::Missing),
+            Some(digest) => store::open(&*self.images, digest).map(Some),
+        };
+        let image = match opened {
             Ok(image) => image,
             Err(error) => {
                 error!(name = name, unit = unit.0; "{name}: {error}");
@@ -196,7 +198,8 @@ impl Control<'_> {
         };
         let mut fds = heapless::Vec::<BorrowedFd<'_>, CHANNEL_FDS_MAX>::new();
         // The bound is that of a plan with all its devices.
-        let _ = fds.extend_from_slice(&[console.as_fd(), image.as_fd()]);
+        let _ = fds.push(console.as_fd());
+        fds.extend(image.iter().map(AsFd::as_fd));
         fds.extend(blocks.iter().map(AsFd::as_fd));
         let sent = self.host.channel.send(packet, &fds);
         drop(fds);

@@ -52,6 +52,7 @@ use std::time::{Duration, Instant, SystemTime};
 use fulmar_core::halves::{Abilities, LaunchError, Unit};
 use fulmar_core::limits::CONNECTIONS_MAX;
 use fulmar_core::machine::{Change, Now, POLICY_BYTES_MAX, PlanBuffers, Product, Tenders};
+use fulmar_core::name::Name;
 use fulmar_core::policy::Policy;
 use fulmar_host::blocks::Blocks;
 use fulmar_host::channel::Channel;
@@ -80,13 +81,15 @@ pub struct Settings {
     pub state: PathBuf,
     /// Where clients connect, if that was handed over.
     pub handed_over: Option<Arc<OwnedFd>>,
+    /// The path whose virtual machines may have zvols as disks, if there is one.
+    pub zvols: Option<Name>,
 }
 
 impl Settings {
     /// These folders, and a socket that is made.
     #[must_use]
     pub fn new(run: PathBuf, state: PathBuf) -> Self {
-        Self { run, state, handed_over: None }
+        Self { run, state, handed_over: None, zvols: None }
     }
 }
 
@@ -145,6 +148,7 @@ pub struct Control<'m> {
     /// The root policy, with the bridges that were there when last asked.
     root: Policy,
     tenders: Tenders,
+    zvols: Option<Name>,
     abilities: Abilities,
     /// Connections, with their serials, that have asked about the host.
     askers: heapless::Vec<(u16, u32), CONNECTIONS_MAX>,

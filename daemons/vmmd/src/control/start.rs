@@ -147,6 +147,7 @@ pub(super) fn start<'m>(
         plan: Box::new(PlanBuffers::new()),
         root: root_policy(&survey, settings),
         tenders: survey.tenders,
+        zvols: settings.zvols,
         abilities: survey.abilities,
         askers: heapless::Vec::new(),
         bridges_at_ms: 0,
@@ -193,6 +194,9 @@ impl Control<'_> {
     /// Tells the machine what there is.
     fn take_over(&mut self, survey: &Survey) {
         let (root, tenders) = (self.root.clone(), self.tenders);
+        if let Some(path) = &self.zvols {
+            self.machine.handle(self.now, Input::Zvols { path });
+        }
         self.handle(Input::Host { root: &root, tenders });
         for Ended { unit, status } in survey.ended.iter().copied() {
             let exit = status.map(exit_of);
@@ -340,7 +344,8 @@ impl Survey {
             bridges: collect_bridges(host.bridges.iter()),
         };
         let solo5 = abilities.solo5;
-        let tenders = Tenders { hvt: abilities.kvm && abilities.tender, spt: abilities.tender && !solo5, solo5 };
+        let (hvt, spt) = (abilities.kvm && abilities.tender, abilities.tender && !solo5);
+        let tenders = Tenders { hvt, spt, solo5, bhyve: abilities.bhyve };
         Self { root, tenders, abilities, adopted, ended }
     }
 }

@@ -27,7 +27,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fulmar_core::halves::{
-    Answer, Attempt, Host, LaunchError, LaunchPlan, MessageError, OsError, Request, Signal, SignalOutcome,
+    Answer, Attempt, BY_FD, Host, LaunchError, LaunchPlan, MessageError, OsError, Request, Signal, SignalOutcome,
     StatusRecord, TAPS_BYTES_MAX, Tender, Texts, TextsWriter, Unit,
 };
 use fulmar_core::limits::{
@@ -95,6 +95,8 @@ pub struct HostHalf<S> {
     files_max: u64,
     sending: Box<[u8]>,
     service: Service,
+    /// Whether zvols may be opened.
+    zvols: bool,
     /// How many run of how many, as the control half last said.
     serving: Option<(u16, u16)>,
 }
@@ -147,8 +149,16 @@ impl<S: Shim> HostHalf<S> {
             files_max,
             sending,
             service: Service::default(),
+            zvols: false,
             serving: None,
         })
+    }
+
+    /// Disks of virtual machines may be zvols: the control half was told of whom.
+    #[must_use]
+    pub fn with_zvols(mut self, zvols: bool) -> Self {
+        self.zvols = zvols;
+        self
     }
 
     /// Tells this service manager how `vmmd` does: that both halves serve, since what it is told comes from one through the other.
@@ -249,7 +259,14 @@ impl<S: Shim> HostHalf<S> {
         names: &'n mut [u8],
     ) -> Result<(Process, Texts<'n>), LaunchError> {
         plan.check()?;
-        let ([console, image], blocks) = fds.take(usize::from(plan.blocks)).ok_or(LaunchError::Fds)?;
+        let blocks = usize::from(plan.blocks);
+        let (console, image, blocks) = if plan.machine.is_some() {
+            let ([console], blocks) = fds.take(blocks).ok_or(LaunchError::Fds)?;
+            (console, None, blocks)
+        } else {
+            let ([console, image], blocks) = fds.take(blocks).ok_or(LaunchError::Fds)?;
+            (console, Some(image), blocks)
+        };
         if self.units.contains(&plan.unit) {
             return Err(LaunchError::UnitInUse);
         }
@@ -263,17 +280,27 @@ impl<S: Shim> HostHalf<S> {
         if !self.capacity.cpus.contains(&plan.cpus) {
             return Err(LaunchError::NoCpu);
         }
-        if !self.capacity.abilities.tender {
-            return Err(LaunchError::NoTender);
-        }
-        if plan.tender == Tender::Hvt && !self.capacity.abilities.kvm {
-            return Err(LaunchError::NoKvm);
-        }
+        self.check_tender(plan)?;
         let mut taps = Vec::new();
-        let launched = self.launch_with(plan, [&console, &image], &blocks, &mut taps, names);
+        let launched =
+            self.launch_with(plan, [&console, image.as_ref().unwrap_or(&console)], &blocks, &mut taps, names);
         // The tender has them, or they are to go.
         self.shim.release_taps(taps);
         launched
+    }
+
+    /// Whether this host runs what the plan asks for, and may open the disks that it names.
+    fn check_tender(&self, plan: &LaunchPlan<'_>) -> Result<(), LaunchError> {
+        let abilities = &self.capacity.abilities;
+        match (plan.tender, &plan.machine) {
+            (Tender::Bhyve, _) if abilities.bhyve.is_none() => Err(LaunchError::NoBhyve),
+            (Tender::Bhyve, Some(machine)) if !self.zvols && machine.disks.iter().any(|disk| disk != BY_FD) => {
+                Err(LaunchError::NoZvols)
+            }
+            (Tender::Hvt | Tender::Spt, _) if !abilities.tender => Err(LaunchError::NoTender),
+            (Tender::Hvt, _) if !abilities.kvm => Err(LaunchError::NoKvm),
+            _ => Ok(()),
+        }
     }
 
     /// Carries out a plan that may be; `taps` are those that were made for it, whatever came of it.
@@ -300,8 +327,19 @@ impl<S: Shim> HostHalf<S> {
             errno: error.raw_os_error().unwrap_or_default(),
         };
         let status = records.open_status(plan.unit).map_err(failed)?;
-        let start =
-            Start { plan, console: console.as_fd(), image: image.as_fd(), taps, blocks, status: status.as_fd() };
+        if plan.machine.is_some() {
+            // Whoever fails from here on removes them by their names.
+            taps.clear();
+        }
+        let start = Start {
+            plan,
+            console: console.as_fd(),
+            image: image.as_fd(),
+            taps,
+            tap_names: names,
+            blocks,
+            status: status.as_fd(),
+        };
         let mut record = |process| {
             let taps = names.as_bytes().to_vec();
             let record = Record { unit: plan.unit, process, account: plan.account, taps, told: false };

@@ -86,6 +86,7 @@ fn plan(unit: u64) -> LaunchPlan<'static> {
         networks: Texts::new(b"service\0br0\0").unwrap(),
         blocks: 0,
         argv: Texts::new(b"solo5-spt\0@3\0").unwrap(),
+        machine: None,
     }
 }
 

@@ -143,6 +143,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                         solo5: false,
                         memory_cgroup: false,
                         pids_cgroup: false,
+                        bhyve: None,
                     },
                 }));
             }
