@@ -217,3 +217,29 @@ fn a_dying_process_that_nobody_recorded_keeps_its_block_device() {
     wait_for("its end", || daemon.names().is_empty());
     assert_eq!(daemon.ask("p:storage", REMOVE), text("removed block"));
 }
+
+#[test]
+fn a_virtual_machine_boots_from_a_block_device_and_is_found_again() {
+    let disk = [BlockDevice { name: "0", host_device: Some("system"), sector_size: None }];
+    let zvol = [BlockDevice { name: "0", host_device: Some("/dev/zvol/tank/vm"), sector_size: None }];
+    let (folder, world) = (Folder::new(), World::default());
+    let daemon = Daemon::start(&folder.0, &world);
+    let refused = "bhyve virtual machines are not run here (bhyve runs on FreeBSD): give a Solo5 image";
+    assert_eq!(daemon.ask("shop:vm", create_machine(&disk)).failure(), refused);
+    assert!(daemon.names().is_empty());
+    daemon.kill();
+    world.lock().unwrap().bhyve = true;
+    let daemon = Daemon::start(&folder.0, &world);
+    assert_eq!(daemon.ask("shop:system", add(1)), text("added block device"));
+    assert!(daemon.ask("shop:vm", create_machine(&zvol)).failure().contains("--allow-zvol-for"));
+    assert_eq!(daemon.ask("shop:vm", create_machine(&disk)), text("created unikernel"));
+    assert_eq!((daemon.images(), daemon.names()), (0, vec!["shop:vm".to_owned()]));
+    assert!(is_held(&daemon, "shop:system"));
+    assert_eq!(world.lock().unwrap().blocks.values().map(Vec::len).collect::<Vec<_>>(), [1]);
+    daemon.kill();
+    let daemon = Daemon::start(&folder.0, &world);
+    assert_eq!((daemon.names(), world.lock().unwrap().launches), (vec!["shop:vm".to_owned()], 1));
+    assert_eq!(daemon.ask("shop:system", REMOVE).failure(), "remove block: is in use");
+    assert_eq!(daemon.destroy("shop:vm"), text("destroyed unikernel"));
+    assert_eq!(daemon.ask("shop:system", REMOVE), text("removed block"));
+}

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use fulmar_core::halves::Status;
+use fulmar_core::halves::{Status, VirtualMachine};
 use fulmar_core::limits::HOST_FILES_MAX;
 use fulmar_core::policy::CpuSet;
 use fulmar_host::shim::fake::FakeShim;
@@ -60,8 +60,18 @@ impl Control {
 
 /// Runs `test` against a host half on `shim`, and returns how that ended.
 fn against(shim: FakeShim, folder: &Folder, test: impl FnOnce(&mut Control)) -> Result<Ending, HostError> {
+    against_with(shim, folder, false, test)
+}
+
+/// The same, where zvols may be opened or not.
+fn against_with(
+    shim: FakeShim,
+    folder: &Folder,
+    zvols: bool,
+    test: impl FnOnce(&mut Control),
+) -> Result<Ending, HostError> {
     let (mine, theirs) = Channel::pair().unwrap();
-    let mut half = HostHalf::new(shim, mine, &folder.0)?;
+    let mut half = HostHalf::new(shim, mine, &folder.0)?.with_zvols(zvols);
     // Whatever this machine allows: here nothing is watched by a file.
     half.files_max = HOST_FILES_MAX;
     std::thread::scope(|scope| {
@@ -152,6 +162,47 @@ fn what_may_not_be_is_refused_and_leaves_nothing() {
         assert_eq!(records_in(&folder), 0);
     })
     .unwrap();
+}
+
+#[test]
+fn a_virtual_machine_is_launched_where_it_may_be() {
+    let machine = |disks| VirtualMachine { processors: 1, macs: &[2; 12], disks, linux_boot: None };
+    let files = machine(Texts::new(b"@\0").unwrap());
+    let zvols = machine(Texts::new(b"/dev/zvol/tank/vm\0@\0").unwrap());
+    let vm = |machine| LaunchPlan {
+        tender: Tender::Bhyve,
+        blocks: 1,
+        argv: Texts::EMPTY,
+        machine: Some(machine),
+        ..plan(1)
+    };
+    let foreign = machine(Texts::new(b"/dev/ada0\0@\0").unwrap());
+    for (bhyve, zvols_allowed, plan, error) in [
+        (None, true, vm(files), Some(LaunchError::NoBhyve)),
+        (Some(7), false, vm(zvols), Some(LaunchError::NoZvols)),
+        (Some(7), true, vm(foreign), Some(LaunchError::Machine)),
+        (Some(7), true, LaunchPlan { tender: Tender::Spt, ..vm(files) }, Some(LaunchError::Machine)),
+        (Some(7), true, LaunchPlan { machine: None, ..vm(files) }, Some(LaunchError::Machine)),
+        (Some(7), true, LaunchPlan { argv: plan(1).argv, ..vm(files) }, Some(LaunchError::Machine)),
+        (Some(7), false, vm(files), None),
+        (Some(7), true, vm(zvols), None),
+    ] {
+        let folder = Folder::new();
+        let mut shim = FakeShim::new().unwrap();
+        // No tender is needed for it.
+        (shim.capacity.abilities.bhyve, shim.capacity.abilities.tender) = (bhyve, false);
+        against_with(shim, &folder, zvols_allowed, |control| {
+            let null = fs::File::open("/dev/null").unwrap();
+            control.ask(&Request::Launch(plan), &[null.as_fd(), null.as_fd()]);
+            let answer = control.hear();
+            match error {
+                Some(error) => assert_eq!(answer, Answer::LaunchFailed { unit: Unit(1), error }),
+                None => assert!(matches!(answer, Answer::Launched { .. }), "{answer:?}"),
+            }
+            assert_eq!(records_in(&folder), if error.is_none() { 2 } else { 0 });
+        })
+        .unwrap();
+    }
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub struct Pretended {
     /// The block devices that each was given.
     pub blocks: BTreeMap<u64, Vec<OwnedFd>>,
     pub launches: u32,
+    /// Whether it runs virtual machines of bhyve.
+    pub bhyve: bool,
     /// Launches that are not answered, for tests of what happens meanwhile.
     pub silent: bool,
     /// Exits that the host half is to report.
@@ -143,7 +145,7 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
                         solo5: false,
                         memory_cgroup: false,
                         pids_cgroup: false,
-                        bhyve: None,
+                        bhyve: world.lock().unwrap().bhyve.then_some(7),
                     },
                 }));
             }
@@ -160,8 +162,11 @@ fn pretend(channel: &Channel, world: &World, stop: &AtomicBool) {
             }
             Request::Launch(plan) => {
                 plan.check().unwrap();
-                // The console, the image, and the block devices.
-                let (_, blocks) = fds.take::<2>(plan.blocks.into()).unwrap();
+                // The console, the image of what has one, and the block devices.
+                let blocks = match plan.machine {
+                    Some(_) => fds.take::<1>(plan.blocks.into()).unwrap().1,
+                    None => fds.take::<2>(plan.blocks.into()).unwrap().1,
+                };
                 let mut world = world.lock().unwrap();
                 world.blocks.insert(plan.unit.0, blocks);
                 world.launches += 1;
@@ -372,6 +377,12 @@ pub fn create_with(image: &[u8], compressed: bool) -> Command<'_> {
 /// A create with these block devices.
 pub fn create_on<'a>(image: &'a [u8], blocks: &'a [BlockDevice<'a>]) -> Command<'a> {
     Command::Unikernel(UnikernelCommand::Create(config(image, false, List::Items(blocks))))
+}
+
+/// A create of a virtual machine with these block devices.
+pub fn create_machine<'a>(blocks: &'a [BlockDevice<'a>]) -> Command<'a> {
+    let config = Config { kind: Kind::Bhyve, ..config(&[], false, List::Items(blocks)) };
+    Command::Unikernel(UnikernelCommand::Create(config))
 }
 
 fn config<'a>(image: &'a [u8], compressed: bool, block_devices: List<'a, BlockDevice<'a>>) -> Config<'a> {
