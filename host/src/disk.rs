@@ -13,6 +13,8 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::folder::names_in;
+
 #[cfg(test)]
 pub(crate) mod simulated;
 
@@ -216,9 +218,7 @@ impl Folder for HostFolder {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        // What is not UTF-8 is not ours.
-        let entries = std::fs::read_dir(&self.path)?;
-        entries.filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose()).collect()
+        names_in(&self.fd)
     }
 }
 

@@ -1,14 +1,27 @@
 //! A folder that stays open, and files in it by their names alone: so a daemon reaches them when it has no paths any more, and
-//! whoever renames a folder above it changes nothing.
+//! whoever renames a folder above it changes nothing. So it is with the sockets in it where the system can connect to one in an open
+//! folder, which FreeBSD can; elsewhere they are reached by the path that the folder had.
 
+#[cfg(not(target_os = "freebsd"))]
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(not(target_os = "freebsd"))]
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::socket;
+
+/// Bytes of the path of a socket, of which the system takes some 108.
+#[cfg(not(target_os = "freebsd"))]
+const SOCKET_PATH_BYTES_MAX: usize = 128;
 
 /// An open folder.
 #[derive(Debug)]
@@ -51,8 +64,49 @@ impl Folder {
     /// Whether a link has this name.
     #[must_use]
     pub fn is_link(&self, name: &str) -> bool {
+        self.is(name, SFlag::S_IFLNK)
+    }
+
+    /// Whether a fifo has this name.
+    #[must_use]
+    pub fn is_fifo(&self, name: &str) -> bool {
+        self.is(name, SFlag::S_IFIFO)
+    }
+
+    fn is(&self, name: &str, kind: SFlag) -> bool {
         let found = fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW);
-        found.is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK)
+        found.is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind)
+    }
+
+    /// The names of all that is in it. What is not UTF-8 is not ours.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        names_in(self)
+    }
+
+    /// Connects to a socket in it, without waiting; a peer whose queue is full is `WouldBlock`.
+    ///
+    /// # Errors
+    /// As [`socket::connect`], and `InvalidInput` for a name that leads elsewhere.
+    pub fn connect(&self, name: &str) -> io::Result<UnixStream> {
+        let name = plain(name)?;
+        #[cfg(target_os = "freebsd")]
+        return socket::connect_with(Path::new(name), |socket, address| {
+            crate::sys::connect_at(self.as_fd(), socket, address)
+        });
+        #[cfg(not(target_os = "freebsd"))]
+        {
+            // A link that is down is tried again all the time: that takes no memory.
+            let mut path = heapless::Vec::<u8, SOCKET_PATH_BYTES_MAX>::new();
+            let parts = [self.path.as_os_str().as_bytes(), b"/", name.as_bytes()];
+            parts
+                .iter()
+                .try_for_each(|part| path.extend_from_slice(part))
+                .map_err(|_| io::ErrorKind::InvalidFilename)?;
+            socket::connect(Path::new(OsStr::from_bytes(&path)))
+        }
     }
 
     /// Removes a file in it.
@@ -70,6 +124,18 @@ impl AsFd for Folder {
     }
 }
 
+/// The names of all that is in an open folder but itself and the one above.
+pub(crate) fn names_in(folder: impl AsFd) -> io::Result<Vec<String>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut names = Vec::new();
+    // Opened anew, since who reads it moves on in it.
+    for entry in Dir::openat(folder, ".", flags, Mode::empty())?.iter() {
+        let entry = entry?;
+        names.extend(entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | "..")).map(str::to_owned));
+    }
+    Ok(names)
+}
+
 fn plain(name: &str) -> io::Result<&str> {
     let leads_elsewhere = name.is_empty() || name == "." || name == ".." || name.contains('/');
     if leads_elsewhere { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(name) }
@@ -80,6 +146,21 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+
+    #[test]
+    fn a_socket_in_it_is_reached_by_its_name() {
+        let path = std::env::temp_dir().join(format!("fulmar-folder-socket-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let folder = Folder::open(&path).unwrap();
+        assert_eq!(folder.connect("a.sock").unwrap_err().kind(), io::ErrorKind::NotFound);
+        let listener = socket::listen(&path.join("a.sock"), 0o600).unwrap();
+        folder.connect("a.sock").unwrap();
+        listener.accept().unwrap();
+        drop(listener);
+        assert_eq!(folder.connect("a.sock").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(folder.connect("../a.sock").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        std::fs::remove_dir_all(path).unwrap();
+    }
 
     #[test]
     fn files_are_reached_by_their_names_wherever_the_folder_has_gone() {
@@ -102,6 +183,9 @@ mod tests {
             assert_eq!(folder.open_file(name, OFlag::O_RDONLY, 0).unwrap_err().kind(), kind, "{name}");
             assert_eq!(folder.remove(name).unwrap_err().kind(), kind, "{name}");
         }
+        let mut names = folder.names().unwrap();
+        names.sort();
+        assert_eq!((names, folder.names().unwrap().len()), (vec!["a".to_owned(), "link".to_owned()], 2), "each time");
         folder.remove("a").unwrap();
         assert_eq!(folder.remove("a").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(Folder::open(&moved.join("link")).is_err());

@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use fulmar_core::limits::DAEMON_CONNECTIONS_PER_USER_MAX;
+use nix::sys::socket::UnixAddr;
 
 /// Listens at `path` with this mode, non-blocking, with the longest queue that the system allows.
 ///
@@ -40,10 +41,18 @@ pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
 /// # Errors
 /// What the system says: `NotFound` and `ConnectionRefused` when nobody serves it.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    connect_with(path, |socket, address| nix::sys::socket::connect(socket.as_raw_fd(), address))
+}
+
+/// The same, where something else than `connect` connects.
+pub(crate) fn connect_with(
+    path: &Path,
+    connect: impl FnOnce(BorrowedFd<'_>, &UnixAddr) -> nix::Result<()>,
+) -> io::Result<UnixStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     let kind = SockType::Stream;
     let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path)?)?;
+    connect(fd.as_fd(), &UnixAddr::new(path)?)?;
     Ok(fd.into())
 }
 

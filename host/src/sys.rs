@@ -1,10 +1,10 @@
 //! The unsafe corner of this crate: packets with file descriptors, without an allocation for each; descriptors that this process
-//! was started with; capability mode.
+//! was started with; capability mode, and connections in it.
 //!
 //! nix can do the first too, but allocates for every packet that carries fds. Nothing else belongs here.
 #![allow(
     unsafe_code,
-    reason = "sendmsg, recvmsg, the control messages in their buffers, inherited descriptors, cap_enter"
+    reason = "sendmsg, recvmsg, the control messages in their buffers, inherited descriptors, connectat, cap_enter"
 )]
 
 use std::io::{self, ErrorKind};
@@ -174,6 +174,28 @@ pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 
 fn is_interrupted() -> bool {
     io::Error::last_os_error().kind() == ErrorKind::Interrupted
+}
+
+/// Connects to the socket that `address` names within an open folder; see connectat(2).
+#[cfg(target_os = "freebsd")]
+pub(crate) fn connect_at(
+    folder: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    address: &nix::sys::socket::UnixAddr,
+) -> nix::Result<()> {
+    use nix::sys::socket::SockaddrLike;
+    unsafe extern "C" {
+        fn connectat(
+            folder: std::ffi::c_int,
+            socket: std::ffi::c_int,
+            address: *const libc::sockaddr,
+            length: libc::socklen_t,
+        ) -> std::ffi::c_int;
+    }
+    let (folder, socket) = (folder.as_raw_fd(), socket.as_raw_fd());
+    // SAFETY: the address is as long as it says, and lives until after the call.
+    let done = unsafe { connectat(folder, socket, address.as_ptr().cast(), address.len()) };
+    nix::errno::Errno::result(done).map(drop)
 }
 
 /// Enters capability mode, for good.

@@ -370,7 +370,7 @@ impl Kernel for FakeKernel {
         let mut state = self.state_mut();
         let process = state.processes.get_mut(&pid).unwrap();
         (process.at_word, process.fds) = (Some(at_word), fds);
-        process.line = prepared.line().iter().map(|word| word.to_str().unwrap().to_owned()).collect();
+        process.line = prepared.line.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
         Ok(Held { pid, line: mine.into() })
     }
 

@@ -6,6 +6,7 @@
 
 use std::ffi::CStr;
 use std::ffi::c_char;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use fulmar_core::halves::{Attempt, IMAGE_FD, LaunchPlan, OsError, TAP_FD_FIRST, Texts};
@@ -82,20 +83,15 @@ impl From<Failed> for OsError {
 #[derive(Debug)]
 pub(crate) struct Pointers<'a> {
     pointers: Vec<*const c_char>,
-    texts: Vec<&'a CStr>,
+    texts: PhantomData<&'a CStr>,
 }
 
 impl<'a> Pointers<'a> {
     /// Of texts that each end with a NUL; others are left out.
     fn new(texts: impl Iterator<Item = &'a [u8]>) -> Self {
-        let texts: Vec<_> = texts.filter_map(|text| CStr::from_bytes_with_nul(text).ok()).collect();
-        let pointers = texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
-        Self { pointers, texts }
-    }
-
-    /// What they point to.
-    pub(crate) fn texts(&self) -> &[&'a CStr] {
-        &self.texts
+        let texts = texts.filter_map(|text| CStr::from_bytes_with_nul(text).ok());
+        let pointers = texts.map(CStr::as_ptr).chain([std::ptr::null()]).collect();
+        Self { pointers, texts: PhantomData }
     }
 
     /// The first of them. The last is null, and the others live as long as this.
@@ -114,6 +110,9 @@ pub(crate) struct Prepared<'a> {
     program: BorrowedFd<'a>,
     arguments: Pointers<'a>,
     environment: Pointers<'a>,
+    /// The command line, for a kernel in memory.
+    #[cfg(test)]
+    pub(crate) line: Texts<'a>,
 }
 
 impl<'a> Prepared<'a> {
@@ -161,12 +160,16 @@ impl<'a> Prepared<'a> {
     ) -> Self {
         let cpus = cpu_bits(&plan.cpus);
         let (arguments, environment) = (Pointers::new(line.with_nul()), Pointers::new(ENVIRONMENT.into_iter()));
-        Self { fds, cpus, limits, program, arguments, environment }
-    }
-
-    /// The command line.
-    pub(crate) fn line(&self) -> &[&'a CStr] {
-        self.arguments.texts()
+        Self {
+            fds,
+            cpus,
+            limits,
+            program,
+            arguments,
+            environment,
+            #[cfg(test)]
+            line,
+        }
     }
 
     /// What happens in the new process. `line_at` is where the line is, also when it has moved. Returns only when a step fails.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fulmar_core::machine::Product;
 use fulmar_core::name::Name;
 use fulmar_host::channel::Channel;
+use fulmar_host::daemon;
 use fulmar_host::error;
 use fulmar_vmmd::control::{Control, Ended, Settings};
 use fulmar_vmmd::host_half::Signals;
@@ -46,7 +47,14 @@ pub(crate) fn run(place: ControlPlace, channel: Channel) -> ExitCode {
     let ControlPlace { run, state, zvols, lock, socket } = place;
     let settings = Settings { handed_over: socket.map(Arc::new), zvols, ..Settings::new(run, state) };
     let ended = match Control::start(&settings, channel, &mut machine) {
-        Ok(mut control) => control.heed(signals.into()).and_then(|()| control.run()),
+        Ok(mut control) => {
+            // All is open that will ever be: folders, the journal, the way to the host half.
+            if let Err(error) = daemon::confine() {
+                error!("{error}");
+                return ExitCode::FAILURE;
+            }
+            control.heed(signals.into()).and_then(|()| control.run())
+        }
         Err(error) => {
             error!("{error}");
             return ExitCode::FAILURE;

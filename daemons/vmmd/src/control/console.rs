@@ -4,9 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fulmar_core::halves::Unit;
 use fulmar_core::limits::{FIFOS_HELD_MAX, SLOTS_MAX, WIRE_INT_MAX};
@@ -14,15 +12,19 @@ use fulmar_core::machine::Life;
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event, Limits, Scanner};
 use fulmar_core::wire::{self, Command, ConsoleCommand, Frame, Header, Message, Payload};
+use fulmar_host::folder::Folder;
 use fulmar_host::{info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 
 use super::Control;
 use super::turn::CONSOLE;
+
+/// The socket of the console daemon.
+const SOCKET: &str = "console.sock";
 
 /// Times between two attempts to reach the console daemon, milliseconds.
 const RETRY_MS_MIN: u64 = 100;
@@ -49,9 +51,10 @@ struct Held {
 
 /// The link, up or down.
 pub(super) struct Console {
-    socket: PathBuf,
-    fifos: PathBuf,
-    folder: OwnedFd,
+    /// Where the console daemon is.
+    sockets: Folder,
+    /// Where the fifos are.
+    folder: Folder,
     stream: Option<UnixStream>,
     scanner: Scanner,
     answer: Vec<u8>,
@@ -69,17 +72,14 @@ pub(super) struct Console {
 impl Console {
     /// How many fifos there are.
     pub(super) fn count_fifos(&self) -> u64 {
-        std::fs::read_dir(&self.fifos).map_or(0, |entries| entries.count() as u64)
+        self.folder.names().map_or(0, |names| names.len() as u64)
     }
 
     /// For this run folder, whose `fifo/` is there.
     pub(super) fn new(run: &Path) -> io::Result<Self> {
-        let fifos = run.join("fifo");
-        let folder = open(&fifos, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         Ok(Self {
-            socket: run.join("util/console.sock"),
-            fifos,
-            folder,
+            sockets: Folder::open(&run.join("util"))?,
+            folder: Folder::open(&run.join("fifo"))?,
             stream: None,
             scanner: Scanner::new(Limits::HOLD_ALL),
             answer: vec![0; ANSWER_BYTES_MAX],
@@ -221,7 +221,7 @@ impl Control<'_> {
         if self.console.stream.is_some() || self.console.retry_at_ms > self.now.ms {
             return;
         }
-        let connected = fulmar_host::socket::connect(&self.console.socket).map(UnixStream::from_std);
+        let connected = self.console.sockets.connect(SOCKET).map(UnixStream::from_std);
         let connected = connected.and_then(|mut stream| {
             self.poll
                 .registry()
@@ -233,7 +233,8 @@ impl Control<'_> {
             Ok(stream) => stream,
             Err(error) => {
                 if !core::mem::replace(&mut console.told, true) {
-                    let socket = console.socket.display();
+                    let socket = console.sockets.path_of(SOCKET);
+                    let socket = socket.display();
                     warning!(
                         "no console daemon at {socket} ({error}): unikernels run, start vmmd_console to keep their output"
                     );
@@ -323,15 +324,10 @@ impl Control<'_> {
 
     /// At the start: removes the fifos of those that do not run any more.
     pub(super) fn clear_fifos(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(&self.console.fifos)? {
-            let entry = entry?;
+        for file_name in self.console.folder.names()? {
             // What is no fifo, or is called what no fifo is, is none of ours.
-            if !entry.file_type()?.is_fifo() {
-                continue;
-            }
-            let file_name = entry.file_name();
             let of = |text: &str| Name::parse(text).ok().filter(|name| !name.is_path() && name.as_str() == text);
-            let Some(name) = file_name.to_str().and_then(of) else { continue };
+            let Some(name) = of(&file_name).filter(|_| self.console.folder.is_fifo(&file_name)) else { continue };
             if !self.machine.find(&name).is_some_and(|(_, unikernel)| unikernel.life() == Life::Alive) {
                 self.console.remove_fifo(&name);
             }

@@ -4,18 +4,21 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
 
 use fulmar_core::limits::{EVENTS_WAITING_BYTES_MAX, LOG_FRAME_BYTES_MAX, WIRE_INT_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::scan::{Event as Scanned, Limits, Scanner};
 use fulmar_core::wire::{self, Data, Event, Frame, Header, LogEntry, Loss, Message, Payload};
+use fulmar_host::folder::Folder;
 use fulmar_host::{error, info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
 
 use super::Control;
 use super::turn::LOG;
+
+/// The socket of the event log.
+const SOCKET: &str = "log.sock";
 
 /// Times between two attempts to reach the log, milliseconds.
 const RETRY_MS_MIN: u64 = 100;
@@ -29,7 +32,8 @@ const LENGTH_BYTES: usize = 4;
 
 /// The link, up or down.
 pub(super) struct LogLink {
-    socket: PathBuf,
+    /// Where the event log is.
+    sockets: Folder,
     stream: Option<UnixStream>,
     scanner: Scanner,
     answer: Vec<u8>,
@@ -51,11 +55,11 @@ pub(super) struct LogLink {
 }
 
 impl LogLink {
-    /// For this run folder. `instance` tells the events of this process from those of every other.
-    pub(super) fn new(run: &Path, instance: u32) -> Self {
+    /// To the event log that has its socket in this folder. `instance` tells the events of this process from those of every other.
+    pub(super) fn new(sockets: Folder, instance: u32) -> Self {
         let first = u64::from(instance) << 32 | 1;
         Self {
-            socket: run.join("util/log.sock"),
+            sockets,
             stream: None,
             scanner: Scanner::new(Limits::HOLD_ALL),
             answer: vec![0; ANSWER_BYTES_MAX],
@@ -208,7 +212,7 @@ impl Control<'_> {
         if self.log_link.stream.is_some() || self.log_link.retry_at_ms > self.now.ms {
             return;
         }
-        let connected = fulmar_host::socket::connect(&self.log_link.socket).map(UnixStream::from_std);
+        let connected = self.log_link.sockets.connect(SOCKET).map(UnixStream::from_std);
         let connected = connected.and_then(|mut stream| {
             self.poll.registry().register(&mut stream, LOG, Interest::READABLE | Interest::WRITABLE).map(|()| stream)
         });
@@ -224,7 +228,8 @@ impl Control<'_> {
             }
             Err(error) => {
                 if !core::mem::replace(&mut link.told, true) {
-                    let socket = link.socket.display();
+                    let socket = link.sockets.path_of(SOCKET);
+                    let socket = socket.display();
                     warning!("no event log at {socket} ({error}): start vmmd_log to keep what happens");
                 }
                 link.retry_later(self.now.ms);
@@ -259,7 +264,7 @@ mod tests {
     use super::*;
 
     fn link() -> LogLink {
-        LogLink::new(Path::new("/nowhere"), 7)
+        LogLink::new(Folder::open(std::path::Path::new("/")).unwrap(), 7)
     }
 
     #[test]

@@ -17,6 +17,7 @@ use fulmar_host::blocks::{BlockError, Blocks};
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_host::daemon::{BeginError, listen};
 use fulmar_host::disk::{FolderLock, HostFolder};
+use fulmar_host::folder::Folder;
 use fulmar_host::journal::{Batch, Journal, OpenError};
 use fulmar_host::spool::{SpoolError, Spools};
 use fulmar_host::{error, info, warning};
@@ -112,6 +113,8 @@ pub(super) fn start<'m>(
     let host = HostLink::new(channel);
     host.register(poll.registry(), HOST).map_err(system)?;
     let console = Console::new(&settings.run).map_err(|error| StartError::Path(settings.run.join("fifo"), error))?;
+    let util = settings.run.join("util");
+    let sockets = Folder::open(&util).map_err(|error| StartError::Path(util, error))?;
     let handed_over = settings.handed_over.as_ref().map(|socket| socket.try_clone()).transpose().map_err(system)?;
     let (listener, made) = listen(&settings.run.join(SOCKET), handed_over).map_err(|error| match error {
         BeginError::Listen(path, error) => StartError::Path(path, error),
@@ -138,7 +141,7 @@ pub(super) fn start<'m>(
         host,
         console,
         stats: Stats::default(),
-        log_link: LogLink::new(&settings.run, salt()?),
+        log_link: LogLink::new(sockets, salt()?),
         events: Events::new(),
         worker,
         images,
