@@ -88,6 +88,19 @@ fn expect_refusal(siege: &Siege, words: &[&str], reason: &str) {
 }
 
 #[test]
+fn a_virtual_machine_of_bhyve_is_refused_where_linux_is() {
+    let Some(siege) = Siege::begin("a_virtual_machine_of_bhyve_is_refused_where_linux_is") else { return };
+    add(&siege, "system", "1");
+    let vm = ["create", "vm", "--bhyve", "--block=0:system", "--numcpus", "1", "--linux-boot", "msdos1"];
+    expect_refusal(&siege, &vm, "bhyve virtual machines are not run here (bhyve runs on FreeBSD)");
+    assert_eq!(siege.client(&["info", "vm"]).code, 117);
+    // Nobody has it, and a virtual machine has no image.
+    assert_eq!(siege.client(&["remove-block", "system"]).code, 0);
+    assert_eq!(siege.client(&["create", "vm", "--bhyve", "image.hvt"]).code, 124);
+    assert_eq!(siege.client(&["create", "vm"]).code, 124);
+}
+
+#[test]
 fn what_a_guest_writes_stays_until_the_block_device_is_removed() {
     let Some(siege) = Siege::begin("what_a_guest_writes_stays") else { return };
     let image = counting(&siege);
