@@ -148,21 +148,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_in_it_is_reached_by_its_name() {
-        let path = std::env::temp_dir().join(format!("fulmar-folder-socket-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        let folder = Folder::open(&path).unwrap();
-        assert_eq!(folder.connect("a.sock").unwrap_err().kind(), io::ErrorKind::NotFound);
-        let listener = socket::listen(&path.join("a.sock"), 0o600).unwrap();
-        folder.connect("a.sock").unwrap();
-        listener.accept().unwrap();
-        drop(listener);
-        assert_eq!(folder.connect("a.sock").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-        assert_eq!(folder.connect("../a.sock").unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        std::fs::remove_dir_all(path).unwrap();
-    }
-
-    #[test]
     fn files_are_reached_by_their_names_wherever_the_folder_has_gone() {
         let path = std::env::temp_dir().join(format!("fulmar-folder-{}", std::process::id()));
         std::fs::create_dir(&path).unwrap();

@@ -177,4 +177,20 @@ mod tests {
         assert_eq!(listen(&file, 0o660).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         std::fs::remove_dir_all(folder).unwrap();
     }
+
+    #[test]
+    fn one_is_reached_by_its_name_where_it_is() {
+        let path = std::env::temp_dir().join(format!("fulmar-socket-in-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let folder = crate::folder::Folder::open(&path).unwrap();
+        let connect = |name| folder.connect(name).map_err(|error| error.kind());
+        assert_eq!(connect("a.sock").unwrap_err(), io::ErrorKind::NotFound);
+        let listener = listen(&path.join("a.sock"), 0o600).unwrap();
+        connect("a.sock").unwrap();
+        listener.accept().unwrap();
+        drop(listener);
+        assert_eq!(connect("a.sock").unwrap_err(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(connect("../a.sock").unwrap_err(), io::ErrorKind::InvalidInput);
+        std::fs::remove_dir_all(path).unwrap();
+    }
 }
