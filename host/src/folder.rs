@@ -129,7 +129,7 @@ pub(crate) fn names_in(folder: impl AsFd) -> io::Result<Vec<String>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut names = Vec::new();
     // Opened anew, since who reads it moves on in it.
-    for entry in Dir::openat(folder, ".", flags, Mode::empty())?.iter() {
+    for entry in Dir::openat(folder, ".", flags, Mode::empty())? {
         let entry = entry?;
         names.extend(entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | "..")).map(str::to_owned));
     }
