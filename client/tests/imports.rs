@@ -306,6 +306,30 @@ fn what_is_there_stays_as_it_is() {
 }
 
 #[test]
+fn a_virtual_machine_comes_over_where_it_runs_and_is_there_afterwards() {
+    let daemon = MachineDaemon::with_bhyve();
+    let plain = image(2, &[], 0);
+    let vm =
+        Unikernel { name: "shop:vm", bhyve: true, memory_mb: 60, blocks: &[("0", Some("disk"))], ..Unikernel::PLAIN };
+    let web = Unikernel { name: "shop:web", image: &plain, ..Unikernel::PLAIN };
+    let file = put(&daemon.folder, &state(6, &[vm, web], &[POLICY]));
+    disk(&daemon.folder, "shop:disk", 1 << 20);
+    let ran = daemon.client(&["import-albatross", &file]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.errors);
+    assert_eq!(daemon.changes(), ["policy shop:", "block shop:disk 1", "unikernel shop:vm", "unikernel shop:web"]);
+    for words in [&["import-albatross", &file][..], &["import-albatross", &file, "--dry-run"]] {
+        let again = daemon.client(words);
+        assert_eq!((again.code, daemon.changes().len()), (0, 0), "{}{}", again.out, again.errors);
+    }
+    // What is an image here is none there.
+    let swapped = [Unikernel { bhyve: false, image: &plain, ..vm }, Unikernel { bhyve: true, image: &[], ..web }];
+    let file = put(&daemon.folder, &state(6, &swapped, &[POLICY]));
+    let ran = daemon.client(&["import-albatross", &file]);
+    let others = ran.out.lines().filter(|line| line.contains("one with another image is there")).count();
+    assert_eq!((ran.code, others), (117, 2), "{}{}", ran.out, ran.errors);
+}
+
+#[test]
 fn a_dry_run_counts_what_is_there() {
     let daemon = MachineDaemon::new();
     let plain = image(2, &[], 0);

@@ -8,7 +8,7 @@ use fulmar_core::limits::STARTUP_DEFAULT;
 use fulmar_core::name::Name;
 use fulmar_core::policy;
 use fulmar_core::state_import::{Entry, State};
-use fulmar_core::wire::{Config, Malformed, Policy};
+use fulmar_core::wire::{self, Config, Malformed, Policy};
 
 use super::content::{self, Content};
 use super::host::Host;
@@ -99,7 +99,11 @@ impl<'a> Course<'a> {
         };
         let seen = image::look(&config);
         if let Some(there) = present.unikernels.get(&name) {
-            let other = if seen.as_ref().ok().map(|seen| seen.digest) != Some(there.digest) {
+            let has_same_image = match (config.kind, there.digest) {
+                (wire::Kind::Bhyve, digest) => digest.is_none(),
+                (wire::Kind::Solo5, digest) => digest.is_some() && seen.as_ref().ok().map(|seen| seen.digest) == digest,
+            };
+            let other = if !has_same_image {
                 "one with another image is there"
             } else if canonical(&name, &config.arguments).as_ref() != Some(&there.arguments) {
                 "one with other arguments is there"

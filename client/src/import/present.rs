@@ -8,8 +8,8 @@ use fulmar_core::machine::{Digest, POLICY_BYTES_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::policy::Policy;
 use fulmar_core::wire::{
-    self, Arguments, BlockCommand, BlockDevice, Bridge, Command, Info, InfoBlock, InfoBridge, List, PolicyCommand,
-    Success, UnikernelCommand,
+    self, Arguments, BlockCommand, BlockDevice, Bridge, Command, Info, InfoBlock, InfoBridge, Kind, List,
+    PolicyCommand, Success, UnikernelCommand,
 };
 
 use crate::connection::{Connection, Daemon, Door};
@@ -49,8 +49,8 @@ pub(super) struct PresentBlock {
 /// A unikernel that is there.
 #[derive(Debug)]
 pub(super) struct PresentUnikernel {
-    /// SHA-256 of its image, uncompressed.
-    pub(super) digest: Digest,
+    /// SHA-256 of its image, uncompressed; nothing for a virtual machine, which has none.
+    pub(super) digest: Option<Digest>,
     /// [`canonical`] of its arguments.
     pub(super) arguments: Vec<u8>,
 }
@@ -91,7 +91,10 @@ fn unikernels(door: &dyn Door) -> Result<BTreeMap<Name, PresentUnikernel>, Failu
     let mut connection = asked(door, Command::Unikernel(UnikernelCommand::Info))?;
     let Success::Infos(listed) = connection.receive(Name::ROOT)? else { return Err(UNEXPECTED) };
     let unikernel = |name: &Name, info: &Info<'_>| {
-        let digest = Digest::try_from(info.digest).ok()?;
+        let digest = match info.kind {
+            Kind::Solo5 => Some(Digest::try_from(info.digest).ok()?),
+            Kind::Bhyve => None,
+        };
         Some(PresentUnikernel { digest, arguments: arguments_of(name, info)? })
     };
     listed.iter().map(|it| Ok((it.name, unikernel(&it.name, &it.info).ok_or(UNEXPECTED)?))).collect()

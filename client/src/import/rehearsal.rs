@@ -65,10 +65,10 @@ impl Rehearsal {
             let record = Record::Unikernel {
                 name: name.as_str(),
                 unit,
-                digest: unikernel.digest,
-                // What is there already is not launched again, so neither of these is looked at.
+                digest: unikernel.digest.unwrap_or_default(),
+                // What is there already is not launched again, so neither this nor what runs its image is looked at.
                 image_bytes: 0,
-                target: 1,
+                target: if unikernel.digest.is_some() { 1 } else { 3 },
                 arguments: &unikernel.arguments,
             };
             machine.restore(&record).ok()?;

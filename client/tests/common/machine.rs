@@ -38,6 +38,15 @@ impl MachineDaemon {
 
     /// One that answers so many commands and then closes each connection without an answer.
     pub(crate) fn dying_after(commands: usize) -> Self {
+        Self::of_kind(commands, None)
+    }
+
+    /// One that runs virtual machines of bhyve, as on FreeBSD.
+    pub(crate) fn with_bhyve() -> Self {
+        Self::of_kind(usize::MAX, Some(7))
+    }
+
+    fn of_kind(commands: usize, bhyve: Option<u32>) -> Self {
         let folder = Folder::new();
         let listener = UnixListener::bind(folder.0.join("util/vmmd.sock")).unwrap();
         let (ends, changes) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
@@ -45,7 +54,7 @@ impl MachineDaemon {
             let (ends, changes) = (Arc::clone(&ends), Arc::clone(&changes));
             // The machine passes over the stack in a debug build.
             let stack = std::thread::Builder::new().stack_size(64 << 20);
-            stack.spawn(move || serve(&listener, commands, &ends, &changes)).unwrap()
+            stack.spawn(move || serve(&listener, commands, bhyve, &ends, &changes)).unwrap()
         };
         Self { folder, ends, changes, thread: Some(thread) }
     }
@@ -69,7 +78,13 @@ impl Drop for MachineDaemon {
     }
 }
 
-fn serve(listener: &UnixListener, commands: usize, ends: &AtomicBool, changes: &Mutex<Vec<String>>) {
+fn serve(
+    listener: &UnixListener,
+    commands: usize,
+    bhyve: Option<u32>,
+    ends: &AtomicBool,
+    changes: &Mutex<Vec<String>>,
+) {
     let mut bridges = Bridges::EMPTY;
     for name in ["br0", "service"] {
         bridges.insert(Bridge::new(name.as_bytes()).unwrap()).unwrap();
@@ -78,7 +93,7 @@ fn serve(listener: &UnixListener, commands: usize, ends: &AtomicBool, changes: &
     let mut machine = Box::new(Small::new());
     drive(
         &mut machine,
-        Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false, bhyve: None } },
+        Input::Host { root: &root, tenders: Tenders { hvt: true, spt: true, solo5: false, bhyve } },
         None,
     );
     drive(&mut machine, Input::Start, None);
