@@ -6,16 +6,18 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid};
 
 use crate::check::Findings;
 use crate::folder::Folder;
 use crate::privilege::{self, Identity};
+use crate::renounce::{self, NotRenounced};
 use crate::service::{self, ServiceError};
 use crate::{files, log, socket, warning};
 
@@ -29,6 +31,8 @@ pub enum BeginError {
     NoFolder(PathBuf, &'static str),
     /// Root's privileges cannot be given up.
     Privilege(Identity, Errno),
+    /// What this process was started with cannot be given up.
+    Renounce(NotRenounced),
     /// The lock file cannot be used.
     Lock(PathBuf, io::Error),
     /// Another one serves this folder.
@@ -56,7 +60,10 @@ impl fmt::Display for BeginError {
             Self::NoFolder(path, option) => {
                 write!(f, "there is no folder {}: make it, or choose another {option}", path.display())
             }
-            Self::Privilege(user, error) => write!(f, "cannot become {user}, who owns the folder util: {error}"),
+            Self::Privilege(user, error) => {
+                write!(f, "cannot become {user}: {error}; see user in the settings, or else who owns the folder util")
+            }
+            Self::Renounce(error) => error.fmt(f),
             Self::Lock(path, error) => write!(f, "cannot lock {}: {error}", path.display()),
             Self::Running { program, lock, option } => write!(
                 f,
@@ -91,18 +98,113 @@ pub fn expect_folder(folder: &Path, option: &'static str) -> Result<(), BeginErr
     if folder.is_dir() { Ok(()) } else { Err(BeginError::NoFolder(folder.to_owned(), option)) }
 }
 
-/// Root becomes the user that the folder of the sockets belongs to, which is the one of the deciding half of `vmmd`: what
-/// clients and unikernels say is not for root to handle, and a socket of root's could not be reached by that half.
+/// Who a daemon is to be, on its way down from root.
+#[derive(Debug)]
+#[must_use]
+pub struct Descent {
+    user: Identity,
+    /// Whether it may change what is in the folder of the sockets, so that it need not do so as root.
+    owns_folder: bool,
+}
+
+/// Who a daemon becomes that is started by root: the user that its settings name, or the system's user of this name, or else the one that
+/// the folder of the sockets belongs to, which is the deciding half of `vmmd`. In a group of its own it could not be reached by that
+/// half: the group is that of the folder. From here on files have that group.
 ///
 /// # Errors
-/// [`BeginError::NoFolder`] and [`BeginError::Privilege`].
-pub fn step_down(util: &Path) -> Result<(), BeginError> {
+/// [`BeginError::NoFolder`], [`BeginError::Privilege`] and [`BeginError::Renounce`].
+pub fn descend(util: &Path, named: Option<Identity>, system_user: &str) -> Result<Descent, BeginError> {
     let Ok(found) = util.metadata() else { return Err(BeginError::NoFolder(util.to_owned(), "--run")) };
     let owner = Identity { uid: Uid::from_raw(found.uid()), gid: Gid::from_raw(found.gid()) };
-    if owner.uid.is_root() || !privilege::can_become(found.uid(), found.gid(), 1) {
-        return Ok(());
+    socket::trust(owner.uid);
+    renounce::limit_to_none().map_err(BeginError::Renounce)?;
+    let user = match named.or_else(|| Identity::of_user(system_user)) {
+        // A folder of root's is one of tests.
+        Some(own) if !owner.uid.is_root() => Identity { uid: own.uid, gid: owner.gid },
+        _ => owner,
+    };
+    let can = !user.uid.is_root() && privilege::can_become(user.uid.as_raw(), user.gid.as_raw(), 1);
+    let user = if can { user } else { Identity::current() };
+    let owns_folder = user.uid == owner.uid;
+    let joined = if can && !owns_folder { privilege::join(user.gid) } else { Ok(()) };
+    joined.map_err(|error| BeginError::Privilege(user, error))?;
+    let descent = Descent { user, owns_folder };
+    if owns_folder {
+        descent.assume()?;
     }
-    owner.assume().map_err(|error| BeginError::Privilege(owner, error))
+    Ok(descent)
+}
+
+impl Descent {
+    /// Becomes that user for good, and keeps no capability and no environment. Called while there is one thread.
+    ///
+    /// # Errors
+    /// [`BeginError::Privilege`] and [`BeginError::Renounce`].
+    pub fn finish(self) -> Result<(), BeginError> {
+        self.assume()?;
+        renounce::renounce().map_err(BeginError::Renounce)
+    }
+
+    fn assume(&self) -> Result<(), BeginError> {
+        if self.user == Identity::current() {
+            return Ok(());
+        }
+        self.user.assume().map_err(|error| BeginError::Privilege(self.user, error))
+    }
+
+    /// Takes the lock of `program`, as [`lock`] does, and gives it to that user. Who hands a socket over sees to it that one serves it:
+    /// then there is none where that user may make no file.
+    ///
+    /// # Errors
+    /// [`BeginError::Lock`] and [`BeginError::Running`].
+    pub fn lock(
+        &self,
+        program: &'static str,
+        path: &Path,
+        option: &'static str,
+        handed_over: Option<&OwnedFd>,
+    ) -> Result<Option<File>, BeginError> {
+        let file = match lock(program, path, option) {
+            Err(BeginError::Lock(_, error))
+                if handed_over.is_some() && error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                return Ok(None);
+            }
+            taken => taken?,
+        };
+        if Uid::effective().is_root() && self.user.uid != Uid::effective() {
+            let given = fchown(&file, Some(self.user.uid.as_raw()), Some(self.user.gid.as_raw()));
+            given.map_err(|error| BeginError::Lock(path.to_owned(), error))?;
+        }
+        Ok(Some(file))
+    }
+
+    /// Makes a folder that nobody but this user looks into.
+    ///
+    /// # Errors
+    /// The operating system's, and `PermissionDenied` where it belongs to somebody else.
+    pub fn make_own(&self, folder: &Path) -> io::Result<()> {
+        match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let me = Uid::effective();
+        if !me.is_root() || self.owns_folder {
+            return Ok(());
+        }
+        // Not by way of a link: the owner of the folder above may have put it there.
+        let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+        let opened = File::options().read(true).custom_flags(flags).open(folder)?;
+        match opened.metadata()?.uid() {
+            uid if uid == self.user.uid.as_raw() => Ok(()),
+            // Just made.
+            0 => fchown(&opened, Some(self.user.uid.as_raw()), Some(self.user.gid.as_raw())),
+            uid => {
+                let text = format!("it belongs to user {uid}: give it, with all in it, to user {}", self.user.uid);
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+            }
+        }
+    }
 }
 
 /// Takes the lock of `program` in a folder that `option` names. It is held as long as the file is open. The file stays: removing it
@@ -110,8 +212,10 @@ pub fn step_down(util: &Path) -> Result<(), BeginError> {
 ///
 /// # Errors
 /// [`BeginError::Lock`] and [`BeginError::Running`].
-pub fn lock(program: &'static str, path: &Path, option: &'static str) -> Result<File, BeginError> {
-    let opened = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+fn lock(program: &'static str, path: &Path, option: &'static str) -> Result<File, BeginError> {
+    // Root may do this in a folder of somebody else's, who could put a link there.
+    let flags = OFlag::O_NOFOLLOW.bits();
+    let opened = File::options().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(path);
     let file = opened.map_err(|error| BeginError::Lock(path.to_owned(), error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -161,12 +265,20 @@ pub fn listen(path: &Path, handed_over: Option<OwnedFd>) -> Result<(UnixListener
 }
 
 /// What `--check` looks at for each of these daemons; whether the folder of the sockets can be used, by who this process is afterwards.
-pub fn check(run: &Path, socket: &str, files_needed: u64, findings: &mut Findings) -> bool {
+pub fn check(
+    run: &Path,
+    socket: &str,
+    (user, system_user): (Option<Identity>, &str),
+    files_needed: u64,
+    findings: &mut Findings,
+) -> bool {
     let util = run.join("util");
-    let could = findings.expect(step_down(&util)).is_some();
-    if could {
+    let descent = findings.expect(descend(&util, user, system_user));
+    // What is made there is made before the user is changed.
+    if descent.is_some() {
         findings.check_writable(&util);
     }
+    let could = descent.and_then(|descent| findings.expect(descent.finish())).is_some();
     findings.check_socket(&util.join(socket));
     let _ = files::raise_limit();
     if let Some(text) = files::too_few(files_needed) {
@@ -198,7 +310,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("fulmar-daemon-{}", std::process::id()));
         let missing = expect_folder(&folder, "--state").unwrap_err().to_string();
         assert!(missing.contains("there is no folder") && missing.ends_with("choose another --state"), "{missing}");
-        assert!(matches!(step_down(&folder), Err(BeginError::NoFolder(_, "--run"))));
+        assert!(matches!(descend(&folder, None, "no user"), Err(BeginError::NoFolder(_, "--run"))));
         std::fs::create_dir(&folder).unwrap();
         expect_folder(&folder, "--state").unwrap();
         let path = folder.join("lock");

@@ -16,6 +16,7 @@
 //! | [`log`] | lines for people |
 //! | [`meter`] | what the statistics daemon needs of its operating system |
 //! | [`privilege`] | becoming another user for good |
+//! | [`renounce`] | giving up what a process was started with |
 //! | [`service`] | what is said to a service manager, the socket that it hands over |
 //! | [`settings`] | the command line and the configuration file |
 //! | [`shim`] | what a host half needs of its operating system |
@@ -38,6 +39,7 @@ pub mod journal;
 pub mod log;
 pub mod meter;
 pub mod privilege;
+pub mod renounce;
 pub mod service;
 pub mod settings;
 pub mod shim;

@@ -74,8 +74,7 @@ impl Identity {
         if self == Self::current() && !self.uid.is_root() {
             return Ok(());
         }
-        setgroups(&[])?;
-        setresgid(self.gid, self.gid, self.gid)?;
+        join(self.gid)?;
         setresuid(self.uid, self.uid, self.uid)?;
         if !self.uid.is_root() && setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
             // The way back is open, so nothing was given up: a bug, or a kernel that lies.
@@ -83,6 +82,15 @@ impl Identity {
         }
         Ok(())
     }
+}
+
+/// Gives up all groups but this one. What is made from now on has it.
+///
+/// # Errors
+/// The kernel's.
+pub fn join(gid: Gid) -> Result<(), Errno> {
+    setgroups(&[])?;
+    setresgid(gid, gid, gid)
 }
 
 /// The user of this name in a text of passwd(5): `name:password:uid:gid:...`.

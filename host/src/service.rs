@@ -1,6 +1,6 @@
 //! What a service manager and a daemon say to each other, as systemd has it (sd_notify(3), sd_listen_fds(3)): that it is ready,
 //! that it lives, that it ends; and a listening socket that it is handed. Nothing of this is needed: without the variables
-//! a daemon says nothing and makes its socket itself. Those variables are for this process alone: see [`VARIABLES`].
+//! a daemon says nothing and makes its socket itself.
 
 use std::env;
 use std::fmt;
@@ -13,12 +13,8 @@ use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, g
 
 use crate::{sys, warning};
 
-/// What a process that is started from here is not to find in its environment.
-pub const VARIABLES: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
-
 /// The first descriptor that is handed over.
-const FIRST_FD: RawFd = 3;
+pub(crate) const FIRST_FD: RawFd = 3;
 
 /// How long the service manager may take over being told that a daemon is ready. Later it is told what fits its queue.
 const READY_MAX: Duration = Duration::from_secs(1);

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 pub use self::file::{FileError, Kind, LineError};
 use crate::check::Findings;
 use crate::log::{self, Level, Target};
+use crate::privilege::Identity;
 
 /// The exit code for a command line or a configuration that is wrong, as of all programs here.
 pub const USAGE: u8 = 124;
@@ -167,6 +168,14 @@ pub fn set_log_level(log: &mut log::Settings, value: &OsStr) -> Result<(), Strin
     Ok(())
 }
 
+/// A user.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn user(value: &OsStr) -> Result<Option<Identity>, String> {
+    Identity::parse(&value.to_string_lossy()).map(Some).map_err(|error| error.to_string())
+}
+
 /// A number within these bounds.
 ///
 /// # Errors
@@ -198,6 +207,7 @@ impl<T: Default> Program<T> {
         check: impl FnOnce(&T, &mut Findings),
         serve: impl FnOnce(&T) -> Result<(), E>,
     ) -> ExitCode {
+        crate::renounce::close_inherited();
         log::begin(self.name);
         let given = match self.begin(std::env::args_os().skip(1).collect(), check) {
             Ok(given) => given,

@@ -4,12 +4,17 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use fulmar_core::limits::DAEMON_CONNECTIONS_PER_USER_MAX;
 use nix::sys::socket::UnixAddr;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Uid, geteuid};
+
+use crate::privilege::Identity;
 
 /// Listens at `path` with this mode, non-blocking, with the longest queue that the system allows.
 ///
@@ -29,8 +34,11 @@ pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(new)?;
-    std::fs::set_permissions(new, std::fs::Permissions::from_mode(mode))?;
+    // Not afterwards, by its name: root may do this in a folder of somebody else's, who could have put a link there meanwhile.
+    let usual = umask(Mode::from_bits_truncate((0o777 & !mode) as _));
+    let bound = UnixListener::bind(new);
+    umask(usual);
+    let listener = bound?;
     listener.set_nonblocking(true)?;
     std::fs::rename(new, path)?;
     Ok(listener)
@@ -63,22 +71,66 @@ fn is_served(path: &Path) -> bool {
     }
 }
 
+/// The user of `vmmd_tls` where it has one of its own.
+pub const TLS_USER: &str = "fulmar-tls";
+
+/// The user of `vmmd_stats` where it has one of its own.
+pub const STATS_USER: &str = "fulmar-stats";
+
+/// Who else than root and ourselves may do what others may not. Found out once, at the start.
+#[derive(Debug)]
+struct Known {
+    /// The user of the deciding half of `vmmd`, to whom the folder of the sockets belongs.
+    vmmd: Uid,
+    tls: Option<Uid>,
+    stats: Option<Uid>,
+}
+
+static KNOWN: OnceLock<Known> = OnceLock::new();
+
+/// From now on the user of `vmmd` is this one, and the other daemons are the system's users of their names, where there are any.
+pub fn trust(vmmd: Uid) {
+    let of = |name| Identity::of_user(name).map(|user| user.uid);
+    // A second time is a test's.
+    let _ = KNOWN.set(Known { vmmd, tls: of(TLS_USER), stats: of(STATS_USER) });
+}
+
 /// Who is on the other side of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
     /// Its user id; one that nobody has where the system does not tell.
     pub uid: u32,
-    /// Whether it is root or who we are: it may say what is so, and nothing is kept from it for the sake of others.
+    /// Whether it is root or `vmmd`: it may say what is so.
     pub is_trusted: bool,
+    /// Whether it is one of these or the TLS end, which comes for many: nothing is kept from it for the sake of others.
+    pub is_for_many: bool,
+    /// Whether it may measure: root, `vmmd` or the statistics daemon.
+    pub may_measure: bool,
 }
 
 impl Peer {
     /// That of this connection.
     #[must_use]
     pub fn of(stream: &impl AsFd) -> Self {
-        let uid = peer_uid(stream).ok();
-        let own = nix::unistd::geteuid().as_raw();
-        Self { uid: uid.unwrap_or(u32::MAX), is_trusted: uid.is_some_and(|uid| uid == 0 || uid == own) }
+        match peer_uid(stream) {
+            Ok(uid) => Self::with(uid),
+            Err(_) => Self { uid: u32::MAX, is_trusted: false, is_for_many: false, may_measure: false },
+        }
+    }
+
+    /// The one with this user id.
+    #[must_use]
+    pub fn with(uid: u32) -> Self {
+        let known = KNOWN.get();
+        let is = |user: Option<Uid>| user.is_some_and(|user| user.as_raw() == uid);
+        let vmmd = known.map_or_else(geteuid, |known| known.vmmd);
+        let is_trusted = uid == 0 || is(Some(vmmd));
+        Self {
+            uid,
+            is_trusted,
+            is_for_many: is_trusted || is(known.and_then(|known| known.tls)),
+            may_measure: is_trusted || is(known.and_then(|known| known.stats)),
+        }
     }
 }
 
@@ -101,7 +153,7 @@ impl fmt::Display for Crowded {
 }
 
 impl Peer {
-    /// Whether one more connection is taken, from this peer, beside these: at most `max`, and of one user who is not trusted at most
+    /// Whether one more connection is taken, from this peer, beside these: at most `max`, and of one user who does not come for many at most
     /// [`DAEMON_CONNECTIONS_PER_USER_MAX`].
     ///
     /// # Errors
@@ -115,7 +167,7 @@ impl Peer {
         if all >= max {
             return Err(Crowded::All(max));
         }
-        if !self.is_trusted && own >= DAEMON_CONNECTIONS_PER_USER_MAX {
+        if !self.is_for_many && own >= DAEMON_CONNECTIONS_PER_USER_MAX {
             return Err(Crowded::User(self.uid, own));
         }
         Ok(())
@@ -144,11 +196,13 @@ pub fn peer_uid(stream: &impl AsFd) -> io::Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
     fn one_user_does_not_take_all_connections() {
-        let peer = |uid, is_trusted| Peer { uid, is_trusted };
+        let peer = |uid, is_trusted| Peer { uid, is_trusted, is_for_many: is_trusted, may_measure: is_trusted };
         let of = |uid, count| std::iter::repeat_n(peer(uid, false), count);
         let many = DAEMON_CONNECTIONS_PER_USER_MAX;
         assert_eq!(peer(7, false).admit(of(7, many - 1).chain(of(8, many)), 512), Ok(()));

@@ -1,10 +1,10 @@
 //! The unsafe corner of this crate: packets with file descriptors, without an allocation for each; descriptors that this process
-//! was started with; capability mode, and connections in it.
+//! was started with; capability mode, and connections in it; what a process gives up.
 //!
 //! nix can do the first too, but allocates for every packet that carries fds. Nothing else belongs here.
 #![allow(
     unsafe_code,
-    reason = "sendmsg, recvmsg, the control messages in their buffers, inherited descriptors, connectat, cap_enter"
+    reason = "sendmsg, recvmsg, control messages, inherited descriptors, connectat, cap_enter, capset, prctl"
 )]
 
 use std::io::{self, ErrorKind};
@@ -203,4 +203,68 @@ pub(crate) fn connect_at(
 pub(crate) fn enter_capability_mode() -> Result<(), nix::errno::Errno> {
     // SAFETY: the call takes nothing, and what it forbids from now on fails with an error.
     nix::errno::Errno::result(unsafe { libc::cap_enter() }).map(drop)
+}
+
+/// Closes all descriptors from `first` on. Only for a process that has opened nothing itself yet.
+pub(crate) fn close_from(first: RawFd) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: three numbers; what was left open for this process is nobody's yet. It cannot fail but for memory, and then they stay.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, first.cast_unsigned(), u32::MAX, 0) };
+    #[cfg(not(target_os = "linux"))]
+    let _ = first;
+}
+
+/// Empties the environment. Only for a process of one thread.
+pub(crate) fn clear_environment() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: there is one thread, so nobody reads the environment meanwhile.
+    let _ = unsafe { libc::clearenv() };
+}
+
+/// No program that this process executes brings a capability that is not among these, and none is ambient. An ordinary user may not see
+/// to the former, and does not need to once new privileges are forbidden.
+#[cfg(target_os = "linux")]
+pub(crate) fn limit_bounding(kept: u64) -> Result<(), nix::errno::Errno> {
+    use nix::errno::Errno;
+    let prctl = |what, number: u64| {
+        // SAFETY: these operations take numbers only.
+        Errno::result(unsafe { libc::prctl(what, number, 0, 0, 0) }).map(drop)
+    };
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) })?;
+    for number in (0..64).filter(|number| kept >> number & 1 == 0) {
+        match prctl(libc::PR_CAPBSET_DROP, number) {
+            Err(Errno::EPERM) => return Ok(()),
+            // The kernel has no more.
+            Err(Errno::EINVAL) => break,
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn limit_bounding(_: u64) -> Result<(), nix::errno::Errno> {
+    Ok(())
+}
+
+/// Gives up all capabilities that this process has and that are not among these.
+#[cfg(target_os = "linux")]
+pub(crate) fn limit_capabilities(kept: u64) -> Result<(), nix::errno::Errno> {
+    /// `_LINUX_CAPABILITY_VERSION_3`, of this process.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    // Effective, permitted, inheritable; the low halves, then the high ones.
+    let mut has = [0_u32; 6];
+    // SAFETY: the kernel reads a header of two words and, in this version, writes two times three.
+    nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_capget, HEADER.as_ptr(), has.as_mut_ptr()) })?;
+    let [effective, permitted, _, effective_high, permitted_high, _] = has;
+    let (low, high) = (kept as u32, (kept >> 32) as u32);
+    let keeps = [effective & low, permitted & low, 0, effective_high & high, permitted_high & high, 0];
+    // SAFETY: as above, and it only reads.
+    nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_capset, HEADER.as_ptr(), keeps.as_ptr()) }).map(drop)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn limit_capabilities(_: u64) -> Result<(), nix::errno::Errno> {
+    Ok(())
 }

@@ -19,6 +19,7 @@
 //! | [`contents`] | setting and dumping block devices of such a system |
 //! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
+//! | [`trace`] | the system calls of a daemon |
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
 pub mod acknowledged;
@@ -49,4 +50,6 @@ pub mod siege;
 pub mod skips;
 pub mod system;
 pub mod tenants;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod trace;
 pub mod world;

@@ -37,11 +37,17 @@ use crate::server::Server;
 /// What its socket is called.
 const SOCKET: &str = "console.sock";
 
+/// Its user where the system has one of this name.
+const USER: &str = "fulmar-console";
+
 /// Why nothing is served.
 #[derive(Debug)]
 enum StartError {
     /// As for every daemon.
     Begin(BeginError),
+    /// The program could not be confined.
+    #[cfg(target_os = "linux")]
+    Confine(fulmar_shim_linux::sandbox::NotConfined),
     /// The event loop cannot be set up or has failed.
     Loop(io::Error),
 }
@@ -50,6 +56,8 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Begin(error) => error.fmt(f),
+            #[cfg(target_os = "linux")]
+            Self::Confine(error) => error.fmt(f),
             Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
@@ -71,7 +79,7 @@ fn main() -> ExitCode {
 fn check(options: &Options, findings: &mut Findings) {
     let fifos = options.run.join("fifo");
     findings.expect(daemon::expect_folder(&fifos, "--run"));
-    daemon::check(&options.run, SOCKET, CONSOLE_FILES_MAX, findings);
+    daemon::check(&options.run, SOCKET, (options.user, USER), CONSOLE_FILES_MAX, findings);
 }
 
 /// Serves until a signal ends it.
@@ -84,15 +92,17 @@ fn serve(options: &Options) -> Result<(), StartError> {
     for folder in [&util, &fifos] {
         daemon::expect_folder(folder, "--run")?;
     }
-    daemon::step_down(&util)?;
-    let _lock = daemon::lock(PROGRAM.name, &util.join("console.lock"), "--run")?;
+    let descent = daemon::descend(&util, options.user, USER)?;
+    let _lock = descent.lock(PROGRAM.name, &util.join("console.lock"), "--run", handed_over.as_ref())?;
     daemon::raise_files(CONSOLE_FILES_MAX);
     let path = util.join(SOCKET);
     let (listener, made) = daemon::listen(&path, handed_over)?;
+    descent.finish()?;
     // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.
     let mut memory = vec![0; CONSOLES_BYTES_MAX];
     let fifos = Folder::open(&fifos).map_err(StartError::Loop)?;
     let mut server = Server::new(signals, listener, fifos, &mut memory, service).map_err(StartError::Loop)?;
+    confine()?;
     daemon::confine()?;
     info!("serving on {}", path.display());
     server.clients.service.ready(format_args!("serving on {}", path.display()));
@@ -101,5 +111,17 @@ fn serve(options: &Options) -> Result<(), StartError> {
     drop(made);
     ended.map_err(StartError::Loop)?;
     info!("ended by a signal");
+    Ok(())
+}
+
+/// From here on nothing is asked of the kernel but what serving needs.
+#[cfg(target_os = "linux")]
+fn confine() -> Result<(), StartError> {
+    use fulmar_shim_linux::sandbox::{Program, confine};
+    confine(Program::Console).map_err(StartError::Confine)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine() -> Result<(), StartError> {
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use fulmar_host::settings::{Program, Setting};
+use fulmar_host::privilege::Identity;
+use fulmar_host::settings::{Program, Setting, user};
 
 /// What is known of it before it starts.
 pub(crate) const PROGRAM: Program<Options> = Program {
@@ -10,7 +11,13 @@ pub(crate) const PROGRAM: Program<Options> = Program {
     version: env!("CARGO_PKG_VERSION"),
     help: HELP,
     file: Some("/etc/fulmar/console.toml"),
-    settings: &[Setting::path("run", |options| &mut options.run)],
+    settings: &[
+        Setting::path("run", |options| &mut options.run),
+        Setting::text("user", |options, value| {
+            options.user = user(value)?;
+            Ok(())
+        }),
+    ],
 };
 
 /// The run folder where none is given.
@@ -22,9 +29,10 @@ usage: vmmd_console [OPTIONS]
 Keeps the last lines that each unikernel wrote to its console, and sends them to who asks. It serves on DIR/util/console.sock
 and reads the fifos in DIR/fifo. Unikernels do not notice when it ends; what they write until it is back waits in
 their fifos as far as there is room.
-Started by root, it becomes the user who owns DIR/util.
+Started by root, it becomes another user.
 
   --run DIR          sockets and fifos [/run/albatross]
+  --user USER        who to become [fulmar-console if that user exists, else the owner of DIR/util]
   --log TARGET       stderr or syslog [stderr]
   --log-level LEVEL  error, warning, info or debug [info]
   --config FILE      what the options above say, as in: run = \"/run/albatross\" [/etc/fulmar/console.toml, if it is there]
@@ -40,11 +48,13 @@ example: vmmd_console --run /run/albatross
 pub(crate) struct Options {
     /// The run folder.
     pub(crate) run: PathBuf,
+    /// Who it becomes when root starts it, where that is said.
+    pub(crate) user: Option<Identity>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { run: RUN.into() }
+        Self { run: RUN.into(), user: None }
     }
 }
 

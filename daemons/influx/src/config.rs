@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fulmar_host::log;
-use fulmar_host::settings::{set_log_level, set_log_target};
+use fulmar_host::privilege::Identity;
+use fulmar_host::settings::{self, set_log_level, set_log_target};
 use serde::Deserialize;
 
 use crate::line::Form;
@@ -25,6 +26,8 @@ const SECRET_BYTES_MAX: usize = 4096;
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) struct Config {
+    /// Who it becomes when root starts it, where that is said.
+    pub(crate) user: Option<Identity>,
     /// The run folder of the daemons.
     pub(crate) run: PathBuf,
     /// Between two questions to `vmmd`.
@@ -89,6 +92,7 @@ impl std::error::Error for ConfigError {}
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
     run: Option<PathBuf>,
+    user: Option<String>,
     interval_seconds: Option<u64>,
     log: Option<String>,
     log_level: Option<String>,
@@ -140,6 +144,7 @@ impl Config {
         if !(1..=3600).contains(&seconds) {
             return Err(ConfigError::Setting("interval-seconds", format!("{seconds} is not from 1 to 3600")));
         }
+        let user = file.user.map_or(Ok(None), |user| settings::user(user.as_ref()));
         let mut log = log::Settings::default();
         let log_is = |setting| move |why| ConfigError::Setting(setting, why);
         if let Some(target) = &file.log {
@@ -150,6 +155,7 @@ impl Config {
         }
         let config = Self {
             log,
+            user: user.map_err(|why| ConfigError::Setting("user", why))?,
             run: file.run.unwrap_or_else(|| RUN.into()),
             interval: Duration::from_secs(seconds),
             tcp: file.tcp.map(TcpSection::check).transpose()?,

@@ -39,7 +39,9 @@ use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
 use fulmar_host::check::Findings;
+use fulmar_host::daemon::{self as begin, BeginError};
 use fulmar_host::log;
+use fulmar_host::renounce;
 use fulmar_host::service::{self, Door, Service, ServiceError};
 use fulmar_host::settings::USAGE;
 use fulmar_host::signals;
@@ -49,6 +51,9 @@ use crate::endpoint::Endpoint;
 use crate::options::{Command, Options};
 use crate::queue::Queue;
 use crate::snapshot::Shared;
+
+/// Its user where the system has one of this name.
+const USER: &str = "fulmar-influx";
 
 /// The name before each line of the log.
 const PROGRAM: &str = "vmmd_influx";
@@ -63,8 +68,13 @@ enum StartError {
     Config(PathBuf, ConfigError),
     /// The endpoint cannot be opened.
     Listen(std::net::SocketAddr, io::Error),
+    /// As for every daemon.
+    Begin(BeginError),
     /// Who started it asks for what cannot be.
     Service(ServiceError),
+    /// The program could not be confined.
+    #[cfg(target_os = "linux")]
+    Confine(fulmar_shim_linux::sandbox::NotConfined),
     /// A thread or a signal.
     System(io::Error),
 }
@@ -74,7 +84,10 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Begin(error) => error.fmt(f),
             Self::Service(error) => error.fmt(f),
+            #[cfg(target_os = "linux")]
+            Self::Confine(error) => error.fmt(f),
             Self::System(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -83,6 +96,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 fn main() -> ExitCode {
+    renounce::close_inherited();
     log::begin(PROGRAM);
     let done = match Command::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => {
@@ -140,6 +154,16 @@ fn report(config: Config) -> Result<(), StartError> {
     log::set(config.log);
     let mut service = Service::find().map_err(StartError::Service)?;
     let handed_over = service::handed_over(Door::Inet).map_err(StartError::Service)?;
+    let util = config.run.join("util");
+    if util.is_dir() {
+        begin::descend(&util, config.user, USER).and_then(begin::Descent::finish).map_err(StartError::Begin)?;
+    } else {
+        // Whoever owns it, once it is there.
+        renounce::limit_to_none()
+            .and_then(|()| renounce::renounce())
+            .map_err(BeginError::Renounce)
+            .map_err(StartError::Begin)?;
+    }
     let mut signals = signals::catch(&signals::ENDS).map_err(StartError::System)?;
     signals.set_nonblocking(false).map_err(StartError::System)?;
     let shared = Arc::new(Shared::default());
@@ -170,6 +194,7 @@ fn report(config: Config) -> Result<(), StartError> {
     start(thread("survey").spawn(move || survey::repeat(&run, interval, &told)))?;
     let seen = Arc::clone(&shared);
     start(thread("measure").spawn(move || measure::receive(&config.run, &shared, &queues)))?;
+    confine()?;
     info!("reporting");
     service.ready(format_args!("reporting"));
     // Nothing needs to be put in order: what was not sent is measured again.
@@ -185,5 +210,17 @@ fn report(config: Config) -> Result<(), StartError> {
     }
     service.stopping();
     info!("ended by a signal");
+    Ok(())
+}
+
+/// From here on nothing is asked of the kernel but what reporting needs.
+#[cfg(target_os = "linux")]
+fn confine() -> Result<(), StartError> {
+    use fulmar_shim_linux::sandbox::{Program, confine};
+    confine(Program::Influx).map_err(StartError::Confine)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine() -> Result<(), StartError> {
     Ok(())
 }

@@ -14,13 +14,13 @@ impl Server {
         let Message { header, payload } = message;
         let Some(client) = self.clients.get_mut(token) else { return };
         let refusal = match payload {
-            Payload::Data(Data::Log(entry)) if client.peer.is_trusted => {
+            Payload::Data(Data::Log(entry)) if client.peer.is_for_many => {
                 self.store.keep(header.sequence, entry);
                 client.put(header, Payload::Success(Success::Empty));
                 self.appended = true;
                 return;
             }
-            Payload::Data(Data::Log(_)) => "only vmmd tells what has happened",
+            Payload::Data(Data::Log(_)) => "only vmmd and vmmd_tls tell what has happened",
             Payload::Command(
                 Command::Log(Window::Count(..0))
                 | Command::Events(LogCommand { from: LogFrom::Window(Window::Count(..0)), .. }),

@@ -21,7 +21,6 @@ mod syncer;
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,6 +39,9 @@ use crate::store::{Bounds, Store};
 /// What its socket is called.
 const SOCKET: &str = "log.sock";
 
+/// Its user where the system has one of this name.
+const USER: &str = "fulmar-log";
+
 /// Why nothing is served.
 #[derive(Debug)]
 enum StartError {
@@ -47,6 +49,9 @@ enum StartError {
     Begin(BeginError),
     /// The folder of the log cannot be used.
     Store(PathBuf, io::Error),
+    /// The program could not be confined.
+    #[cfg(target_os = "linux")]
+    Confine(fulmar_shim_linux::sandbox::NotConfined),
     /// The event loop cannot be set up or has failed.
     Loop(io::Error),
 }
@@ -56,6 +61,8 @@ impl fmt::Display for StartError {
         match self {
             Self::Begin(error) => error.fmt(f),
             Self::Store(path, error) => write!(f, "cannot keep the log in {}: {error}", path.display()),
+            #[cfg(target_os = "linux")]
+            Self::Confine(error) => error.fmt(f),
             Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
@@ -76,7 +83,7 @@ fn main() -> ExitCode {
 /// What a start needs.
 fn check(options: &Options, findings: &mut Findings) {
     let there = findings.expect(daemon::expect_folder(&options.state, "--state")).is_some();
-    if daemon::check(&options.run, SOCKET, LOG_FILES_MAX, findings) && there {
+    if daemon::check(&options.run, SOCKET, (options.user, USER), LOG_FILES_MAX, findings) && there {
         let folder = options.state.join("log");
         findings.check_writable(if folder.exists() { &folder } else { &options.state });
     }
@@ -92,20 +99,19 @@ fn serve(options: &Options) -> Result<(), StartError> {
     for (folder, option) in [(&util, "--run"), (&options.state, "--state")] {
         daemon::expect_folder(folder, option)?;
     }
-    daemon::step_down(&util)?;
+    let descent = daemon::descend(&util, options.user, USER)?;
     let folder = options.state.join("log");
     let broken = |error| StartError::Store(folder.clone(), error);
-    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(broken(error)),
-        _ => {}
-    }
-    let _lock = daemon::lock(PROGRAM.name, &folder.join("lock"), "--state")?;
-    daemon::raise_files(LOG_FILES_MAX);
-    let mut store = Store::open(&folder, Bounds::new(options.size_mb, options.days)).map_err(broken)?;
+    descent.make_own(&folder).map_err(broken)?;
     let path = util.join(SOCKET);
+    let _lock = descent.lock(PROGRAM.name, &folder.join("lock"), "--state", None)?;
+    daemon::raise_files(LOG_FILES_MAX);
     let (listener, made) = daemon::listen(&path, handed_over)?;
+    descent.finish()?;
+    let mut store = Store::open(&folder, Bounds::new(options.size_mb, options.days)).map_err(broken)?;
     store.keep_own(&daemon_event(true));
     let mut server = Server::new(signals, listener, store, service).map_err(StartError::Loop)?;
+    confine()?;
     daemon::confine()?;
     info!("serving on {}", path.display());
     server.clients.service.ready(format_args!("serving on {}", path.display()));
@@ -115,6 +121,18 @@ fn serve(options: &Options) -> Result<(), StartError> {
     ended.map_err(StartError::Loop)?;
     server.finish(&daemon_event(false));
     info!("ended by a signal");
+    Ok(())
+}
+
+/// From here on nothing is asked of the kernel but what serving needs.
+#[cfg(target_os = "linux")]
+fn confine() -> Result<(), StartError> {
+    use fulmar_shim_linux::sandbox::{Program, confine};
+    confine(Program::Log).map_err(StartError::Confine)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine() -> Result<(), StartError> {
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use fulmar_core::limits::{LOG_DAYS_DEFAULT, LOG_MB_DEFAULT, LOG_MB_MAX};
-use fulmar_host::settings::{Program, Setting, number};
+use fulmar_host::privilege::Identity;
+use fulmar_host::settings::{Program, Setting, number, user};
 
 /// What is known of it before it starts.
 pub(crate) const PROGRAM: Program<Options> = Program {
@@ -13,6 +14,10 @@ pub(crate) const PROGRAM: Program<Options> = Program {
     file: Some("/etc/fulmar/log.toml"),
     settings: &[
         Setting::path("run", |options| &mut options.run),
+        Setting::text("user", |options, value| {
+            options.user = user(value)?;
+            Ok(())
+        }),
         Setting::path("state", |options| &mut options.state),
         Setting::number("size", |options, value| {
             options.size_mb = number(value, 1, LOG_MB_MAX)?;
@@ -38,9 +43,10 @@ usage: vmmd_log [OPTIONS]
 Keeps the events that vmmd tells it in files in STATE/log, and sends them to who asks. It serves on DIR/util/log.sock.
 When the files together reach their bound, the oldest goes. Nothing waits for this program: while it is not there, vmmd
 keeps some thousands of events for it.
-Started by root, it becomes the user who owns DIR/util.
+Started by root, it becomes another user.
 
   --run DIR          sockets [/run/albatross]
+  --user USER        who to become [fulmar-log if that user exists, else the owner of DIR/util]
   --state STATE      the log's folder is in here [/var/lib/albatross]
   --size MIB         what all files together may have [64]
   --days N           how long events are kept at most [365]
@@ -59,6 +65,8 @@ example: vmmd_log --run /run/albatross --size 256
 pub(crate) struct Options {
     /// The run folder.
     pub(crate) run: PathBuf,
+    /// Who it becomes when root starts it, where that is said.
+    pub(crate) user: Option<Identity>,
     /// The state folder.
     pub(crate) state: PathBuf,
     /// How much is kept, MiB.
@@ -69,7 +77,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { run: RUN.into(), state: STATE.into(), size_mb: LOG_MB_DEFAULT, days: LOG_DAYS_DEFAULT }
+        Self { run: RUN.into(), user: None, state: STATE.into(), size_mb: LOG_MB_DEFAULT, days: LOG_DAYS_DEFAULT }
     }
 }
 

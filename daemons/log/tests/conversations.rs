@@ -198,7 +198,7 @@ fn only_root_and_the_user_of_the_daemons_tell() {
     if let Some(socket) = std::env::var_os(STRANGER) {
         let mut client = common::Client { stream: std::os::unix::net::UnixStream::connect(socket).unwrap() };
         client.send(&told(1, 0, created("a:x")));
-        assert_eq!(client.next(), Came::Failure("only vmmd tells what has happened".into()));
+        assert_eq!(client.next(), Came::Failure("only vmmd and vmmd_tls tell what has happened".into()));
         assert_eq!(client.next(), Came::End);
         return;
     }
@@ -217,7 +217,7 @@ fn only_root_and_the_user_of_the_daemons_tell() {
     stranger.args(["--exact", TEST, "--nocapture"]).env(STRANGER, daemon.socket()).uid(77).gid(77);
     let output = stranger.current_dir("/").output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert!(daemon.text().contains("only vmmd tells what has happened"), "{}", daemon.text());
+    assert!(daemon.text().contains("only vmmd and vmmd_tls tell what has happened"), "{}", daemon.text());
     assert_eq!(daemon.last(), 1);
 }
 

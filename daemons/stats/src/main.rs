@@ -27,6 +27,7 @@ use fulmar_host::daemon::{self, BeginError};
 use fulmar_host::info;
 use fulmar_host::service::{self, Door, Service};
 use fulmar_host::signals;
+use fulmar_host::socket::STATS_USER;
 
 use crate::options::{Options, PROGRAM};
 use crate::server::Server;
@@ -44,6 +45,9 @@ enum StartError {
     /// There is no meter for this operating system.
     #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
     NoMeter,
+    /// The program could not be confined.
+    #[cfg(target_os = "linux")]
+    Confine(fulmar_shim_linux::sandbox::NotConfined),
     /// The event loop cannot be set up or has failed.
     Loop(io::Error),
 }
@@ -57,6 +61,8 @@ impl fmt::Display for StartError {
             Self::NoMeter => {
                 f.write_str("unikernels cannot be measured on this operating system yet: use Linux or FreeBSD")
             }
+            #[cfg(target_os = "linux")]
+            Self::Confine(error) => error.fmt(f),
             Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
@@ -76,7 +82,7 @@ fn main() -> ExitCode {
 
 /// What a start needs.
 fn check(options: &Options, findings: &mut Findings) {
-    daemon::check(&options.run, SOCKET, STATS_FILES_MAX, findings);
+    daemon::check(&options.run, SOCKET, (options.user, STATS_USER), STATS_FILES_MAX, findings);
     findings.expect(meter());
 }
 
@@ -88,14 +94,16 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
     let util = options.run.join("util");
     daemon::expect_folder(&util, "--run")?;
-    daemon::step_down(&util)?;
-    let _lock = daemon::lock(PROGRAM.name, &util.join("stat.lock"), "--run")?;
+    let descent = daemon::descend(&util, options.user, STATS_USER)?;
+    let _lock = descent.lock(PROGRAM.name, &util.join("stat.lock"), "--run", handed_over.as_ref())?;
     daemon::raise_files(STATS_FILES_MAX);
-    let meter = meter()?;
     let path = util.join(SOCKET);
     let (listener, made) = daemon::listen(&path, handed_over)?;
+    descent.finish()?;
+    let meter = meter()?;
     let mut server = Server::new(signals, listener, util.join("vmmd.sock"), meter, options.interval, service)
         .map_err(StartError::Loop)?;
+    confine()?;
     info!("serving on {}", path.display());
     server.clients.service.ready(format_args!("serving on {}", path.display()));
     let ended = server.run();
@@ -103,6 +111,18 @@ fn serve(options: &Options) -> Result<(), StartError> {
     drop(made);
     ended.map_err(StartError::Loop)?;
     info!("ended by a signal");
+    Ok(())
+}
+
+/// From here on nothing is asked of the kernel but what serving needs.
+#[cfg(target_os = "linux")]
+fn confine() -> Result<(), StartError> {
+    use fulmar_shim_linux::sandbox::{Program, confine};
+    confine(Program::Stats).map_err(StartError::Confine)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine() -> Result<(), StartError> {
     Ok(())
 }
 

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fulmar_host::settings::{Program, Setting};
+use fulmar_host::privilege::Identity;
+use fulmar_host::settings::{Program, Setting, user};
 
 /// What is known of it before it starts.
 pub(crate) const PROGRAM: Program<Options> = Program {
@@ -14,6 +15,10 @@ pub(crate) const PROGRAM: Program<Options> = Program {
     file: Some("/etc/fulmar/stats.toml"),
     settings: &[
         Setting::path("run", |options| &mut options.run),
+        Setting::text("user", |options, value| {
+            options.user = user(value)?;
+            Ok(())
+        }),
         Setting::number("interval", |options, value| {
             options.interval = seconds(value)?;
             Ok(())
@@ -36,9 +41,10 @@ usage: vmmd_stats [OPTIONS]
 
 Measures the CPU time, memory and network traffic of each unikernel, and sends what it has measured to who subscribed. It serves
 on DIR/util/stat.sock and learns from DIR/util/vmmd.sock what runs. Nothing is measured while nobody is subscribed.
-Started by root, it becomes the user who owns DIR/util.
+Started by root, it becomes another user.
 
   --run DIR           sockets [/run/albatross]
+  --user USER         who to become [fulmar-stats if that user exists, else the owner of DIR/util]
   --interval SECONDS  time between two measurements, from 0.1 to 86400 [10]
   --log TARGET        stderr or syslog [stderr]
   --log-level LEVEL   error, warning, info or debug [info]
@@ -55,13 +61,15 @@ example: vmmd_stats --run /run/albatross --interval 5
 pub(crate) struct Options {
     /// The run folder.
     pub(crate) run: PathBuf,
+    /// Who it becomes when root starts it, where that is said.
+    pub(crate) user: Option<Identity>,
     /// Time between two measurements.
     pub(crate) interval: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { run: RUN.into(), interval: INTERVAL }
+        Self { run: RUN.into(), user: None, interval: INTERVAL }
     }
 }
 

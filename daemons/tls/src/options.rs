@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use fulmar_host::settings::{Program, Setting};
+use fulmar_host::privilege::Identity;
+use fulmar_host::settings::{Program, Setting, user};
 
 use crate::keys::Paths;
 
@@ -31,6 +32,10 @@ pub(crate) const ONE: Program<Options> = Program {
 
 const SETTINGS: &[Setting<Options>] = &[
     Setting::path("run", |options| &mut options.run),
+    Setting::text("user", |options, value| {
+        options.user = user(value)?;
+        Ok(())
+    }),
     Setting::path("ca", |options| &mut options.paths.ca),
     Setting::path("cert", |options| &mut options.paths.certificate),
     Setting::path("key", |options| &mut options.paths.key),
@@ -63,10 +68,11 @@ const LISTENING_HELP: &str = "\
 usage: vmmd_tls [OPTIONS]
 
 Takes commands from clients that prove by certificates who they are and what they may do, over TLS 1.3. It hands them to the daemons
-in DIR/util and needs no privilege. Started by root, it becomes the user who owns DIR/util; the files must be readable for that user.
+in DIR/util and needs no privilege. Started by root, it becomes another user; the files must be readable for that user.
 SIGHUP has it read the certificates again.
 
   --run DIR           sockets of the daemons [/run/albatross]
+  --user USER         who to become [fulmar-tls if that user exists, else the owner of DIR/util]
   --ca FILE           the CA that clients' certificates come from, PEM [/etc/fulmar/cacert.pem]
   --cert FILE         the server's certificate, PEM [/etc/fulmar/server.pem]
   --key FILE          the server's key, PEM [/etc/fulmar/server.key]
@@ -90,6 +96,7 @@ As vmmd_tls, for the one client that is connected to the standard input, and end
 Accept=yes. It writes nothing to that connection but TLS, so where the standard error is the same its lines go to syslog or nowhere.
 
   --run DIR           sockets of the daemons [/run/albatross]
+  --user USER         who to become [fulmar-tls if that user exists, else the owner of DIR/util]
   --ca FILE           the CA that clients' certificates come from, PEM [/etc/fulmar/cacert.pem]
   --cert FILE         the server's certificate, PEM [/etc/fulmar/server.pem]
   --key FILE          the server's key, PEM [/etc/fulmar/server.key]
@@ -111,6 +118,8 @@ example: 1025 stream tcp6 nowait fulmar /usr/sbin/vmmd_tls_inetd vmmd_tls_inetd 
 pub(crate) struct Options {
     /// The run folder.
     pub(crate) run: PathBuf,
+    /// Who it becomes when root starts it, where that is said.
+    pub(crate) user: Option<Identity>,
     /// The keys and certificates.
     pub(crate) paths: Paths,
     /// The folder of revoked certificates.
@@ -123,6 +132,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             run: RUN.into(),
+            user: None,
             paths: Paths { ca: CA.into(), certificate: CERTIFICATE.into(), key: KEY.into() },
             revoked: REVOKED.into(),
             address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)),

@@ -12,6 +12,7 @@ use fulmar_host::check::Findings;
 use fulmar_host::daemon::{self, BeginError};
 use fulmar_host::info;
 use fulmar_host::service::{self, Door, Service};
+use fulmar_host::socket::TLS_USER;
 use mio::net::TcpStream;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
@@ -112,7 +113,9 @@ pub fn one() -> ExitCode {
 fn check(options: &Options, findings: &mut Findings) {
     let util = options.run.join("util");
     if let Some(()) = findings.expect(daemon::expect_folder(&util, "--run")) {
-        findings.expect(daemon::step_down(&util));
+        if let Some(descent) = findings.expect(daemon::descend(&util, options.user, TLS_USER)) {
+            findings.expect(descent.finish());
+        }
     }
     findings.expect(Keys::read(&options.paths));
     if options.revoked.is_dir() {
@@ -126,7 +129,7 @@ fn check(options: &Options, findings: &mut Findings) {
 fn begin(options: &Options, service: Service) -> Result<Server, StartError> {
     let util = options.run.join("util");
     daemon::expect_folder(&util, "--run")?;
-    daemon::step_down(&util)?;
+    daemon::descend(&util, options.user, TLS_USER)?.finish()?;
     daemon::raise_files(TLS_FILES_MAX);
     let keys = Keys::read(&options.paths).map_err(StartError::Keys)?;
     let revoked = Revoked::open(&options.revoked).map_err(StartError::Revoked)?;

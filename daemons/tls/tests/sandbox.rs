@@ -4,11 +4,9 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
 
 use fulmar_core::wire::{self, ConsoleCommand, Window};
 use fulmar_shim_linux::sandbox::{Program, rows};
@@ -18,40 +16,8 @@ use fulmar_tests::remote::{Remote, config};
 use fulmar_tests::siege::pid_of;
 use fulmar_tests::system::wait_until;
 use fulmar_tests::tenants::{INFO, REVOKE, Tenants, create, policy};
-use nix::sys::ptrace::{self, Options};
+use fulmar_tests::trace::Trace;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
-
-/// The system calls of a process from now until its end. Says on `begun` when it is being looked at.
-fn calls(pid: Pid, begun: &mpsc::Sender<()>) -> BTreeSet<i64> {
-    let mut seen = BTreeSet::new();
-    ptrace::seize(pid, Options::PTRACE_O_TRACESYSGOOD).unwrap();
-    ptrace::interrupt(pid).unwrap();
-    let mut has_begun = false;
-    loop {
-        let signal = match waitpid(pid, None).unwrap() {
-            WaitStatus::PtraceSyscall(_) => {
-                // Seen at its begin and at its end.
-                seen.insert(ptrace::getregs(pid).unwrap().orig_rax.cast_signed());
-                None
-            }
-            WaitStatus::Stopped(_, signal) => Some(signal),
-            WaitStatus::PtraceEvent(..) => None,
-            WaitStatus::Exited(_, code) => {
-                assert_eq!(code, 0, "vmmd_tls ended with {code}");
-                return seen;
-            }
-            other => panic!("vmmd_tls: {other:?}"),
-        };
-        // It may have been killed meanwhile.
-        let _ = ptrace::syscall(pid, signal);
-        if !has_begun {
-            has_begun = true;
-            let _ = begun.send(());
-        }
-    }
-}
 
 #[test]
 fn no_row_of_the_table_is_spare() {
@@ -72,9 +38,7 @@ fn no_row_of_the_table_is_spare() {
     assert!(wait_until(|| text().contains("serving on ")), "{}", text());
     let address: SocketAddr = text().split_once("serving on ").unwrap().1.trim().parse().unwrap();
     let pid = pid_of(child.id());
-    let (begun, looks) = mpsc::channel();
-    let tracer = std::thread::spawn(move || calls(pid, &begun));
-    looks.recv().unwrap();
+    let trace = Trace::begin(pid);
 
     let connect = |identity: &Identity| Remote::connect(address, config(&tenants.server.chain[0], identity)).unwrap();
     let tenant = tenants.ca.delegate("tenant", policy(2, 64));
@@ -94,7 +58,7 @@ fn no_row_of_the_table_is_spare() {
     assert!(wait_until(|| text().contains("read again")), "{}", text());
     drop(follows);
     kill(pid, Signal::SIGTERM).unwrap();
-    let seen = tracer.join().unwrap();
+    let seen = trace.end();
 
     let rows = rows(Program::Tls);
     let spare: Vec<_> = rows.iter().filter(|row| !row.is_rare && !seen.contains(&row.call)).collect();

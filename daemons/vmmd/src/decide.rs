@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fulmar_core::machine::Product;
 use fulmar_core::name::Name;
 use fulmar_host::channel::Channel;
+#[cfg(not(target_os = "linux"))]
 use fulmar_host::daemon;
 use fulmar_host::error;
 use fulmar_vmmd::control::{Control, Ended, Settings};
@@ -49,7 +50,7 @@ pub(crate) fn run(place: ControlPlace, channel: Channel) -> ExitCode {
     let ended = match Control::start(&settings, channel, &mut machine) {
         Ok(mut control) => {
             // All is open that will ever be: folders, the journal, the way to the host half.
-            if let Err(error) = daemon::confine() {
+            if let Err(error) = confine() {
                 error!("{error}");
                 return ExitCode::FAILURE;
             }
@@ -70,4 +71,16 @@ pub(crate) fn run(place: ControlPlace, channel: Channel) -> ExitCode {
     };
     drop(lock);
     code
+}
+
+/// From here on nothing is asked of the kernel but what deciding needs.
+#[cfg(target_os = "linux")]
+fn confine() -> Result<(), fulmar_shim_linux::sandbox::NotConfined> {
+    use fulmar_shim_linux::sandbox::{Program, confine};
+    confine(Program::Control)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine() -> Result<(), daemon::BeginError> {
+    daemon::confine()
 }

@@ -14,6 +14,7 @@ use fulmar_core::limits::{CONTROL_FILES_MAX, HOST_FILES_MAX};
 use fulmar_host::channel::Channel;
 use fulmar_host::files;
 use fulmar_host::log;
+use fulmar_host::renounce::{self, KEPT, KEPT_AT_START};
 use fulmar_host::service::{self, Door, Service};
 use fulmar_host::settings::Given;
 use fulmar_host::shim::Shim;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == CONTROL_HALF) {
         return run_control(arguments.split_off(1));
     }
+    renounce::close_inherited();
     #[cfg(feature = "fake-shim")]
     let fake_shim = arguments.iter().position(|it| it == "--fake-shim").map(|at| arguments.remove(at)).is_some();
     match PROGRAM.begin(arguments, check::check) {
@@ -71,6 +73,8 @@ fn run_both(options: &Options, log: log::Settings) -> ExitCode {
 fn start_both(options: &Options, log: log::Settings) -> Result<ExitCode, StartError> {
     let service = Service::find()?;
     let socket = service::handed_over(Door::Unix)?;
+    renounce::clear_environment();
+    renounce::limit_capabilities(&[&KEPT, &KEPT_AT_START]).map_err(StartError::Renounce)?;
     let mut signals = Signals::catch().map_err(StartError::Channel)?;
     let wanted = options.user();
     let user = start::attainable(wanted);
@@ -90,6 +94,7 @@ fn start_both(options: &Options, log: log::Settings) -> Result<ExitCode, StartEr
         let started = start::start_control(options, log, user, theirs, &lock, socket.as_ref());
         // From here on it is the other half's.
         drop(socket);
+        renounce::limit_capabilities(&[&KEPT]).map_err(StartError::Renounce)?;
         started
     };
     #[cfg(feature = "fake-shim")]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use fulmar_host::channel::Channel;
 use fulmar_host::log;
 use fulmar_host::privilege::{self, Identity};
+use fulmar_host::renounce::{self, NotRenounced};
 use fulmar_host::service::{self, Door, ServiceError};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
@@ -46,6 +47,8 @@ pub(crate) enum StartError {
     Control(io::Error),
     /// The control half could not give up its privileges.
     Privileges(Identity, Errno),
+    /// What a half was started with could not be given up.
+    Renounce(NotRenounced),
     /// Who started it asks for what cannot be.
     Service(ServiceError),
 }
@@ -83,6 +86,7 @@ impl fmt::Display for StartError {
             Self::Privileges(user, errno) => {
                 write!(f, "could not become user {user}: {}; see --user", errno.desc())
             }
+            Self::Renounce(error) => error.fmt(f),
             Self::Service(error) => error.fmt(f),
         }
     }
@@ -189,10 +193,8 @@ pub(crate) fn start_control(
 ) -> Result<Child, StartError> {
     let lock = lock.try_clone().map_err(StartError::Control)?;
     let mut command = Command::new(own_program().map_err(StartError::Control)?);
-    for name in service::VARIABLES {
-        command.env_remove(name);
-    }
     command
+        .env_clear()
         .arg(CONTROL_HALF)
         .arg("--run")
         .arg(&options.run)
@@ -236,11 +238,11 @@ pub(crate) fn become_control(options: ControlOptions) -> Result<(ControlPlace, C
         Ok(())
     };
     hide().map_err(StartError::Channel)?;
-    let fail = |errno| StartError::Privileges(options.user, errno);
+    renounce::limit_to_none().map_err(StartError::Renounce)?;
     if options.user != Identity::current() {
-        options.user.assume().map_err(fail)?;
+        options.user.assume().map_err(|errno| StartError::Privileges(options.user, errno))?;
     }
-    privilege::forbid_new_privileges().map_err(fail)?;
+    renounce::renounce().map_err(StartError::Renounce)?;
     let ControlOptions { run, state, zvols, .. } = options;
     Ok((ControlPlace { run, state, zvols, lock, socket }, Channel::from(channel)))
 }

@@ -77,7 +77,7 @@ impl Control<'_> {
     /// of the TLS end, so of all its tenants: one domain is not to take what others need.
     pub(super) fn spooled_by_user(&mut self, index: u16) -> u64 {
         let uid = self.uid_of(index);
-        if !self.trusts(uid) {
+        if !Self::trusts(uid) {
             return self.slots.spooled_by(uid);
         }
         let header = if uid == 0 { None } else { self.header_so_far(index) };

@@ -15,7 +15,7 @@ use fulmar_core::scan::{Event, ScanError};
 use fulmar_core::wire::{
     self, BlockCommand, Command, Cut, Frame, Header, Message, Payload, StatsCommand, UnikernelCommand,
 };
-use fulmar_host::socket::peer_uid;
+use fulmar_host::socket::{Peer, peer_uid};
 use fulmar_host::spool::SpoolError;
 use fulmar_host::{error, info, warning};
 use mio::Interest;
@@ -171,7 +171,7 @@ impl Control<'_> {
             return self.close(index);
         }
         let uid = self.uid_of(index);
-        if !self.trusts(uid) && self.slots.count_of(uid) > CONNECTIONS_PER_USER_MAX {
+        if !Self::trusts(uid) && self.slots.count_of(uid) > CONNECTIONS_PER_USER_MAX {
             warning!(user = uid, connection = index; "connection refused: user {uid} has {CONNECTIONS_PER_USER_MAX} already");
             if self.slots.get(index).stage == Stage::Reading {
                 let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
@@ -189,8 +189,8 @@ impl Control<'_> {
     }
 
     /// Whether nothing is kept from this user for the sake of others.
-    pub(super) fn trusts(&self, uid: u32) -> bool {
-        uid == 0 || uid == self.uid
+    pub(super) fn trusts(uid: u32) -> bool {
+        Peer::with(uid).is_for_many
     }
 
     /// Ends a connection. What it asked for goes on.
@@ -358,7 +358,7 @@ impl Control<'_> {
         };
         if matches!(command, Command::Stats(StatsCommand::Initial)) && header.name.is_root() {
             let uid = self.uid_of(index);
-            return match self.trusts(uid) {
+            return match Peer::with(uid).may_measure {
                 true => self.link_stats(index, &header),
                 false => self.refuse(index, &header, "only root and the user of the daemons may measure"),
             };

@@ -131,8 +131,6 @@ pub struct Control<'m> {
     slots: Slots,
     /// The connection that is being served now: it needs no wake-up.
     serving: Option<u16>,
-    /// Who we are.
-    uid: u32,
     /// The state folder is ours alone.
     _lock: FolderLock,
     host: HostLink,

@@ -120,6 +120,7 @@ pub(super) fn start<'m>(
         BeginError::Listen(path, error) => StartError::Path(path, error),
         error => StartError::Path(settings.run.join(SOCKET), io::Error::other(error.to_string())),
     })?;
+    fulmar_host::socket::trust(nix::unistd::geteuid());
     let mut listener = mio::net::UnixListener::from_std(listener);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(system)?;
 
@@ -137,7 +138,6 @@ pub(super) fn start<'m>(
         accepting: true,
         slots: Slots::new(),
         serving: None,
-        uid: nix::unistd::geteuid().as_raw(),
         host,
         console,
         stats: Stats::default(),

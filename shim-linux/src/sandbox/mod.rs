@@ -1,0 +1,78 @@
+//! What a daemon may ask of the kernel once it has begun: a table of calls with a reason each. Whatever is not in it ends the process.
+//! A daemon that was taken over can do no more than this with what its user may do anyway: it starts no program, opens no
+//! socket to another host, looks into no other process.
+
+mod tables;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+pub use self::tables::rows;
+
+/// A program that has a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Program {
+    /// `vmmd_tls` and `vmmd_tls_inetd`.
+    Tls,
+    /// `vmmd_console`.
+    Console,
+    /// `vmmd_log`.
+    Log,
+    /// `vmmd_stats`.
+    Stats,
+    /// `vmmd_influx`.
+    Influx,
+    /// The half of `vmmd` that decides.
+    Control,
+}
+
+/// One row of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The number of the call on this machine.
+    pub call: libc::c_long,
+    /// The place and the value of an argument, where only one is allowed.
+    pub argument: Option<(u8, u64)>,
+    /// Why the program cannot do without it.
+    pub why: &'static str,
+    /// Whether it is needed only where something is not as usual, so that a test need not see it.
+    pub is_rare: bool,
+}
+
+/// Why a program could not be confined.
+#[derive(Debug)]
+pub struct NotConfined(String);
+
+impl fmt::Display for NotConfined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the program could not be confined by seccomp ({}): run a kernel with CONFIG_SECCOMP_FILTER", self.0)
+    }
+}
+
+impl std::error::Error for NotConfined {}
+
+/// Confines this process, with all of its threads, for ever to what the table of `program` allows. It can gain no privilege afterwards.
+///
+/// # Errors
+/// [`NotConfined`], with what the kernel says.
+pub fn confine(program: Program) -> Result<(), NotConfined> {
+    let said = |error: &dyn fmt::Display| NotConfined(error.to_string());
+    let mut rules = BTreeMap::new();
+    for row in rows(program) {
+        let rules: &mut Vec<SeccompRule> = rules.entry(row.call).or_default();
+        if let Some((place, value)) = row.argument {
+            let is = SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
+            let rule = is.and_then(|is| SeccompRule::new(vec![is])).map_err(|error| said(&error))?;
+            rules.push(rule);
+        }
+    }
+    let machine = std::env::consts::ARCH.try_into().map_err(|error: seccompiler::BackendError| said(&error))?;
+    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, machine);
+    let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|error| said(&error))?;
+    seccompiler::apply_filter_all_threads(&program).map_err(|error| said(&error))
+}
