@@ -117,9 +117,10 @@ fn no_row_of_the_tables_is_spare() {
     done(&["set-block", "shop:disk", content]);
     done(&["dump-block", "shop:disk", dumped.to_str().unwrap()]);
     done(&["create", "siege:spin", &siege.image("spin"), "--mem", "16"]);
+    let _ = siege.client(&["console", "siege:spin", "--count", "1"]);
     done(&["info"]);
     done(&["host"]);
-    assert!(done(&["log"]).contains("siege:spin"));
+    assert!(wait_until(|| done(&["log"]).contains("siege:spin")));
     assert!(done(&["stats", "--count", "2"]).contains("siege:spin"));
     assert!(wait_until(|| scrape(address).contains("spin")));
     done(&["destroy", "siege:spin"]);

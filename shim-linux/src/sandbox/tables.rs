@@ -147,8 +147,6 @@ const LOG: &[Row] = &[
     rare(libc::SYS_newfstatat, "how large a segment is"),
     rare(libc::SYS_fstat, "how large a segment is"),
     rare(libc::SYS_lseek, "the end of a segment"),
-    #[cfg(target_arch = "x86_64")]
-    rare(libc::SYS_unlink, "a segment that is too old"),
     rare(libc::SYS_getdents64, "which segments there are"),
     rare(libc::SYS_read, "a signal that has come"),
 ];
@@ -215,7 +213,7 @@ const CONTROL: &[Row] = &[
     row(libc::SYS_recvmsg, "what the host half says"),
     row(libc::SYS_sendmsg, "what the host half is asked, with files for tenders"),
     row(libc::SYS_openat, "images, block devices, fifos, by names in its folders"),
-    row(libc::SYS_read, "an image, a folder of open files"),
+    rare(libc::SYS_read, "an image that is compressed, a signal"),
     row(libc::SYS_pread64, "an image, the content of a block device"),
     row(libc::SYS_pwrite64, "an image, a record of the journal, the content of a block device"),
     row(libc::SYS_fdatasync, "a record of the journal is durable"),
@@ -230,10 +228,6 @@ const CONTROL: &[Row] = &[
     rare(libc::SYS_fallocate, "a block device has its place on the disk"),
     row(libc::SYS_getdents64, "how many files are open"),
     row(libc::SYS_renameat, "an image, a content, a journal takes its place"),
-    #[cfg(target_arch = "x86_64")]
-    rare(libc::SYS_rename, "a journal takes the place of the one before"),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_unlink, "an image that nobody names any more"),
     row(libc::SYS_mknodat, "a fifo: the console of a unikernel"),
     #[cfg(target_arch = "x86_64")]
     rare(libc::SYS_poll, "a client that is slow with the content of a block device"),
