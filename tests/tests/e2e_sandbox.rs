@@ -117,7 +117,7 @@ fn no_row_of_the_tables_is_spare() {
     done(&["set-block", "shop:disk", content]);
     done(&["dump-block", "shop:disk", dumped.to_str().unwrap()]);
     done(&["create", "siege:spin", &siege.image("spin"), "--mem", "16"]);
-    let _ = siege.client(&["console", "siege:spin", "--count", "1"]);
+    assert!(siege.has_console("siege:spin"));
     done(&["info"]);
     done(&["host"]);
     assert!(wait_until(|| done(&["log"]).contains("siege:spin")));
@@ -126,15 +126,21 @@ fn no_row_of_the_tables_is_spare() {
     done(&["destroy", "siege:spin"]);
     done(&["remove-block", "shop:disk"]);
 
-    kill(pid_of(influx.0.id()), Signal::SIGTERM).unwrap();
     let mut ended = Vec::new();
     for (program, trace) in traces {
         match program {
             Program::Control => siege.system.end("vmmd", Signal::SIGTERM).unwrap(),
             Program::Console => siege.system.end("vmmd_console", Signal::SIGTERM).unwrap(),
             Program::Log => siege.system.end("vmmd_log", Signal::SIGTERM).unwrap(),
-            Program::Stats => siege.system.end("vmmd_stats", Signal::SIGTERM).unwrap(),
-            _ => {}
+            Program::Stats => {
+                // It calls vmmd, which has ended, again.
+                siege.expect_log("vmmd_stats", "no vmmd at");
+                siege.system.end("vmmd_stats", Signal::SIGTERM).unwrap();
+            }
+            _ => {
+                assert!(wait_until(|| text().contains("vmmd.sock")), "{}", text());
+                kill(pid_of(influx.0.id()), Signal::SIGTERM).unwrap();
+            }
         }
         ended.push((program, trace.end()));
     }
