@@ -145,6 +145,12 @@ impl Descent {
         renounce::renounce().map_err(BeginError::Renounce)
     }
 
+    /// Whether a socket has to be made now, since the user to become may make none.
+    #[must_use]
+    pub fn is_last_chance(&self) -> bool {
+        !self.owns_folder
+    }
+
     fn assume(&self) -> Result<(), BeginError> {
         if self.user == Identity::current() {
             return Ok(());

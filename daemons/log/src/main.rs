@@ -94,7 +94,7 @@ fn serve(options: &Options) -> Result<(), StartError> {
     // Whoever sees its socket can end it in order.
     let signals = signals::catch(&signals::ENDS).map_err(StartError::Loop)?;
     let service = Service::find().map_err(BeginError::from)?;
-    let handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
+    let mut handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
     let util = options.run.join("util");
     for (folder, option) in [(&util, "--run"), (&options.state, "--state")] {
         daemon::expect_folder(folder, option)?;
@@ -106,9 +106,11 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let path = util.join(SOCKET);
     let _lock = descent.lock(PROGRAM.name, &folder.join("lock"), "--state", None)?;
     daemon::raise_files(LOG_FILES_MAX);
-    let (listener, made) = daemon::listen(&path, handed_over)?;
+    // Before there is something to serve only where it could not be made afterwards.
+    let early = descent.is_last_chance().then(|| daemon::listen(&path, handed_over.take())).transpose()?;
     descent.finish()?;
     let mut store = Store::open(&folder, Bounds::new(options.size_mb, options.days)).map_err(broken)?;
+    let (listener, made) = early.map_or_else(|| daemon::listen(&path, handed_over), Ok)?;
     store.keep_own(&daemon_event(true));
     let mut server = Server::new(signals, listener, store, service).map_err(StartError::Loop)?;
     confine()?;

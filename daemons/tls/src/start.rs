@@ -112,10 +112,10 @@ pub fn one() -> ExitCode {
 /// What a start needs.
 fn check(options: &Options, findings: &mut Findings) {
     let util = options.run.join("util");
-    if let Some(()) = findings.expect(daemon::expect_folder(&util, "--run")) {
-        if let Some(descent) = findings.expect(daemon::descend(&util, options.user, TLS_USER)) {
-            findings.expect(descent.finish());
-        }
+    if let Some(()) = findings.expect(daemon::expect_folder(&util, "--run"))
+        && let Some(descent) = findings.expect(daemon::descend(&util, options.user, TLS_USER))
+    {
+        findings.expect(descent.finish());
     }
     findings.expect(Keys::read(&options.paths));
     if options.revoked.is_dir() {
