@@ -106,7 +106,7 @@ fn every_setting_stands_on_the_page_of_the_files() {
         let part = page.split("\n.SH ").find(|it| it.starts_with(&format!("/etc/fulmar/{file}.toml"))).unwrap();
         let named: BTreeSet<_> = part.lines().filter_map(|line| line.strip_prefix(".B ")).map(str::to_owned).collect();
         let mut wanted =
-            options(&help(&programs, &[program]).replace("as in:", "\n").split("\nexample:").next().unwrap());
+            options(help(&programs, &[program]).replace("as in:", "\n").split("\nexample:").next().unwrap());
         for other in ["--config", "--check", "--help", "--version"] {
             assert!(wanted.remove(other));
         }
