@@ -12,9 +12,8 @@ use super::{MAINTAINER, glibc};
 use crate::steps::{Done, Failure, root};
 
 /// What root runs. The tender lies beside `vmmd`, which looks for it there.
-const DAEMONS: [&str; 8] = [
-    "vmmd", "vmmd_console", "vmmd_stats", "vmmd_log", "vmmd_tls", "vmmd_tls_inetd", "vmmd_influx", "fulmar-tender",
-];
+const DAEMONS: [&str; 8] =
+    ["vmmd", "vmmd_console", "vmmd_stats", "vmmd_log", "vmmd_tls", "vmmd_tls_inetd", "vmmd_influx", "fulmar-tender"];
 
 /// What everybody runs.
 const CLIENTS: [&str; 5] = ["vmmc_local", "vmmc_remote", "vmmc_bistro", "vmmp_ca", "vmmp_request"];
