@@ -90,7 +90,8 @@ fn the_settings_files_have_every_setting_and_its_default() {
         let options = help.lines().filter_map(|line| line.strip_prefix("  --")?.split(' ').next());
         let mut wanted: Vec<_> = options.filter(|it| !["config", "check", "help", "version"].contains(it)).collect();
         let mut named: Vec<_> = set.iter().map(|line| line.split(" = ").next().unwrap()).collect();
-        (wanted.sort_unstable(), named.sort_unstable());
+        wanted.sort_unstable();
+        named.sort_unstable();
         assert_eq!(named, wanted, "{file}.toml and {program} --help");
         for line in &set {
             let (name, value) = line.split_once(" = ").unwrap();
@@ -141,7 +142,7 @@ fn the_services_agree_with_their_programs() {
         let help = said(&Command::new(programs.join(program)).arg("--help").output().unwrap());
         let user = default_of(&help, "user").and_then(|it| it.split(' ').next().map(str::to_owned));
         let user = user.unwrap_or_else(|| "fulmar".into());
-        assert_eq!(settings_of(unit, "User"), [user.clone()], "{unit}");
+        assert_eq!(settings_of(unit, "User"), [user.as_str()], "{unit}");
         let users = fs::read_to_string(packaging().join("sysusers.conf")).unwrap();
         assert!(users.lines().any(|line| line.starts_with(&format!("u {user} "))), "{user}");
         assert_eq!(settings_of(unit, "CapabilityBoundingSet"), [""], "{unit}");
@@ -367,6 +368,48 @@ fn a_unikernel_runs_on_while_the_package_is_upgraded_and_removed() {
         vmmd.end();
         let removed = copy.dpkg(&["--purge", "fulmar"]);
         assert!(!removed.contains("unikernels run on"), "{removed}");
+    });
+}
+
+/// The lines that `docs/install.md` has people type: what they do is done here in the way that a copy of the root has for it.
+#[test]
+fn what_the_page_has_people_type_can_be_typed() {
+    let test = "what_the_page_has_people_type_can_be_typed";
+    let Some((_, package)) = packages(test) else { return };
+    let page = fs::read_to_string(packaging().join("../docs/install.md")).unwrap();
+    let blocks = page.split("\n```sh\n").skip(1).map(|rest| rest.split("\n```").next().unwrap());
+    let lines: Vec<_> = blocks.flat_map(str::lines).collect();
+    in_copy(test, |copy| {
+        let mut daemons = Vec::new();
+        for line in &lines {
+            let words: Vec<_> = line.split(' ').collect();
+            match words.as_slice() {
+                // It has made the package.
+                ["cargo", "xtask", "deb"] => {}
+                ["apt", "install", path] => {
+                    let name = format!("./target/debian/fulmar_{}_amd64.deb", env!("CARGO_PKG_VERSION"));
+                    assert_eq!(*path, name);
+                    copy.install(package);
+                }
+                ["systemctl", "enable", "--now", unit] => {
+                    let units = copy.root.join("usr/lib/systemd/system");
+                    assert!(units.join(format!("{unit}.service")).exists(), "{line}");
+                    if *unit == "vmmd" {
+                        daemons.push(copy.start_vmmd());
+                    }
+                }
+                ["usermod", options @ .., "\"$SUDO_USER\""] => {
+                    copy.run(&[&["usermod"], options, &["nobody"]].concat());
+                }
+                ["vmmc_local", ..] => drop(copy.run(&words)),
+                ["apt", "remove", name] => {
+                    daemons.drain(..).for_each(Daemon::end);
+                    copy.dpkg(&["--remove", name]);
+                }
+                other => panic!("nobody tries: {other:?}"),
+            }
+        }
+        assert!(lines.len() >= 6 && daemons.is_empty(), "{lines:?}");
     });
 }
 
