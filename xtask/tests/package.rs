@@ -10,7 +10,9 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -145,7 +147,16 @@ fn the_services_agree_with_their_programs() {
         assert_eq!(settings_of(unit, "User"), [user.as_str()], "{unit}");
         let users = fs::read_to_string(packaging().join("sysusers.conf")).unwrap();
         assert!(users.lines().any(|line| line.starts_with(&format!("u {user} "))), "{user}");
+        assert_eq!(settings_of(unit, "Group"), ["fulmar"], "{unit}");
         assert_eq!(settings_of(unit, "CapabilityBoundingSet"), [""], "{unit}");
+    }
+    // What a service may write belongs to its user.
+    let folders = fs::read_to_string(packaging().join("tmpfiles.conf")).unwrap();
+    for (folder, unit) in [("log", "vmmd_log.service"), ("revoked", "vmmd_tls.service")] {
+        let path = format!("/var/lib/albatross/{folder}");
+        let line = folders.lines().find(|line| line.contains(&format!(" {path} "))).unwrap();
+        assert_eq!(line.split_whitespace().nth(3), settings_of(unit, "User").first().map(String::as_str), "{path}");
+        assert!(settings_of(unit, "ReadWritePaths")[0].split(' ').any(|it| it == path), "{unit}");
     }
     // Sockets lie where clients look.
     for (program, socket) in fulmar_tests::managed::DAEMONS {
@@ -215,7 +226,7 @@ impl Copy {
         self.dpkg(&["--install", "/tmp/fulmar.deb"])
     }
 
-    /// A daemon, with the user and the capabilities that its unit gives it.
+    /// A daemon, with the user, the capabilities and the socket that its units give it.
     fn start(&self, program: &str) -> Daemon {
         let unit = format!("{program}.service");
         let mut words = vec!["setpriv".to_owned(), "--no-new-privs".into(), "--inh-caps=-all".into()];
@@ -224,10 +235,18 @@ impl Copy {
         if let Some(user) = settings_of(&unit, "User").first() {
             words.extend([format!("--reuid={user}"), "--regid=fulmar".into(), "--clear-groups".into()]);
         }
-        words.push(format!("/usr/sbin/{program}"));
-        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let socket =
+            self.root.join(settings_of(&format!("{program}.socket"), "ListenStream")[0].trim_start_matches('/'));
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let owner = fs::metadata(self.root.join("run/albatross/util")).unwrap();
+        chown(&socket, Some(owner.uid()), Some(owner.gid())).unwrap();
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o660)).unwrap();
+        // The shell becomes chroot, that setpriv, that the daemon: one process, which is handed the socket.
+        let mut command = Command::new("sh");
+        command.args(["-c", "LISTEN_PID=$$ exec chroot \"$@\" 3<&0 0</dev/null", "sh"]).arg(&self.root).args(&words);
+        command.arg(format!("/usr/sbin/{program}")).env("LISTEN_FDS", "1").stdin(OwnedFd::from(listener));
         let lines = self.root.join("tmp").join(program);
-        let mut command = self.command(&words);
         Daemon { child: command.stderr(fs::File::create(&lines).unwrap()).spawn().unwrap(), lines }
     }
 
