@@ -390,6 +390,48 @@ fn a_unikernel_runs_on_while_the_package_is_upgraded_and_removed() {
     });
 }
 
+/// Where systemd runs, it is told: by a stand-in that notes what it was told.
+#[test]
+fn a_service_manager_is_told_of_what_comes_and_goes() {
+    let test = "a_service_manager_is_told_of_what_comes_and_goes";
+    let Some((old, new)) = packages(test) else { return };
+    in_copy(test, |copy| {
+        fs::create_dir_all(copy.root.join("run/systemd/system")).unwrap();
+        let (systemctl, notes) = (copy.root.join("usr/bin/systemctl"), copy.root.join("tmp/notes"));
+        // Not by way of the file that is there: it may be a link.
+        let _ = fs::remove_file(&systemctl);
+        fs::write(&systemctl, "#!/bin/sh\necho \"$*\" >>/tmp/notes\n[ \"$1\" != try-restart ]\n").unwrap();
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+        let told = || {
+            let text = fs::read_to_string(&notes).unwrap_or_default();
+            fs::write(&notes, "").unwrap();
+            // Other packages have triggers.
+            text.lines()
+                .filter(|line| line.contains("vmmd") || *line == "daemon-reload")
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        copy.install(old);
+        assert_eq!(told(), ["daemon-reload"], "nothing begins by itself");
+        // One that does not come back is no reason to leave a package half installed.
+        let upgraded = copy.install(new);
+        assert!(upgraded.contains("not all daemons have started again"), "{upgraded}");
+        let restarts = "try-restart vmmd_console.service vmmd_log.service vmmd.service vmmd_stats.service vmmd_tls.service \
+                        vmmd_influx.service";
+        assert_eq!(told().iter().filter(|it| *it != "daemon-reload").collect::<Vec<_>>(), [restarts]);
+        copy.dpkg(&["--remove", "fulmar"]);
+        let told = told();
+        for (unit, ..) in SERVICES {
+            let line = match unit.split_once('@') {
+                Some((name, _)) => format!("--quiet stop {name}@*.service"),
+                None => format!("--quiet disable --now {unit}"),
+            };
+            assert!(told.contains(&line), "{unit}: {told:?}");
+        }
+        assert_eq!(told.last().map(String::as_str), Some("daemon-reload"));
+    });
+}
+
 /// The lines that `docs/install.md` has people type: what they do is done here in the way that a copy of the root has for it.
 #[test]
 fn what_the_page_has_people_type_can_be_typed() {
