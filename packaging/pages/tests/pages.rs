@@ -129,6 +129,20 @@ fn every_setting_stands_on_the_page_of_the_files() {
 }
 
 #[test]
+fn every_key_of_a_manifest_stands_on_its_page() {
+    let Some((_, out)) = written("every_key_of_a_manifest_stands_on_its_page") else { return };
+    let page = fs::read_to_string(out.join("man/man5/fulmar-deploy.5")).unwrap().replace("\\-", "-");
+    let told = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/deploy.md")).unwrap();
+    let told = told.split("\n## The manifest\n").nth(1).unwrap().split("\n### Images\n").next().unwrap();
+    let keys: Vec<_> = told.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(keys.len() >= 19, "{keys:?}");
+    for key in keys {
+        let heading = if key.starts_with('[') { ".SS" } else { ".B" };
+        assert!(page.contains(&format!("\n{heading} {key}\n")), "{key}");
+    }
+}
+
+#[test]
 fn mandoc_and_man_have_nothing_to_say() {
     let test = "mandoc_and_man_have_nothing_to_say";
     let Some((_, out)) = written(test) else { return };
