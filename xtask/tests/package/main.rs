@@ -94,19 +94,28 @@ fn a_unikernel_runs_on_while_the_package_is_upgraded_and_removed() {
             ("run/albatross", 0, 0o755),
             ("run/albatross/util", uid("fulmar"), 0o755),
             ("var/lib/albatross", uid("fulmar"), 0o750),
-            ("var/lib/albatross/log", uid("fulmar"), 0o700),
+            ("var/lib/albatross/log", uid(&settings_of("vmmd_log.service", "User")[0]), 0o700),
         ] {
             let found = fs::metadata(copy.root.join(folder)).unwrap();
             assert_eq!((found.uid(), found.mode() & 0o777), (owner, mode), "{folder}");
         }
 
-        let others = ["vmmd_console", "vmmd_log"].map(|it| copy.start(it));
+        let others = ["vmmd_console", "vmmd_log", "vmmd_stats"].map(|it| copy.start(it));
         let vmmd = copy.start_vmmd();
         fs::copy(&image, copy.root.join("tmp/hello.spt")).unwrap();
         copy.run(&["vmmc_local", "create", "web", "/tmp/hello.spt", "--mem", "16"]);
         let tender = Tender(copy.tender());
         let program = || fs::read_link(format!("/proc/{}/exe", tender.0)).unwrap().display().to_string();
         assert!(program().ends_with("/usr/sbin/fulmar-tender"), "{}", program());
+
+        // Each daemon, under its user, reaches what it must.
+        let says = |words: &[&str], text: &str| {
+            let output = || said(&copy.command(&[&["timeout", "2", "vmmc_local"], words].concat()).output().unwrap());
+            wait_until(|| output().contains(text))
+        };
+        assert!(says(&["console", "web"], "Hello, World!"), "{}", others[0].said());
+        assert!(says(&["log"], ":web: created unikernel"), "{}", others[1].said());
+        assert!(says(&["stats", "web"], "web"), "{}", others[2].said());
 
         // What the administrator says stays said.
         let settings = copy.root.join("etc/fulmar/log.toml");
@@ -116,7 +125,7 @@ fn a_unikernel_runs_on_while_the_package_is_upgraded_and_removed() {
         assert_eq!(fs::read_to_string(&settings).unwrap(), "days = 7\n");
         // As postinst does it where systemd runs.
         others.into_iter().for_each(Daemon::end);
-        let others = ["vmmd_console", "vmmd_log"].map(|it| copy.start(it));
+        let others = ["vmmd_console", "vmmd_log", "vmmd_stats"].map(|it| copy.start(it));
         vmmd.end();
         let vmmd = copy.start_vmmd();
         assert_eq!((copy.tender(), copy.runs()), (tender.0, (1, true)), "{}", vmmd.said());
