@@ -69,12 +69,23 @@ fn the_services_agree_with_their_programs() {
             assert!(settings_of(unit, "User").is_empty());
             assert_eq!(settings_of(unit, "KillMode"), ["process"]);
             assert_eq!(settings_of(unit, "DelegateSubgroup"), ["vmmd"]);
+            // It keeps what it says that it keeps.
+            let source = fs::read_to_string(packaging().join("../host/src/renounce.rs")).unwrap();
+            let mut kept: Vec<_> =
+                source.split("name: \"CAP_").skip(1).map(|it| it.split('"').next().unwrap()).collect();
+            kept.sort_unstable();
+            let given = settings_of(unit, "CapabilityBoundingSet")[0].replace("CAP_", "");
+            assert_eq!(given.split(' ').collect::<Vec<_>>(), kept);
             continue;
         }
-        // A program that has a user of its own says so in its help; the others are who vmmd's deciding half is.
-        let help = said(&Command::new(programs.join(program)).arg("--help").output().unwrap());
-        let user = default_of(&help, "user").and_then(|it| it.split(' ').next().map(str::to_owned));
-        let user = user.unwrap_or_else(|| "fulmar".into());
+        let user = match program {
+            // It says so in its configuration alone.
+            "vmmd_influx" => "fulmar-influx".to_owned(),
+            _ => {
+                let help = said(&Command::new(programs.join(program)).arg("--help").output().unwrap());
+                default_of(&help, "user").unwrap().split(' ').next().unwrap().to_owned()
+            }
+        };
         assert_eq!(settings_of(unit, "User"), [user.as_str()], "{unit}");
         let users = fs::read_to_string(packaging().join("sysusers.conf")).unwrap();
         assert!(users.lines().any(|line| line.starts_with(&format!("u {user} "))), "{user}");
