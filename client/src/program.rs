@@ -55,8 +55,7 @@ pub(crate) fn parse<L: CommandFactory + FromArgMatches>(
     errors: &mut dyn Write,
     examples: fn(&str) -> String,
 ) -> Result<L, u8> {
-    let command = with_examples(L::command(), examples);
-    let line = command.try_get_matches_from(arguments).and_then(|matches| L::from_arg_matches(&matches));
+    let line = command::<L>(examples).try_get_matches_from(arguments).and_then(|matches| L::from_arg_matches(&matches));
     line.map_err(|error| {
         let text = error.render();
         let (code, place): (u8, &mut dyn Write) = if error.use_stderr() { (USAGE, errors) } else { (0, out) };
@@ -66,9 +65,10 @@ pub(crate) fn parse<L: CommandFactory + FromArgMatches>(
     })
 }
 
-/// Examples of subcommands that several programs have are those of `vmmc_local`: here they become those of the program that is asked.
-fn with_examples(program: clap::Command, examples: fn(&str) -> String) -> clap::Command {
-    program.mut_subcommands(|subcommand| match subcommand.get_after_help().map(ToString::to_string) {
+/// A command line with its help. Examples of subcommands that several programs have are those of `vmmc_local`: here they become those
+/// of the program that is asked.
+pub(crate) fn command<L: CommandFactory>(examples: fn(&str) -> String) -> clap::Command {
+    L::command().mut_subcommands(|subcommand| match subcommand.get_after_help().map(ToString::to_string) {
         Some(text) => subcommand.after_help(examples(&text)),
         None => subcommand,
     })

@@ -14,7 +14,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Packages that no user ever has.
-const TOOLS: &[&str] = &["fulmar-tests", "fulmar-verification", "fulmar-xtask", "fulmar-fuzz"];
+const TOOLS: &[&str] = &["fulmar-tests", "fulmar-verification", "fulmar-pages", "fulmar-xtask", "fulmar-fuzz"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().into()

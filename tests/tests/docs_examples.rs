@@ -22,12 +22,14 @@ use fulmar_tests::siege;
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, System};
 
-/// The pages with lines to type; those of the tutorial are typed by `docs_tutorial.rs`.
-const PAGES: [&str; 7] = [
+/// The pages with lines to type; those of the tutorial are typed by `docs_tutorial.rs`, those about installing by
+/// `xtask/tests/package/`.
+const PAGES: [&str; 8] = [
     "README.md",
     "docs/delegation.md",
     "docs/deploy.md",
     "docs/import.md",
+    "docs/install.md",
     "docs/tender.md",
     "docs/tutorial.md",
     "docs/vmmc_local.md",

@@ -33,13 +33,14 @@ fn words(script: &str, keyword: &str) -> Vec<String> {
 
 #[test]
 fn shellcheck_has_nothing_to_say() {
-    let of_packaging = files_in("packaging/freebsd").into_iter().filter(|path| {
+    let packaged = ["packaging/freebsd", "packaging/debian"].map(files_in);
+    let of_packaging = packaged.into_iter().flatten().filter(|path| {
         let is_script = fs::read_to_string(path).is_ok_and(|text| text.starts_with("#!"));
         is_script || path.extension().is_some_and(|it| it == "subr")
     });
     let scripts: Vec<_> =
         files_in(".ci").into_iter().chain(of_packaging).chain(files_in("packaging/freebsd/rc.d")).collect();
-    assert!(scripts.len() >= 13, "{scripts:?}");
+    assert!(scripts.len() >= 16, "{scripts:?}");
     match Command::new("shellcheck").arg("--severity=warning").args(&scripts).output() {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
         Err(_) => fulmar_tests::skips::skip("shellcheck_has_nothing_to_say", "shellcheck is not installed"),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod deb;
 mod demo;
 mod guard;
 #[cfg(target_os = "linux")]
@@ -29,6 +30,8 @@ usage: cargo xtask COMMAND
                   all states of a small host, the table of transitions, the planted
                   bugs; without a word all but `larger` (verification/README.md)
   pictures        draw the pictures of the README anew
+  deb [--version VERSION]
+                  a package for Debian and its relatives (docs/install.md)
   checks          what else must hold: formatting, lints, documentation
 ";
 
@@ -44,6 +47,8 @@ fn main() -> ExitCode {
         ["pictures"] => picture::run(),
         ["test"] => suite::test(),
         ["verify", words @ ..] => suite::verify(words),
+        ["deb"] => deb::run(None),
+        ["deb", "--version", version] => deb::run(Some(version)),
         ["checks"] => suite::checks(),
         // Started by `demo` alone: cleans up after it, however it ends.
         ["guard", folder] => guard::run(folder.as_ref()),

@@ -100,6 +100,12 @@ pub fn main() -> ExitCode {
     program::main(run)
 }
 
+/// Its command line, for who writes its page.
+#[must_use]
+pub fn command() -> clap::Command {
+    program::command::<CommandLine>(str::to_owned)
+}
+
 /// Does what these arguments say, the first being the program's name; the exit code.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
