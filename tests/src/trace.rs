@@ -16,7 +16,8 @@ use nix::unistd::Pid;
 pub struct Trace(JoinHandle<BTreeSet<i64>>);
 
 impl Trace {
-    /// Looks at this process, with all of its threads, from now until its end.
+    /// Looks at this process, with all of its threads, from now until its end. Nobody else of this program may wait for it meanwhile:
+    /// whoever waits for a child takes the stops of which its tracer is to hear.
     ///
     /// # Panics
     /// Where it cannot be looked at.

@@ -128,21 +128,27 @@ fn no_row_of_the_tables_is_spare() {
 
     let mut ended = Vec::new();
     for (program, trace) in traces {
-        match program {
-            Program::Control => siege.system.end("vmmd", Signal::SIGTERM).unwrap(),
-            Program::Console => siege.system.end("vmmd_console", Signal::SIGTERM).unwrap(),
-            Program::Log => siege.system.end("vmmd_log", Signal::SIGTERM).unwrap(),
+        let name = match program {
+            Program::Control => "vmmd",
+            Program::Console => "vmmd_console",
+            Program::Log => "vmmd_log",
             Program::Stats => {
                 // It calls vmmd, which has ended, again.
                 siege.expect_log("vmmd_stats", "no vmmd at");
-                siege.system.end("vmmd_stats", Signal::SIGTERM).unwrap();
+                "vmmd_stats"
             }
             _ => {
                 assert!(wait_until(|| text().contains("vmmd.sock")), "{}", text());
-                kill(pid_of(influx.0.id()), Signal::SIGTERM).unwrap();
+                "vmmd_influx"
             }
-        }
+        };
+        let pid = if name == "vmmd_influx" { influx.0.id() } else { siege.system.pid(name).unwrap() };
+        // Whoever waits for a child takes the stops that its tracer waits for: so first comes the end of the trace.
+        kill(pid_of(pid), Signal::SIGTERM).unwrap();
         ended.push((program, trace.end()));
+        if name != "vmmd_influx" {
+            siege.system.end(name, Signal::SIGTERM).unwrap();
+        }
     }
     for (program, seen) in ended {
         expect_exact(program, &seen);
