@@ -154,6 +154,12 @@ fn report(config: Config) -> Result<(), StartError> {
     log::set(config.log);
     let mut service = Service::find().map_err(StartError::Service)?;
     let handed_over = service::handed_over(Door::Inet).map_err(StartError::Service)?;
+    // Its port may be one that only root can listen on.
+    let endpoint = match (handed_over, config.metrics) {
+        (Some(socket), _) => Some(Endpoint::of(socket).map_err(StartError::System)?),
+        (None, Some(address)) => Some(Endpoint::open(address).map_err(|error| StartError::Listen(address, error))?),
+        (None, None) => None,
+    };
     let util = config.run.join("util");
     if util.is_dir() {
         begin::descend(&util, config.user, USER).and_then(begin::Descent::finish).map_err(StartError::Begin)?;
@@ -181,11 +187,6 @@ fn report(config: Config) -> Result<(), StartError> {
         queues.push(Arc::clone(&queue));
         start(thread("http").spawn(move || http::send(&http, &queue)))?;
     }
-    let endpoint = match (handed_over, config.metrics) {
-        (Some(socket), _) => Some(Endpoint::of(socket).map_err(StartError::System)?),
-        (None, Some(address)) => Some(Endpoint::open(address).map_err(|error| StartError::Listen(address, error))?),
-        (None, None) => None,
-    };
     if let Some(endpoint) = endpoint {
         let (shared, queues) = (Arc::clone(&shared), queues.clone());
         start(thread("metrics").spawn(move || endpoint.serve(&shared, &queues)))?;
