@@ -4,16 +4,17 @@
 
 #[cfg(not(target_os = "freebsd"))]
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
 #[cfg(not(target_os = "freebsd"))]
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -43,6 +44,12 @@ impl Folder {
         Ok(Self { path: path.to_owned(), file })
     }
 
+    /// Its path, to be shown.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of a file in it, to be shown.
     #[must_use]
     pub fn path_of(&self, name: &str) -> PathBuf {
@@ -59,6 +66,42 @@ impl Folder {
         // The types of modes differ in size, and nine bits have room in each.
         let mode = Mode::from_bits_truncate(mode as _);
         Ok(openat(&self.file, name, flags, mode)?.into())
+    }
+
+    /// Reads a file in it, where its name is a link that one.
+    ///
+    /// # Errors
+    /// The operating system's, and `InvalidInput` for a name that leads elsewhere.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut file = File::from(openat(&self.file, plain(name)?, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Gives a file in it another name; what had that name is no more.
+    ///
+    /// # Errors
+    /// The operating system's, and `InvalidInput` for a name that leads elsewhere.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.file, plain(from)?, &self.file, plain(to)?)?)
+    }
+
+    /// Makes durable which names are in it.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// What the system says of it.
+    ///
+    /// # Errors
+    /// The operating system's, and `NotFound` where it was removed.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        let found = self.file.metadata()?;
+        if found.nlink() == 0 { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
     }
 
     /// Whether a link has this name.
@@ -143,8 +186,6 @@ fn plain(name: &str) -> io::Result<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
     use super::*;
 
     #[test]
@@ -163,10 +204,18 @@ mod tests {
         let mut text = String::new();
         folder.open_file("a", OFlag::O_RDONLY, 0).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "text");
+        assert_eq!((folder.read("a").unwrap(), folder.read("link").unwrap()), (b"text".to_vec(), b"text".to_vec()));
+        folder.rename("a", "b").unwrap();
+        assert_eq!(folder.read("link").unwrap_err().kind(), io::ErrorKind::NotFound);
+        folder.rename("b", "a").unwrap();
+        folder.sync().unwrap();
         for name in ["", ".", "..", "../a", "/etc/passwd"] {
             let kind = io::ErrorKind::InvalidInput;
             assert_eq!(folder.open_file(name, OFlag::O_RDONLY, 0).unwrap_err().kind(), kind, "{name}");
             assert_eq!(folder.remove(name).unwrap_err().kind(), kind, "{name}");
+            assert_eq!(folder.read(name).unwrap_err().kind(), kind, "{name}");
+            assert_eq!(folder.rename("a", name).unwrap_err().kind(), kind, "{name}");
+            assert_eq!(folder.rename(name, "a").unwrap_err().kind(), kind, "{name}");
         }
         let mut names = folder.names().unwrap();
         names.sort();
@@ -174,6 +223,8 @@ mod tests {
         folder.remove("a").unwrap();
         assert_eq!(folder.remove("a").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(Folder::open(&moved.join("link")).is_err());
+        assert_eq!(folder.metadata().unwrap().mtime(), moved.metadata().unwrap().mtime());
         std::fs::remove_dir_all(moved).unwrap();
+        assert_eq!(folder.metadata().unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

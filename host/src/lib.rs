@@ -17,6 +17,7 @@
 //! | [`meter`] | what the statistics daemon needs of its operating system |
 //! | [`privilege`] | becoming another user for good |
 //! | [`renounce`] | giving up what a process was started with |
+//! | [`reread`] | a file that is read at the start and again later |
 //! | [`service`] | what is said to a service manager, the socket that it hands over |
 //! | [`settings`] | the command line and the configuration file |
 //! | [`shim`] | what a host half needs of its operating system |
@@ -40,6 +41,7 @@ pub mod log;
 pub mod meter;
 pub mod privilege;
 pub mod renounce;
+pub mod reread;
 pub mod service;
 pub mod settings;
 pub mod shim;

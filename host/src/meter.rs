@@ -16,7 +16,7 @@ pub struct Subject<'a> {
     pub pid: u32,
     /// When it started, where that was told, in the form of [`crate::shim::Process`].
     pub started: Option<u64>,
-    /// Its device of the hypervisor, where the operating system has one; may be empty.
+    /// Its device of the hypervisor, where that was told; may be empty.
     pub device: &'a str,
 }
 
@@ -97,34 +97,53 @@ impl Meter for Infallible {
 /// What a text begins with that tells when a process started.
 const STARTED: &str = "started-";
 
-/// The start of a process as `vmmd` tells it, in the place of the device of a hypervisor that has none.
+/// A process as `vmmd` tells it in the place of the device of a hypervisor: when it started and, where it runs a virtual machine that
+/// has a name of its own, that name.
 #[must_use]
-pub fn started_text(started: u64) -> heapless::String<24> {
+pub fn device_text(started: u64, machine: Option<&str>) -> heapless::String<72> {
     let mut text = heapless::String::new();
-    // It has the room: the words, and 16 digits.
+    // It has the room: the words, 16 digits, and the longest of `fulmar_core::halves::MachineName`.
     let _ = write!(text, "{STARTED}{started:016x}");
+    if let Some(machine) = machine {
+        let _ = write!(text, " {machine}");
+    }
     text
 }
 
-/// Reads [`started_text`]; nothing where the text is another.
+/// Reads [`device_text`]: when the process started, and its device, which is empty where it has none of its own. Any other text is the
+/// device of a process that started at some time.
 #[must_use]
-pub fn parse_started(text: &str) -> Option<u64> {
+pub fn parse_device(text: &str) -> (Option<u64>, &str) {
+    let (first, machine) = text.split_once(' ').unwrap_or((text, ""));
+    match parse_started(first) {
+        Some(started) => (Some(started), machine),
+        None => (None, text),
+    }
+}
+
+fn parse_started(text: &str) -> Option<u64> {
     let digits = text.strip_prefix(STARTED).filter(|digits| digits.len() == 16)?;
     digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
 #[cfg(test)]
 mod tests {
+    use fulmar_core::halves::{Unit, machine_name};
+
     use super::*;
 
     #[test]
-    fn the_start_of_a_process_is_read_as_it_was_written() {
+    fn a_process_is_read_as_it_was_written() {
+        let longest = machine_name(u32::MAX, Unit(u64::MAX));
         for started in [0, 7, u64::MAX] {
-            assert_eq!(parse_started(&started_text(started)), Some(started));
+            assert_eq!(parse_device(&device_text(started, None)), (Some(started), ""));
+            assert_eq!(parse_device(&device_text(started, Some(&longest))), (Some(started), longest.as_str()));
         }
-        for text in ["", "started-", "solo5-4242", "started-7", "started-+00000000000000f", "started-00000000000000070"]
+        assert_eq!(device_text(7, Some("fulmar-0000beef-17")), "started-0000000000000007 fulmar-0000beef-17");
+        for text in
+            ["", "started-", "solo5-4242", "started-7", "started-+00000000000000f", "started-00000000000000070", "a b"]
         {
-            assert_eq!(parse_started(text), None, "{text}");
+            assert_eq!(parse_device(text), (None, text));
         }
     }
 }

@@ -59,7 +59,7 @@ struct Process {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Device {
     Tap(u32),
-    Machine,
+    Machine(String),
     Other,
 }
 
@@ -283,7 +283,11 @@ impl Kernel for FakeKernel {
         let mut state = self.state_mut();
         let path = path.to_str().unwrap();
         if let Some(name) = path.strip_prefix("/dev/vmm/") {
-            return if state.machines.contains(name) { state.open(Device::Machine) } else { Err(Errno::ENOENT) };
+            return if state.machines.contains(name) {
+                state.open(Device::Machine(name.to_owned()))
+            } else {
+                Err(Errno::ENOENT)
+            };
         }
         if path.starts_with("/dev/fd/") {
             return if state.has_fdescfs { state.open(Device::Other) } else { Err(Errno::ENOENT) };

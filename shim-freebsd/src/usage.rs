@@ -78,9 +78,9 @@ impl<K: Kernel> Meter for HostMeter<K> {
         }
         let interfaces = Interfaces { kernel: &self.kernel, socket: self.socket.as_fd() };
         let taps = taps.iter().map(|name| (name.as_bytes().to_vec(), interfaces.index_of(name).ok())).collect();
-        // In its place stands when the process started, where it was `vmmd` that told.
-        let device = if subject.started.is_some() { name_of(pid) } else { subject.device.to_owned() };
-        let machine = Counters::open(&self.kernel, &device);
+        // Where it was `vmmd` that told, one without a name of its own is called by the process, as its tender does.
+        let by_process = subject.started.filter(|_| subject.device.is_empty()).map(|_| name_of(pid));
+        let machine = Counters::open(&self.kernel, by_process.as_deref().unwrap_or(subject.device));
         let target = Target { pid, process, taps, machine };
         // What was opened by a name that has the process id in it is this process's if that is still there.
         if self.look_at(pid)?.0 == process { Ok(target) } else { Err(MeterError::Gone) }
@@ -181,11 +181,13 @@ fn interface(data: &[u8]) -> Interface<'static> {
 
 #[cfg(test)]
 mod tests {
+    use fulmar_core::halves::{Unit, machine_name};
+
     use super::*;
     use crate::fake::FakeKernel;
 
     fn subject(pid: i32, started: Option<u64>) -> Subject<'static> {
-        Subject { pid: pid.cast_unsigned(), started, device: "solo5-800" }
+        Subject { pid: pid.cast_unsigned(), started, device: "" }
     }
 
     #[test]
@@ -255,6 +257,36 @@ mod tests {
         kernel.reap(pid);
         kernel.live_as(pid);
         assert!(matches!(meter.read(&target), Err(MeterError::Gone)), "a later process of the same id");
+    }
+
+    #[test]
+    fn a_virtual_machine_is_counted_by_its_own_name() {
+        let kernel = FakeKernel::new();
+        let pid = kernel.live();
+        // Not its own, whatever its process id is.
+        kernel.make_machine(&name_of(pid));
+        kernel.count(3);
+        let mut meter = HostMeter::new(kernel.clone()).unwrap();
+        let started = Some(meter.identities.identify(&kernel, pid).unwrap().started);
+        let machine = machine_name(0xbeef, Unit(17));
+        let of = |meter: &mut HostMeter<FakeKernel>, started, device| {
+            let subject = Subject { pid: pid.cast_unsigned(), started, device };
+            let target = meter.open(subject, &[]).unwrap();
+            meter.read(&target).unwrap().counters.map(|counters| counters.len())
+        };
+        assert_eq!(of(&mut meter, started, &machine), None, "there is none of this name");
+        kernel.make_machine(&machine);
+        assert_eq!(of(&mut meter, started, &machine), Some(3));
+        assert_eq!(of(&mut meter, None, &machine), Some(3), "as albatross tells it");
+        assert_eq!(of(&mut meter, started, "../null"), None);
+        assert_eq!(of(&mut meter, None, ""), None, "who does not say which has none");
+        let wrong = Subject { pid: pid.cast_unsigned(), started: started.map(|it| it ^ 1), device: &machine };
+        assert!(matches!(meter.open(wrong, &[]), Err(MeterError::Gone)));
+        // Its process may outlive it.
+        let subject = Subject { pid: pid.cast_unsigned(), started, device: &machine };
+        let target = meter.open(subject, &[]).unwrap();
+        assert_eq!(crate::vmm::destroy_named(&kernel, &machine), Ok(true));
+        assert_eq!(meter.read(&target).unwrap().counters, None);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <link.h>
 #include <linux/futex.h>
+#include <linux/openat2.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -103,8 +104,13 @@ static int at_flags(int bsd) { return (bsd & 0x200 ? AT_SYMLINK_NOFOLLOW : 0) | 
 
 static int bsd_open(const char *path, int flags, int mode) { return told(open(path, open_flags(flags), mode)); }
 
+/* What O_RESOLVE_BENEATH asks for is what capability mode has for all paths; Linux has it by another name, with another error. */
 static int bsd_openat(int folder, const char *path, int flags, int mode) {
-	return told(openat(folder_of(folder), path, open_flags(flags), mode));
+	struct open_how how = {.flags = open_flags(flags), .mode = flags & 0x200 ? mode : 0};
+	if (flags & 0x800000)
+		how.resolve = RESOLVE_BENEATH;
+	long fd = syscall(SYS_openat2, folder_of(folder), path, &how, sizeof how);
+	return fd == -1 && errno == EXDEV ? refused(93) : told(fd);
 }
 
 static int bsd_unlinkat(int folder, const char *path, int flags) {

@@ -13,6 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::process::{Child, Stdio};
 
 use fulmar_core::wire::{
@@ -278,7 +279,13 @@ fn certificates_are_read_again_while_connections_stay() {
         kill(pid_of(tenants.siege.system.pid("vmmd_tls").unwrap()), Signal::SIGHUP).unwrap();
         assert!(wait_until(|| tenants.log().matches(line).count() > count), "{}", tenants.log());
     };
-    // A new server's certificate, of the same CA.
+    // A new server's certificate, of the same CA; by links to another folder, as ACME clients leave them.
+    let archive = tenants.file("archive");
+    fs::create_dir(&archive).unwrap();
+    for file in ["ca.pem", "server.pem", "server.key"] {
+        fs::rename(tenants.file(file), archive.join(file)).unwrap();
+        symlink(archive.join(file), tenants.file(file)).unwrap();
+    }
     tenants.server = tenants.ca.server();
     tenants.write_files();
     reload(&tenants, "the certificates were read again");

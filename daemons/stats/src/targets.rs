@@ -6,7 +6,7 @@ use std::rc::Rc;
 use fulmar_core::limits::{DEVICES_MAX, STATS_TARGETS_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{List, Tap};
-use fulmar_host::meter::{Meter, MeterError, Sample, Subject, parse_started};
+use fulmar_host::meter::{Meter, MeterError, Sample, Subject, parse_device};
 use fulmar_host::warning;
 
 /// A unikernel that is watched.
@@ -72,7 +72,8 @@ impl<M: Meter> Targets<M> {
             return Err(AddError::Interfaces);
         }
         let pid = u32::try_from(pid).map_err(|_| AddError::Meter(MeterError::Gone))?;
-        let subject = Subject { pid, started: parse_started(device), device };
+        let (started, device) = parse_device(device);
+        let subject = Subject { pid, started, device };
         let names: Vec<&str> = taps.iter().map(|tap| tap.tap).collect();
         let target = self.meter.open(subject, &names).map_err(AddError::Meter)?;
         let devices = taps.iter().map(|tap| tap.bridge.to_owned()).collect();

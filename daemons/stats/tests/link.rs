@@ -8,7 +8,7 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 
 use fulmar_core::wire::{Payload, StatsCommand, Success, Tap};
-use fulmar_host::meter::started_text;
+use fulmar_host::meter::device_text;
 use fulmar_host::shim::Process as Identity;
 use fulmar_tests::raw::Answer;
 use nix::sys::signal::Signal;
@@ -73,7 +73,7 @@ fn what_vmmd_says_is_done_and_answered() {
     let mut vmmd = Vmmd::link(&listener);
     let (web, mut db) = (Process::start(), Process::start());
     let mut client = daemon.subscribe(":");
-    let device = started_text(identity(&web).started);
+    let device = device_text(identity(&web).started, None);
     let taps = [Tap { bridge: "service", tap: "vmmtap9876" }];
     assert_eq!(vmmd.tell("web", add(web.pid(), &device, &taps)), Answer::Done("added".into()));
     assert_eq!(next_name(&mut client), ":web");
@@ -111,7 +111,7 @@ fn a_process_that_started_at_another_time_is_not_measured() {
     let listener = daemon.vmmd();
     let mut vmmd = Vmmd::link(&listener);
     let (process, other) = (Process::start(), Process::start());
-    let wrong = started_text(identity(&process).started ^ 1);
+    let wrong = device_text(identity(&process).started ^ 1, Some("fulmar-00000001-7"));
     assert_eq!(vmmd.tell("web", add(process.pid(), &wrong, &[])), Answer::Refused("its process has ended".into()));
     daemon.expect_log(":web is not watched: its process has ended");
     // A restart that was not seen to begin takes what was known away all the same.

@@ -5,7 +5,6 @@ mod steps;
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,13 +12,14 @@ use fulmar_core::chunks::Chunks;
 use fulmar_core::limits::{TLS_BUFFER_BYTES, TLS_HANDSHAKE_MS_MAX, TLS_LIST_MS_MAX, TLS_STALL_MS_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{self, Header, Message, Payload};
+use fulmar_host::folder::Folder;
 use mio::net::TcpStream;
 use mio::{Registry, Token};
 use rustls::ServerConnection;
 
 use crate::events::Events;
 use crate::keys::{Ca, Keys};
-use crate::local::Local;
+use crate::local::{Local, VMMD};
 use crate::removal::Removal;
 use crate::revoked::{Link, Revoked};
 use crate::verdict::{Admitted, Daemon, Refused, Revocation, Task, Verifier};
@@ -39,7 +39,7 @@ pub(crate) struct Surroundings<'a> {
     /// The event loop's name of the conversation with a daemon.
     pub(crate) token: Token,
     /// The folder of the daemons' sockets.
-    pub(crate) util: &'a Path,
+    pub(crate) sockets: &'a Folder,
     pub(crate) revoked: &'a Mutex<Revoked>,
     pub(crate) ca: &'a Ca,
     pub(crate) events: &'a mut Events,
@@ -207,12 +207,12 @@ impl Connection {
             Task::Ask { daemon, policies, command, has_chunks, is_transfer, follows } => {
                 self.stage_until = None;
                 let (socket, program) = match daemon {
-                    Daemon::Vmmd => ("vmmd.sock", "vmmd"),
+                    Daemon::Vmmd => (VMMD, "vmmd"),
                     Daemon::Console => ("console.sock", "vmmd_console"),
                     Daemon::Stats => ("stat.sock", "vmmd_stats"),
                     Daemon::Log => ("log.sock", "vmmd_log"),
                 };
-                let mut local = match Local::connect(&around.util.join(socket), around.registry, around.token) {
+                let mut local = match Local::connect(around.sockets, socket, around.registry, around.token) {
                     Ok(local) => local,
                     Err(error) => {
                         return self

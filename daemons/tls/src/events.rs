@@ -5,13 +5,15 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fulmar_core::limits::{LOG_FRAME_BYTES_MAX, LOG_OUTPUT_BYTES_MAX, TLS_EVENTS_PER_MINUTE_MAX, WIRE_INT_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{self, Data, Event, Header, LogEntry, Login, Loss, Message, Payload};
-use fulmar_host::socket;
+use fulmar_host::folder::Folder;
+
+/// The socket of the event log.
+const SOCKET: &str = "log.sock";
 
 /// Time between two attempts to reach the log.
 const RETRY: Duration = Duration::from_secs(1);
@@ -22,7 +24,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The link to the event log.
 #[derive(Debug)]
 pub(crate) struct Events {
-    socket: PathBuf,
+    /// Where the event log is.
+    sockets: Folder,
     stream: Option<UnixStream>,
     try_at: Instant,
     /// Frames, the oldest first, of which the first has been sent in part.
@@ -38,11 +41,11 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// For this socket. `instance` tells the events of this process from those of every other.
-    pub(crate) fn new(socket: PathBuf, instance: u32) -> Self {
+    /// To the event log that has its socket in this folder. `instance` tells the events of this process from those of every other.
+    pub(crate) fn new(sockets: Folder, instance: u32) -> Self {
         let now = Instant::now();
         Self {
-            socket,
+            sockets,
             stream: None,
             try_at: now,
             waiting: VecDeque::new(),
@@ -124,7 +127,7 @@ impl Events {
                 return;
             }
             self.try_at = Instant::now() + RETRY;
-            self.stream = socket::connect(&self.socket).ok();
+            self.stream = self.sockets.connect(SOCKET).ok();
             self.sent = 0;
         }
         let Some(stream) = &mut self.stream else { return };

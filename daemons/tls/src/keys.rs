@@ -1,10 +1,11 @@
 //! The files of the CA and of the server, read at the start and again when a signal asks for it.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use fulmar_core::certificate::x509::{Certificate, Unreadable};
+use fulmar_host::reread::{self, Reread};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
@@ -26,10 +27,49 @@ pub(crate) struct Paths {
     pub(crate) key: PathBuf,
 }
 
+/// The files, to be read now and later.
+#[derive(Debug)]
+pub(crate) struct Files {
+    ca: Reread,
+    certificate: Reread,
+    key: Reread,
+}
+
+/// What is in them.
+const CA: &str = "certificate of the CA";
+const CERTIFICATE: &str = "certificate of the server";
+const KEY: &str = "private key";
+
+impl Files {
+    /// Those of these paths.
+    pub(crate) fn of(paths: &Paths) -> Result<Self, KeysError> {
+        let file = |path: &Path, what| Reread::new(path).map_err(|error| KeysError::Read(path.to_owned(), what, error));
+        Ok(Self {
+            ca: file(&paths.ca, CA)?,
+            certificate: file(&paths.certificate, CERTIFICATE)?,
+            key: file(&paths.key, KEY)?,
+        })
+    }
+
+    /// What will not be read again, in words.
+    pub(crate) fn doubts(&self) -> impl Iterator<Item = String> {
+        let lost = [&self.ca, &self.certificate, &self.key].into_iter().filter(|file| file.will_be_lost());
+        lost.map(|file| {
+            format!(
+                "{} is a link out of its folder: after SIGHUP it could not be followed in capability mode; when it has \
+                 changed, start vmmd_tls anew, or name the file itself",
+                file.path().display()
+            )
+        })
+    }
+}
+
 /// Why the files cannot be used.
 #[derive(Debug)]
 pub(crate) enum KeysError {
-    /// It cannot be read, or is no PEM of what it is for.
+    /// It cannot be read.
+    Read(PathBuf, &'static str, io::Error),
+    /// It is no PEM of what it is for.
     Pem(PathBuf, &'static str, pem::Error),
     /// There is not exactly one certificate of a CA.
     CaCount(PathBuf, usize),
@@ -48,7 +88,13 @@ pub(crate) enum KeysError {
 impl fmt::Display for KeysError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pem(path, what, pem::Error::Io(error)) => write!(f, "cannot read {what} {}: {error}", path.display()),
+            Self::Read(path, what, error) if reread::leads_out(error) => write!(
+                f,
+                "{what} {} is a link out of its folder, which cannot be followed in capability mode: start vmmd_tls anew \
+                 to have it read, or name the file itself",
+                path.display()
+            ),
+            Self::Read(path, what, error) => write!(f, "cannot read {what} {}: {error}", path.display()),
             Self::Pem(path, what, error) => write!(f, "{}: no {what} in PEM: {error:?}", path.display()),
             Self::CaCount(path, count) => {
                 write!(f, "{}: exactly one certificate of a CA is needed, there are {count}", path.display())
@@ -87,27 +133,30 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// Reads the files.
-    pub(crate) fn read(paths: &Paths) -> Result<Self, KeysError> {
-        let mut authorities = certificates(&paths.ca, "certificate of the CA")?;
+    pub(crate) fn read(files: &Files) -> Result<Self, KeysError> {
+        let mut authorities = certificates(&files.ca, CA)?;
         let count = authorities.len();
-        let (Some(ca), 1) = (authorities.pop(), count) else { return Err(KeysError::CaCount(paths.ca.clone(), count)) };
-        let read = Certificate::read(&ca).map_err(|error| KeysError::Ca(paths.ca.clone(), error))?;
+        let path = |file: &Reread| file.path().to_owned();
+        let (Some(ca), 1) = (authorities.pop(), count) else {
+            return Err(KeysError::CaCount(path(&files.ca), count));
+        };
+        let read = Certificate::read(&ca).map_err(|error| KeysError::Ca(path(&files.ca), error))?;
         let key = KeyId::of(read.key);
         let anchor = webpki::anchor_from_trusted_cert(&ca);
-        let anchor = anchor.map_err(|error| KeysError::Anchor(paths.ca.clone(), error))?.to_owned();
+        let anchor = anchor.map_err(|error| KeysError::Anchor(path(&files.ca), error))?.to_owned();
         let hints = [DistinguishedName::in_sequence(&anchor.subject)];
 
-        let chain = certificates(&paths.certificate, "certificate of the server")?;
+        let chain = certificates(&files.certificate, CERTIFICATE)?;
         if chain.is_empty() {
-            return Err(KeysError::NoCertificate(paths.certificate.clone()));
+            return Err(KeysError::NoCertificate(path(&files.certificate)));
         }
-        let private = PrivateKeyDer::from_pem_file(&paths.key);
-        let private = private.map_err(|error| KeysError::Pem(paths.key.clone(), "private key", error))?;
+        let private = PrivateKeyDer::from_pem_slice(&read_file(&files.key, KEY)?);
+        let private = private.map_err(|error| KeysError::Pem(path(&files.key), KEY, error))?;
         let provider = Arc::new(ring::default_provider());
         let certified = sign::CertifiedKey::from_der(chain, private, &provider);
         let certified = certified.map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => KeysError::Mismatch(paths.key.clone(), paths.certificate.clone()),
-            error => KeysError::Key(paths.key.clone(), error),
+            rustls::Error::InconsistentKeys(_) => KeysError::Mismatch(path(&files.key), path(&files.certificate)),
+            error => KeysError::Key(path(&files.key), error),
         })?;
         let server = Arc::new(sign::SingleCertAndKey::from(certified));
         Ok(Self { ca: Arc::new(Ca { anchor, key, hints }), provider, server })
@@ -125,7 +174,12 @@ impl Keys {
     }
 }
 
-fn certificates(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, KeysError> {
-    let refused = |error| KeysError::Pem(path.to_owned(), what, error);
-    CertificateDer::pem_file_iter(path).map_err(refused)?.collect::<Result<_, _>>().map_err(refused)
+fn certificates(file: &Reread, what: &'static str) -> Result<Vec<CertificateDer<'static>>, KeysError> {
+    let bytes = read_file(file, what)?;
+    let found: Result<_, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    found.map_err(|error| KeysError::Pem(file.path().to_owned(), what, error))
+}
+
+fn read_file(file: &Reread, what: &'static str) -> Result<Vec<u8>, KeysError> {
+    file.read().map_err(|error| KeysError::Read(file.path().to_owned(), what, error))
 }

@@ -1,12 +1,14 @@
 //! A conversation with a daemon of this host.
 
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
 
 use fulmar_core::limits::REPLY_BYTES_MAX;
-use fulmar_host::socket;
+use fulmar_host::folder::Folder;
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
+
+/// The socket of `vmmd`.
+pub(crate) const VMMD: &str = "vmmd.sock";
 
 /// Bytes of the length before a frame.
 const LENGTH_BYTES: usize = 4;
@@ -25,9 +27,9 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Connects, and has the event loop say when it can go on.
-    pub(crate) fn connect(path: &Path, registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut stream = UnixStream::from_std(socket::connect(path)?);
+    /// Connects to this socket, and has the event loop say when it can go on.
+    pub(crate) fn connect(sockets: &Folder, socket: &str, registry: &Registry, token: Token) -> io::Result<Self> {
+        let mut stream = UnixStream::from_std(sockets.connect(socket)?);
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self { stream, out: Vec::new(), sent: 0, answer: Vec::new() })
     }

@@ -3,15 +3,15 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
     self, BlockCommand, Command, Frame, Header, Message, Payload, PolicyCommand, Success, UnikernelCommand,
 };
+use fulmar_host::folder::Folder;
 use mio::{Registry, Token};
 
-use crate::local::Local;
+use crate::local::{Local, VMMD};
 
 /// How often everything is looked through: what is made in between is found once more.
 const ROUNDS: u8 = 2;
@@ -92,9 +92,9 @@ impl Removal {
     }
 
     /// Goes on as far as it can without waiting.
-    pub(crate) fn step(&mut self, vmmd: &Path, registry: &Registry, token: Token) -> Ended {
+    pub(crate) fn step(&mut self, sockets: &Folder, registry: &Registry, token: Token) -> Ended {
         let Some(local) = &mut self.local else {
-            return match self.ask(vmmd, registry, token) {
+            return match self.ask(sockets, registry, token) {
                 Ok(true) => Ended::Not(true),
                 Ok(false) => self.ended(),
                 Err(error) => {
@@ -110,7 +110,7 @@ impl Removal {
     }
 
     /// Asks the next question; `false` when there is none.
-    fn ask(&mut self, vmmd: &Path, registry: &Registry, token: Token) -> io::Result<bool> {
+    fn ask(&mut self, sockets: &Folder, registry: &Registry, token: Token) -> io::Result<bool> {
         let (name, command) = match &mut self.names {
             None => (self.path, self.kind.list()),
             Some(names) => match names.last() {
@@ -133,7 +133,7 @@ impl Removal {
         let message = Message { header: Header::new(0, name), payload: Payload::Command(command) };
         let frame =
             wire::encode_frame(&message, &mut buffer).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        let mut local = Local::connect(vmmd, registry, token)?;
+        let mut local = Local::connect(sockets, VMMD, registry, token)?;
         local.queue(frame);
         self.local = Some(local);
         Ok(true)

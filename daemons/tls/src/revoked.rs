@@ -5,9 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +16,8 @@ use fulmar_core::limits::{
     REVOCATION_BYTES_MAX, REVOCATION_BYTES_PER_DOMAIN_MAX, REVOCATION_LIST_BYTES_MAX, REVOCATION_LISTS_PER_DOMAIN_MAX,
 };
 use fulmar_host::error;
+use fulmar_host::folder::Folder;
+use nix::fcntl::OFlag;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
@@ -32,6 +33,9 @@ const SUFFIX: &str = ".crl";
 
 /// The domain of lists that come from the CA itself; no label begins so.
 const ROOT: &str = "-";
+
+/// The file that a list is written to first.
+const NEW: &str = "new";
 
 /// Within this time two changes of a folder may have the same time.
 const SAME_TIME: Duration = Duration::from_secs(2);
@@ -84,7 +88,7 @@ type Owner = (String, KeyId);
 /// All lists.
 #[derive(Debug)]
 pub(crate) struct Revoked {
-    folder: PathBuf,
+    folder: Folder,
     lists: HashMap<Owner, List>,
     /// When the folder was last changed before it was read; nothing where it is to be read again in any case.
     read_at: Option<SystemTime>,
@@ -176,13 +180,14 @@ pub(crate) struct Taken {
 
 impl Revoked {
     /// Reads the lists of a folder, which is made where it is not there.
-    pub(crate) fn open(folder: &Path) -> Result<Self, RevokedError> {
-        let made = match fs::create_dir(folder) {
+    pub(crate) fn open(path: &Path) -> Result<Self, RevokedError> {
+        let made = match fs::create_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
         };
-        made.map_err(|error| RevokedError::Folder(folder.to_owned(), error))?;
-        let mut revoked = Self { folder: folder.to_owned(), lists: HashMap::new(), read_at: None };
+        let folder = made.and_then(|()| Folder::open(path));
+        let folder = folder.map_err(|error| RevokedError::Folder(path.to_owned(), error))?;
+        let mut revoked = Self { folder, lists: HashMap::new(), read_at: None };
         revoked.read()?;
         Ok(revoked)
     }
@@ -207,14 +212,14 @@ impl Revoked {
     }
 
     fn read(&mut self) -> Result<(), RevokedError> {
-        let folder_error = |error| RevokedError::Folder(self.folder.clone(), error);
+        let folder_error = |error| RevokedError::Folder(self.folder.path().to_owned(), error);
         let changed = changed_at(&self.folder).map_err(folder_error)?;
         let mut lists = HashMap::new();
-        for entry in fs::read_dir(&self.folder).map_err(folder_error)? {
-            let path = entry.map_err(folder_error)?.path();
-            let Some(owner) = path.file_name().and_then(|name| owner_of(name.to_str()?)) else { continue };
-            let bytes = fs::read(&path).map_err(|error| RevokedError::File(path.clone(), error))?;
-            let list = List::of(&bytes).map_err(|fault| RevokedError::List(path, fault))?;
+        for name in self.folder.names().map_err(folder_error)? {
+            let Some(owner) = owner_of(&name) else { continue };
+            let path = || self.folder.path_of(&name);
+            let bytes = self.folder.read(&name).map_err(|error| RevokedError::File(path(), error))?;
+            let list = List::of(&bytes).map_err(|fault| RevokedError::List(path(), fault))?;
             lists.insert(owner, list);
         }
         self.lists = lists;
@@ -248,23 +253,22 @@ impl Revoked {
         let taken = Taken { number: read.number, count: new.serials.len() };
 
         // Two processes compare numbers and write one after the other.
-        let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(self.folder.join("lock"));
-        let lock = lock.map_err(NotTaken::Disk)?;
+        let lock = self.folder.open_file("lock", OFlag::O_WRONLY | OFlag::O_CREAT, 0o600).map_err(NotTaken::Disk)?;
         lock.lock().map_err(NotTaken::Disk)?;
         self.read_at = None;
         self.refresh();
-        let path = self.folder.join(file_name(&owner));
+        let name = file_name(&owner);
         if let Some(old) = self.lists.get(&owner) {
             if old.number > new.number {
                 return Err(NotTaken::Older(old.number));
             }
             if old.number == new.number {
-                let is_same = fs::read(&path).is_ok_and(|bytes| bytes == der);
+                let is_same = self.folder.read(&name).is_ok_and(|bytes| bytes == der);
                 return if is_same { Ok(taken) } else { Err(NotTaken::Same(old.number)) };
             }
         }
         self.check_room(&owner, new.bytes)?;
-        write_durably(&self.folder, &path, der).map_err(NotTaken::Disk)?;
+        write_durably(&self.folder, &name, der).map_err(NotTaken::Disk)?;
         self.lists.insert(owner, new);
         Ok(taken)
     }
@@ -322,7 +326,7 @@ fn check_signature(
     }
 }
 
-fn changed_at(folder: &Path) -> io::Result<SystemTime> {
+fn changed_at(folder: &Folder) -> io::Result<SystemTime> {
     folder.metadata()?.modified()
 }
 
@@ -336,13 +340,12 @@ fn owner_of(name: &str) -> Option<Owner> {
 }
 
 /// Writes a file under another name first: it is there as a whole, or the one before it.
-fn write_durably(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = folder.join("new");
-    let mut file = File::options().create(true).truncate(true).write(true).mode(0o640).open(&new)?;
+fn write_durably(folder: &Folder, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = folder.open_file(NEW, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o640)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
+    folder.rename(NEW, name)?;
+    folder.sync()
 }
 
 const _: () = assert!(REVOCATION_LIST_BYTES_MAX as u64 <= REVOCATION_BYTES_PER_DOMAIN_MAX);

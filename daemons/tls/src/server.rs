@@ -4,7 +4,6 @@
 
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,16 +12,17 @@ use fulmar_core::limits::{
     TLS_VMMD_CONNECTIONS_MAX, TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX,
 };
 use fulmar_core::name::Name;
+use fulmar_host::folder::Folder;
 use fulmar_host::service::Service;
 use fulmar_host::signals;
-use fulmar_host::{error, info};
+use fulmar_host::{error, info, warning};
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Interest, Poll, Token};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::connection::{Connection, Surroundings, Turn};
 use crate::events::Events;
-use crate::keys::{Keys, Paths};
+use crate::keys::{Files, Keys};
 use crate::revoked::Revoked;
 use crate::verdict::{Admitted, Daemon, Task};
 
@@ -51,8 +51,8 @@ pub(crate) struct Server {
     listener: Option<TcpListener>,
     ends: UnixStream,
     reloads: UnixStream,
-    util: PathBuf,
-    paths: Paths,
+    sockets: Folder,
+    files: Files,
     keys: Keys,
     revoked: Arc<Mutex<Revoked>>,
     events: Events,
@@ -65,10 +65,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// With what was read of these paths.
+    /// With what was read of these files.
     pub(crate) fn new(
-        util: PathBuf,
-        paths: Paths,
+        sockets: Folder,
+        files: Files,
         keys: Keys,
         revoked: Revoked,
         events: Events,
@@ -87,8 +87,8 @@ impl Server {
             listener: None,
             ends,
             reloads,
-            util,
-            paths,
+            sockets,
+            files,
             keys,
             revoked: Arc::new(Mutex::new(revoked)),
             events,
@@ -98,6 +98,11 @@ impl Server {
             look_at: Instant::now() + LOOK,
             service,
         })
+    }
+
+    /// Says what will not be read again.
+    pub(crate) fn tell_doubts(&self) {
+        self.files.doubts().for_each(|doubt| warning!("{doubt}"));
     }
 
     /// Has it accept who comes there.
@@ -201,7 +206,7 @@ impl Server {
     /// Reads the keys and certificates again. Connections that are open stay as they are.
     fn reload(&mut self) {
         while self.reloads.read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
-        match Keys::read(&self.paths) {
+        match Keys::read(&self.files) {
             Ok(keys) => {
                 self.keys = keys;
                 info!("the certificates were read again");
@@ -272,7 +277,7 @@ impl Server {
         let around = Surroundings {
             registry: self.poll.registry(),
             token: tokens(index).1,
-            util: &self.util,
+            sockets: &self.sockets,
             revoked: &self.revoked,
             ca: &self.keys.ca,
             events: &mut self.events,

@@ -4,12 +4,14 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fulmar_core::limits::TLS_FILES_MAX;
 use fulmar_host::check::Findings;
 use fulmar_host::daemon::{self, BeginError};
+use fulmar_host::folder::Folder;
 use fulmar_host::info;
 use fulmar_host::service::{self, Door, Service};
 use fulmar_host::socket::TLS_USER;
@@ -19,7 +21,7 @@ use nix::sys::socket::{
 };
 
 use crate::events::Events;
-use crate::keys::{Keys, KeysError};
+use crate::keys::{Files, Keys, KeysError};
 use crate::options::{LISTENING, ONE, Options};
 use crate::revoked::{Revoked, RevokedError};
 use crate::server::Server;
@@ -36,6 +38,8 @@ enum StartError {
     Keys(KeysError),
     /// The lists of revoked certificates cannot be used.
     Revoked(RevokedError),
+    /// The folder of the daemons' sockets cannot be opened.
+    Sockets(PathBuf, io::Error),
     /// The address cannot be listened on.
     Listen(SocketAddr, io::Error),
     /// The standard input is no connection.
@@ -53,6 +57,7 @@ impl fmt::Display for StartError {
             Self::Begin(error) => error.fmt(f),
             Self::Keys(error) => error.fmt(f),
             Self::Revoked(error) => error.fmt(f),
+            Self::Sockets(path, error) => write!(f, "cannot open {}: {error}", path.display()),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::NoClient(error) => {
                 write!(f, "the standard input is no TCP connection ({error}): this is started by inetd or systemd")
@@ -75,6 +80,11 @@ impl From<BeginError> for StartError {
 /// `vmmd_tls`.
 #[must_use]
 pub fn listening() -> ExitCode {
+    let check = |options: &Options, findings: &mut Findings| {
+        if let Some(files) = check(options, findings) {
+            files.doubts().for_each(|doubt| findings.doubt(doubt));
+        }
+    };
     LISTENING.main(check, |options| -> Result<(), StartError> {
         let service = Service::find().map_err(BeginError::from)?;
         let handed_over = service::handed_over(Door::Inet).map_err(BeginError::from)?;
@@ -85,7 +95,9 @@ pub fn listening() -> ExitCode {
         };
         let address = listener.local_addr().unwrap_or(options.address);
         server.listen(listener).map_err(StartError::Loop)?;
+        server.tell_doubts();
         confine()?;
+        daemon::confine()?;
         info!("serving on {address}");
         server.service.ready(format_args!("serving on {address}"));
         let ended = server.run();
@@ -99,31 +111,38 @@ pub fn listening() -> ExitCode {
 /// `vmmd_tls_inetd`.
 #[must_use]
 pub fn one() -> ExitCode {
+    // It is gone before anything could change.
+    let check = |options: &Options, findings: &mut Findings| drop(check(options, findings));
     ONE.main(check, |options| {
         let client = take_client().map_err(StartError::NoClient)?;
         let peer = client.peer_addr().map_err(StartError::NoClient)?;
         let mut server = begin(options, Service::default())?;
         confine()?;
+        daemon::confine()?;
         server.admit(client, peer);
         server.run().map_err(StartError::Loop)
     })
 }
 
-/// What a start needs.
-fn check(options: &Options, findings: &mut Findings) {
+/// What a start needs; the files that it reads, where they can be had.
+fn check(options: &Options, findings: &mut Findings) -> Option<Files> {
     let util = options.run.join("util");
     if let Some(()) = findings.expect(daemon::expect_folder(&util, "--run"))
         && let Some(descent) = findings.expect(daemon::descend(&util, options.user, TLS_USER))
     {
         findings.expect(descent.finish());
     }
-    findings.expect(Keys::read(&options.paths));
+    let files = findings.expect(Files::of(&options.paths));
+    if let Some(files) = &files {
+        findings.expect(Keys::read(files));
+    }
     if options.revoked.is_dir() {
         findings.check_writable(&options.revoked);
         findings.expect(Revoked::open(&options.revoked));
     } else {
         findings.check_writable(options.revoked.parent().unwrap_or(&options.revoked));
     }
+    files
 }
 
 fn begin(options: &Options, service: Service) -> Result<Server, StartError> {
@@ -131,10 +150,12 @@ fn begin(options: &Options, service: Service) -> Result<Server, StartError> {
     daemon::expect_folder(&util, "--run")?;
     daemon::descend(&util, options.user, TLS_USER)?.finish()?;
     daemon::raise_files(TLS_FILES_MAX);
-    let keys = Keys::read(&options.paths).map_err(StartError::Keys)?;
+    let files = Files::of(&options.paths).map_err(StartError::Keys)?;
+    let keys = Keys::read(&files).map_err(StartError::Keys)?;
     let revoked = Revoked::open(&options.revoked).map_err(StartError::Revoked)?;
-    let events = Events::new(util.join("log.sock"), instance());
-    Server::new(util, options.paths.clone(), keys, revoked, events, service).map_err(StartError::Loop)
+    let sockets = || Folder::open(&util).map_err(|error| StartError::Sockets(util.clone(), error));
+    let events = Events::new(sockets()?, instance());
+    Server::new(sockets()?, files, keys, revoked, events, service).map_err(StartError::Loop)
 }
 
 /// From here on nothing is asked of the kernel but what serving needs.

@@ -6,8 +6,8 @@ mod support;
 
 use std::io::{Read, Write};
 
-use fulmar_core::halves::Status;
-use fulmar_core::wire::{self, Command, Frame, Payload, StatsCommand, Success};
+use fulmar_core::halves::{Status, Unit, machine_name};
+use fulmar_core::wire::{self, BlockCommand, BlockDevice, Command, Frame, Payload, StatsCommand, Success};
 use support::*;
 
 /// What the statistics daemon was told.
@@ -15,6 +15,8 @@ use support::*;
 enum Told {
     Consent,
     Add(String),
+    /// With the name of the virtual machine.
+    AddMachine(String, String),
     Remove(String),
 }
 
@@ -29,7 +31,14 @@ fn next(client: &mut Client) -> Option<(u64, Told)> {
     let told = match message.payload {
         Payload::Success(Success::Empty) => Told::Consent,
         Payload::Command(Command::Stats(StatsCommand::Add { device, pid, taps })) => {
-            assert_eq!((device, pid, taps.len()), ("started-0000000000000007", 1, 0));
+            assert_eq!((pid, taps.len()), (1, 0));
+            match device.split_once(' ') {
+                None => assert_eq!(device, "started-0000000000000007"),
+                Some((started, machine)) => {
+                    assert_eq!(started, "started-0000000000000007");
+                    return Some((message.header.sequence, Told::AddMachine(name, machine.to_owned())));
+                }
+            }
             Told::Add(name)
         }
         Payload::Command(Command::Stats(StatsCommand::Remove)) => Told::Remove(name),
@@ -124,4 +133,24 @@ fn one_that_does_not_read_is_hung_up_on_and_delays_nobody() {
     assert_eq!(next(&mut stats), Some((1, add(":stays"))));
     assert_eq!(daemon.create("some"), text("created unikernel"));
     assert_eq!(next(&mut stats), Some((2, add(":some"))));
+}
+
+#[test]
+fn a_virtual_machine_is_told_by_its_name() {
+    let (folder, world) = (Folder::new(), World::default());
+    world.lock().unwrap().bhyve = true;
+    let daemon = Daemon::start(&folder.0, &world);
+    let mut stats = call(&daemon);
+    assert_eq!(daemon.ask("disk", Command::Block(BlockCommand::Add { size: 1 })), text("added block device"));
+    let disk = [BlockDevice { name: "0", host_device: Some("disk"), sector_size: None }];
+    assert_eq!(daemon.ask("vm", create_machine(&disk)), text("created unikernel"));
+    let unit = *world.lock().unwrap().running.keys().next().unwrap();
+    let machine = machine_name(7, Unit(unit)).to_string();
+    let told = Told::AddMachine(":vm".to_owned(), machine);
+    assert_eq!(next(&mut stats), Some((1, told.clone())));
+    // One that is told later, with a unikernel beside it.
+    assert_eq!(daemon.create("a"), text("created unikernel"));
+    assert_eq!(next(&mut stats), Some((2, add(":a"))));
+    let mut other = call(&daemon);
+    assert_eq!((next(&mut other), next(&mut other)), (Some((1, told)), Some((2, add(":a")))));
 }

@@ -23,11 +23,15 @@ impl FakeKernel {
         assert_eq!(data.len(), request.size());
         let mut state = self.state_mut();
         match (request, device) {
-            (abi::VM_STATS, Device::Machine) => {
+            // It was open before it was removed.
+            (abi::VM_STATS | abi::VM_STAT_DESC, Device::Machine(name)) if !state.machines.contains(name) => {
+                return Err(Errno::ENXIO);
+            }
+            (abi::VM_STATS, Device::Machine(_)) => {
                 tell_counters(&state, data);
                 return Ok(());
             }
-            (abi::VM_STAT_DESC, Device::Machine) => {
+            (abi::VM_STAT_DESC, Device::Machine(_)) => {
                 let index = abi::VM_STAT_DESC_INDEX.number(data);
                 abi::VM_STAT_DESC_TEXT.put(data, format!("counter {index}\0").as_bytes());
                 return Ok(());

@@ -121,9 +121,6 @@ const TLS: &[Row] = &[
     row(libc::SYS_getdents64, "the folder of revoked certificates"),
     row(libc::SYS_flock, "two that take in a list take turns"),
     row(libc::SYS_fsync, "a list is durable"),
-    #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_rename, "a list takes the place of the one before"),
-    #[cfg(not(target_arch = "x86_64"))]
     row(libc::SYS_renameat, "a list takes the place of the one before"),
 ];
 

@@ -168,7 +168,7 @@ impl Connection {
         self.forget_bytes();
         let Stage::Removing(removal) = &mut self.stage else { return Turn::Waits };
         // It goes on although its client is gone: it was told that what it sent is durable, or will find it out.
-        match removal.step(&around.util.join("vmmd.sock"), around.registry, around.token) {
+        match removal.step(around.sockets, around.registry, around.token) {
             Ended::Not(true) => Turn::Goes,
             Ended::Not(false) => Turn::Waits,
             Ended::Done(text) => {

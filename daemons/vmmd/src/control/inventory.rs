@@ -114,6 +114,33 @@ pub(super) fn bounds(abilities: &Abilities) -> (&'static str, &'static str) {
     (memory, processes)
 }
 
+/// What cannot be done on this host, and why.
+pub(super) fn lacks(abilities: &Abilities) -> impl Iterator<Item = &'static str> {
+    let Abilities { accounts, taps, kvm, tender, solo5, bhyve, .. } = *abilities;
+    let no_tender = match bhyve {
+        Some(_) => "no solo5-hvt was found (--tender names one): images cannot run, virtual machines of bhyve can",
+        None => "the tender program was not found: nothing can be launched",
+    };
+    let (no_kvm, no_accounts) = match solo5 {
+        true => (
+            "the kernel has no module vmm: nothing can be launched; load it (kldload vmm)",
+            "all tenders run as root, who alone may make virtual machines, until they enter capability mode",
+        ),
+        false => (
+            "/dev/kvm cannot be opened: hvt images cannot run, spt images can",
+            "no privilege to change users, or those from --tender-uid-base on are not mapped here: \
+             all tenders run under one account, without capabilities",
+        ),
+    };
+    let needs = [
+        (tender, no_tender),
+        (kvm, no_kvm),
+        (taps, "taps cannot be made: unikernels with networks cannot run"),
+        (accounts, no_accounts),
+    ];
+    needs.into_iter().filter(|(has, _)| !has).map(|(_, what)| what)
+}
+
 /// What can be had on this host, and what bounds a tender.
 fn facts(abilities: &Abilities) -> [Fact<'static>; 6] {
     let Abilities { accounts, taps, kvm, tender, .. } = *abilities;
@@ -128,4 +155,38 @@ fn facts(abilities: &Abilities) -> [Fact<'static>; 6] {
         ("processes-bound", processes),
     ]
     .map(|(what, how)| Fact { what: what.into(), how: how.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lacks_is_no_more_than_what_lacks() {
+        let all = Abilities {
+            accounts: true,
+            taps: true,
+            kvm: true,
+            tender: true,
+            solo5: true,
+            memory_cgroup: false,
+            pids_cgroup: false,
+            bhyve: Some(7),
+        };
+        let said = |abilities| lacks(&abilities).collect::<Vec<_>>();
+        assert!(said(all).is_empty());
+        let no_tender = Abilities { tender: false, ..all };
+        assert_eq!(
+            said(no_tender),
+            ["no solo5-hvt was found (--tender names one): images cannot run, virtual machines of bhyve can"]
+        );
+        let nothing = Abilities { bhyve: None, ..no_tender };
+        assert_eq!(said(nothing), ["the tender program was not found: nothing can be launched"]);
+        // There is no bhyve without it.
+        let no_vmm = said(Abilities { kvm: false, bhyve: None, ..all });
+        assert_eq!(no_vmm, ["the kernel has no module vmm: nothing can be launched; load it (kldload vmm)"]);
+        let no_kvm = said(Abilities { kvm: false, solo5: false, bhyve: None, ..all });
+        assert_eq!(no_kvm, ["/dev/kvm cannot be opened: hvt images cannot run, spt images can"]);
+        assert_eq!(said(Abilities { taps: false, accounts: false, ..all }).len(), 2);
+    }
 }

@@ -26,7 +26,7 @@ use mio::{Interest, Poll, Waker};
 use super::console::Console;
 use super::events::{Events, run_end};
 use super::host::{Asking, HostLink, collect_bridges, exit_of};
-use super::inventory::bounds;
+use super::inventory::{bounds, lacks};
 use super::log_link::LogLink;
 use super::slots::Slots;
 use super::stats::Stats;
@@ -312,27 +312,7 @@ impl Survey {
 
     fn of(host: &Host<'_>, adopted: Vec<Adopted>, ended: Vec<Ended>) -> Self {
         let abilities = host.abilities;
-        let (no_kvm, no_accounts) = match abilities.solo5 {
-            true => (
-                "the kernel has no module vmm: nothing can be launched; load it (kldload vmm)",
-                "all tenders run as root, who alone may make virtual machines, until they enter capability mode",
-            ),
-            false => (
-                "/dev/kvm cannot be opened: hvt images cannot run, spt images can",
-                "no privilege to change users, or those from --tender-uid-base on are not mapped here: \
-                 all tenders run under one account, without capabilities",
-            ),
-        };
-        for (has, what) in [
-            (abilities.tender, "the tender program was not found: nothing can be launched"),
-            (abilities.kvm, no_kvm),
-            (abilities.taps, "taps cannot be made: unikernels with networks cannot run"),
-            (abilities.accounts, no_accounts),
-        ] {
-            if !has {
-                warning!("{what}");
-            }
-        }
+        lacks(&abilities).for_each(|what| warning!("{what}"));
         let (memory, processes) = bounds(&abilities);
         info!("each tender is bounded in its memory by its {memory}, in its processes by its {processes}");
         let bridges = host.bridges.iter().count();

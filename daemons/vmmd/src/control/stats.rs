@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-use fulmar_core::halves::{Texts, Unit};
+use fulmar_core::halves::{Tender, Texts, Unit, machine_name};
 use fulmar_core::limits::{DEVICES_MAX, STATS_FRAME_BYTES_MAX, STATS_LINK_BYTES_MAX, UNITS_MAX};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{self, Command, Header, List, Message, Payload, StatsCommand, Success, Tap};
-use fulmar_host::meter::started_text;
+use fulmar_host::meter::device_text;
 use fulmar_host::{error, info, warning};
 use mio::Interest;
 use mio::net::UnixStream;
@@ -185,7 +185,10 @@ impl Control<'_> {
         let Some(process) = processes.get(&unit) else { return true };
         // One that nothing says should run is being ended.
         let Some((slot, unikernel)) = self.machine.find_unit(unit) else { return true };
-        let (name, device) = (*unikernel.name(), started_text(process.started));
+        let name = *unikernel.name();
+        let machine = self.abilities.bhyve.filter(|_| unikernel.tender() == Tender::Bhyve);
+        let machine = machine.map(|tag| machine_name(tag, unit));
+        let device = device_text(process.started, machine.as_deref());
         let taps = Texts::new(&process.taps).unwrap_or_default();
         let taps = taps.iter().map(|tap| std::str::from_utf8(tap).unwrap_or_default());
         let networks = self.machine.arguments(slot).into_iter().flat_map(|arguments| arguments.bridges.iter());
