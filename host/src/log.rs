@@ -170,12 +170,25 @@ pub fn set(settings: Settings) {
     }
 }
 
-/// Whether standard error is the socket that `JOURNAL_STREAM` names (systemd.exec(5)): it may have been passed on by somebody whose
-/// own standard error that was.
+/// What systemd says of standard error where that is the journal (systemd.exec(5)).
+const JOURNAL: &str = "JOURNAL_STREAM";
+
+/// The variable that says of standard error that it is the journal, for a process that is given it and nothing else of the environment.
+#[must_use]
+pub fn passed_on() -> Option<(&'static str, String)> {
+    HAS_PREFIX.load(Ordering::Relaxed).then(stderr_place).flatten().map(|place| (JOURNAL, place))
+}
+
+/// Whether standard error is the socket that the variable names: it may have been passed on by somebody whose own standard error that
+/// was.
 fn stderr_is_journal() -> bool {
-    let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    let is_it = |found: nix::sys::stat::FileStat| format!("{}:{}", found.st_dev, found.st_ino) == named;
-    !named.is_empty() && nix::sys::stat::fstat(io::stderr().as_fd()).is_ok_and(is_it)
+    std::env::var(JOURNAL).is_ok_and(|named| stderr_place() == Some(named))
+}
+
+/// Device and inode of standard error, as the variable has them.
+fn stderr_place() -> Option<String> {
+    let found = nix::sys::stat::fstat(io::stderr().as_fd()).ok()?;
+    Some(format!("{}:{}", found.st_dev, found.st_ino))
 }
 
 /// Writes one line, about this. What cannot be written is lost: a log must not stop what it is about.

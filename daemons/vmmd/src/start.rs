@@ -195,6 +195,7 @@ pub(crate) fn start_control(
     let mut command = Command::new(own_program().map_err(StartError::Control)?);
     command
         .env_clear()
+        .envs(log::passed_on())
         .arg(CONTROL_HALF)
         .arg("--run")
         .arg(&options.run)
