@@ -27,7 +27,9 @@ fn the_settings_files_have_every_setting_and_its_default() {
         assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{file}: all is a comment");
         let set: Vec<_> = text.lines().filter_map(|it| it.strip_prefix('#')).filter(|it| it.contains(" = ")).collect();
         let help = said(&Command::new(programs.join(program)).arg("--help").output().unwrap());
-        let options = help.lines().filter_map(|line| line.strip_prefix("  --")?.split(' ').next());
+        // This package is for Linux.
+        let options = help.lines().filter(|line| !line.contains("(FreeBSD)"));
+        let options = options.filter_map(|line| line.strip_prefix("  --")?.split(' ').next());
         let mut wanted: Vec<_> = options.filter(|it| !["config", "check", "help", "version"].contains(it)).collect();
         let mut named: Vec<_> = set.iter().map(|line| line.split(" = ").next().unwrap()).collect();
         wanted.sort_unstable();
