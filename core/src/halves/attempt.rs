@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX, UNITS_MAX};
+use crate::limits::{ACCOUNTS_MAX, ARGV_BYTES_MAX, DEVICES_MAX, INTERFACE_BYTES_MAX, TAPS_MAX, UNITS_MAX};
 use crate::policy::Bridge;
 
 /// One conversation with the kernel, or one step of the new process before it becomes the tender.
@@ -168,6 +168,10 @@ pub enum LaunchError {
     UnitInUse,
     /// [`UNITS_MAX`] tenders run.
     HostFull,
+    /// More memory than the host has, which is so many MiB.
+    HostMemory(u64),
+    /// The host would have more than [`TAPS_MAX`] taps.
+    HostTaps,
     /// The host has no `/dev/kvm` that can be opened, or no module `vmm`.
     NoKvm,
     /// The tender program was not found at start.
@@ -209,6 +213,11 @@ impl fmt::Display for LaunchError {
             Self::Arguments => write!(f, "the arguments have more than {ARGV_BYTES_MAX} bytes"),
             Self::UnitInUse => f.write_str("this incarnation runs already"),
             Self::HostFull => write!(f, "{UNITS_MAX} unikernels run already, destroy one first"),
+            Self::HostMemory(host_mb) => write!(
+                f,
+                "what runs and this one together need more than the {host_mb} MB of memory that the host has: destroy one first"
+            ),
+            Self::HostTaps => write!(f, "the host would have more than {TAPS_MAX} taps: destroy a unikernel with networks first"),
             Self::NoKvm => f.write_str(
                 "the host has no usable /dev/kvm (on FreeBSD: no module vmm): enable virtualization or build for spt",
             ),

@@ -9,8 +9,10 @@ mod start;
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitCode};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use fulmar_core::limits::{CONTROL_FILES_MAX, HOST_FILES_MAX};
+use fulmar_core::limits::{CONTROL_FILES_MAX, END_MS_MAX, HOST_FILES_MAX};
 use fulmar_host::channel::Channel;
 use fulmar_host::files;
 use fulmar_host::log;
@@ -136,6 +138,19 @@ fn open_shim(options: &Options) -> Result<fulmar_shim_linux::LinuxShim, StartErr
     })
 }
 
+/// Its end of the channel closed, the control half has as long to end as where it is asked. It may be one that was taken over, and stays.
+fn end_in_time(control: &mut Child) {
+    let end_by = Instant::now() + Duration::from_millis(END_MS_MAX);
+    while matches!(control.try_wait(), Ok(None)) {
+        if Instant::now() > end_by {
+            error!("the control half does not end: it is killed, unikernels keep running");
+            let _ = control.kill();
+            return;
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
 /// Serves the control half until it is gone, and says why.
 fn run_host(
     shim: impl Shim,
@@ -165,6 +180,7 @@ fn run_host(
             let _ = control.kill();
         }
     }
+    end_in_time(&mut control);
     let status = control.wait();
     let asked = matches!(served, Ok(Ending::Asked));
     match status {

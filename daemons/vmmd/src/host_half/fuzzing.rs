@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is how a fuzzer is told")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
@@ -84,6 +84,7 @@ struct Legacy {
     running: BTreeSet<Unit>,
     ended: BTreeSet<Unit>,
     told: BTreeSet<Unit>,
+    used: BTreeMap<Unit, Usage>,
 }
 
 /// A host half, the control half's end of its channel, and what must be true.
@@ -100,6 +101,8 @@ struct Scene {
     kept: BTreeSet<Unit>,
     /// Those of all these that were told to end.
     told: BTreeSet<Unit>,
+    /// What each of them used of the host when it was launched.
+    used: BTreeMap<Unit, Usage>,
     /// What a survey has to say.
     inherited: Legacy,
     /// Whether a call to the host has still to fail, or has in this step.
@@ -123,9 +126,9 @@ impl Scene {
             Err(HostError::Os(_)) => return None,
             Err(error) => panic!("{error}"),
         };
-        let Legacy { running, ended: kept, told } = inherited.clone();
+        let Legacy { running, ended: kept, told, used } = inherited.clone();
         let (buffer, ended) = (vec![0; CHANNEL_BYTES_MAX], BTreeSet::new());
-        Some(Self { half, control, buffer, folder, running, ended, kept, told, inherited, refusing })
+        Some(Self { half, control, buffer, folder, running, ended, kept, told, used, inherited, refusing })
     }
 
     fn end(&mut self, number: u8, how: u8, record: &[u8]) {
@@ -166,10 +169,10 @@ impl Scene {
 
     /// As when `vmmd` starts again: what ended meanwhile is nobody's child.
     fn succeed(self) -> Option<Self> {
-        let Self { half: HostHalf { mut shim, .. }, folder, running, mut ended, kept, told, refusing, .. } = self;
+        let Self { half: HostHalf { mut shim, .. }, folder, running, mut ended, kept, told, used, refusing, .. } = self;
         while shim.next_exit().is_some() {}
         ended.extend(kept);
-        Self::with(shim, folder, Legacy { running, ended, told }, refusing)
+        Self::with(shim, folder, Legacy { running, ended, told, used }, refusing)
     }
 
     /// Sends a packet, lets it be served, and looks at what comes of it. False when the host half ends.
@@ -240,7 +243,7 @@ impl Scene {
     }
 
     fn surveyed(&mut self) {
-        let Legacy { running, ended, told } = std::mem::take(&mut self.inherited);
+        let Legacy { running, ended, told, .. } = std::mem::take(&mut self.inherited);
         for wanted in running {
             self.answered(|_, answer| {
                 let Answer::Adopted { unit, told: was_told, .. } = answer else { panic!("{answer:?}") };
@@ -264,10 +267,15 @@ impl Scene {
 
     fn launched(&mut self, plan: &LaunchPlan<'_>, fds: usize) {
         let known = |bridge: &[u8]| self.half.shim.bridges.iter().any(|known| known.as_bytes() == bridge);
+        let networks = plan.networks.iter().count() as u64;
+        let asked = Usage { unikernels: 1, memory_mb: plan.memory_mb.into(), block_mb: 0, networks };
+        let all = self.running.union(&self.ended).filter_map(|unit| self.used.get(unit));
+        let all = all.fold(asked, |sum, each| sum.plus(*each));
         let may = plan.check().is_ok()
             && fds == 2 + usize::from(plan.blocks)
             && !self.running.contains(&plan.unit)
             && !self.ended.contains(&plan.unit)
+            && all.host_memory_mb() <= self.half.capacity.memory_mb
             && self.half.capacity.cpus.contains(&plan.cpus)
             && plan.networks.iter().all(known);
         self.answered(|scene, answer| match answer {
@@ -275,6 +283,7 @@ impl Scene {
                 assert!(may && unit == plan.unit);
                 assert_eq!(taps.iter().count(), plan.networks.iter().count());
                 scene.running.insert(unit);
+                scene.used.insert(unit, asked);
                 scene.kept.remove(&unit);
                 scene.told.remove(&unit);
             }

@@ -1,7 +1,8 @@
 //! The half of `vmmd` that acts: it holds the privileges and does what the control half asks for, one request at a time.
 //!
 //! It must never decide who may have what, read anything that a tenant sent, or touch the network. It checks that a request
-//! is within what it may do at all: bounds, CPUs that exist, bridges that are bridges, units that it started.
+//! is within what it may do at all: bounds, CPUs that exist, memory and taps that the host has, bridges that are bridges, units
+//! that it started.
 //!
 //! | room | what is in it |
 //! |---|---|
@@ -19,7 +20,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,8 +32,9 @@ use fulmar_core::halves::{
     StatusRecord, TAPS_BYTES_MAX, Tender, Texts, TextsWriter, Unit,
 };
 use fulmar_core::limits::{
-    CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, HOST_FILES_BASE, INTERFACE_BYTES_MAX, SERVING_MS, UNITS_MAX,
+    CHANNEL_BYTES_MAX, HOST_BRIDGES_MAX, HOST_FILES_BASE, INTERFACE_BYTES_MAX, SERVING_MS, TAPS_MAX, UNITS_MAX,
 };
+use fulmar_core::machine::Usage;
 use fulmar_core::policy::Bridge;
 use fulmar_host::channel::{Channel, ReceivedFds};
 use fulmar_host::files;
@@ -87,8 +89,8 @@ pub struct HostHalf<S> {
     outbox: Outbox,
     records: Records,
     capacity: Capacity,
-    /// The units whose end has not been told.
-    units: BTreeSet<Unit>,
+    /// The units whose end has not been told, and what each uses of the host.
+    units: BTreeMap<Unit, Usage>,
     /// What a predecessor launched and has not been told of; `None` as soon as it has.
     inherited: Option<Inherited>,
     /// How many files may be open.
@@ -134,7 +136,7 @@ impl<S: Shim> HostHalf<S> {
             Ok(count) => info!("removed {count} taps and cgroups that a predecessor left"),
             Err(error) => warning!("taps and cgroups that a predecessor left may remain: {error}"),
         }
-        let units = inherited.survivors.iter().map(|record| record.unit).collect();
+        let units = inherited.survivors.iter().map(|record| (record.unit, record.usage())).collect();
         let sending = vec![0; CHANNEL_BYTES_MAX].into_boxed_slice();
         let inherited = Some(inherited);
         let files_max = files::limit();
@@ -194,7 +196,7 @@ impl<S: Shim> HostHalf<S> {
             Request::Launch(plan) => self.answer_launch(&plan, &mut fds)?,
             Request::Signal { unit, signal } => self.answer_signal(unit, signal)?,
             // A unit that runs is not forgotten, whatever the control half says.
-            Request::Forget { unit } if !self.units.contains(&unit) => self.records.remove(unit),
+            Request::Forget { unit } if !self.units.contains_key(&unit) => self.records.remove(unit),
             Request::Forget { .. } => {}
             Request::Serving { running, desired } => self.note_serving(running, desired),
             Request::Files => self.send(&Answer::Files { open: files::count_open(), limit: self.files_max })?,
@@ -205,7 +207,7 @@ impl<S: Shim> HostHalf<S> {
     fn answer_survey(&mut self) -> Result<(), HostError> {
         let Inherited { survivors, ended } = self.inherited.take().unwrap_or_default();
         for survivor in survivors {
-            let Record { unit, process, account, ref taps, told } = survivor;
+            let Record { unit, process, account, ref taps, told, .. } = survivor;
             let taps = Texts::new(taps).unwrap_or_default();
             let started_ms = self.records.written_ms(unit);
             let Process { pid, started } = process;
@@ -241,7 +243,7 @@ impl<S: Shim> HostHalf<S> {
         let mut names = [0; TAPS_BYTES_MAX];
         match self.launch(plan, fds, &mut names) {
             Ok((process, taps)) => {
-                self.units.insert(unit);
+                self.units.insert(unit, usage(plan));
                 self.send(&Answer::Launched { unit, pid: process.pid, started: process.started, taps })
             }
             Err(error) => {
@@ -267,7 +269,7 @@ impl<S: Shim> HostHalf<S> {
             let ([console, image], blocks) = fds.take(blocks).ok_or(LaunchError::Fds)?;
             (console, Some(image), blocks)
         };
-        if self.units.contains(&plan.unit) {
+        if self.units.contains_key(&plan.unit) {
             return Err(LaunchError::UnitInUse);
         }
         if self.units.len() >= UNITS_MAX {
@@ -277,6 +279,7 @@ impl<S: Shim> HostHalf<S> {
         if self.units.len() as u64 + 1 + HOST_FILES_BASE > self.files_max {
             return Err(LaunchError::TooFewFiles(self.files_max));
         }
+        self.check_room(plan)?;
         if !self.capacity.cpus.contains(&plan.cpus) {
             return Err(LaunchError::NoCpu);
         }
@@ -287,6 +290,15 @@ impl<S: Shim> HostHalf<S> {
         // The tender has them, or they are to go.
         self.shim.release_taps(taps);
         launched
+    }
+
+    /// Whether the host has what the plan asks for, beside all that runs: it holds also where the control half does not.
+    fn check_room(&self, plan: &LaunchPlan<'_>) -> Result<(), LaunchError> {
+        let used = self.units.values().fold(usage(plan), |sum, each| sum.plus(*each));
+        if used.host_memory_mb() > self.capacity.memory_mb {
+            return Err(LaunchError::HostMemory(self.capacity.memory_mb));
+        }
+        if used.networks > TAPS_MAX { Err(LaunchError::HostTaps) } else { Ok(()) }
     }
 
     /// Whether this host runs what the plan asks for, and may open the disks that it names.
@@ -342,7 +354,8 @@ impl<S: Shim> HostHalf<S> {
         };
         let mut record = |process| {
             let taps = names.as_bytes().to_vec();
-            let record = Record { unit: plan.unit, process, account: plan.account, taps, told: false };
+            let Usage { memory_mb, .. } = usage(plan);
+            let record = Record { unit: plan.unit, process, account: plan.account, memory_mb, taps, told: false };
             records.write(&record).map_err(failed)
         };
         match shim.spawn(&start, &mut record) {
@@ -362,7 +375,7 @@ impl<S: Shim> HostHalf<S> {
     }
 
     fn answer_signal(&mut self, unit: Unit, signal: Signal) -> Result<(), HostError> {
-        if signal == Signal::Terminate && self.units.contains(&unit) {
+        if signal == Signal::Terminate && self.units.contains_key(&unit) {
             self.records.tell(unit);
         }
         let outcome = match self.shim.signal(unit, signal) {
@@ -382,7 +395,7 @@ impl<S: Shim> HostHalf<S> {
         while self.outbox.is_empty()
             && let Some(exit) = self.shim.next_exit()
         {
-            if self.units.remove(&exit.unit) {
+            if self.units.remove(&exit.unit).is_some() {
                 self.records.note(exit.unit, exit.status);
                 let mut buffer = [0; STATUS_BYTES_MAX];
                 let record = StatusRecord::new(self.records.read_status(exit.unit, &mut buffer));
@@ -396,6 +409,12 @@ impl<S: Shim> HostHalf<S> {
         let packet = answer.encode(&mut self.sending).map_err(HostError::Message)?;
         self.outbox.send(&self.channel, packet).map_err(HostError::Channel)
     }
+}
+
+/// What a plan takes of the host.
+fn usage(plan: &LaunchPlan<'_>) -> Usage {
+    let networks = u64::try_from(plan.networks.iter().count()).unwrap_or(u64::MAX);
+    Usage { unikernels: 1, memory_mb: plan.memory_mb.into(), block_mb: 0, networks }
 }
 
 fn list_bridges<'n>(shim: &mut impl Shim, names: &'n mut [u8]) -> Result<Texts<'n>, OsError> {

@@ -1,6 +1,6 @@
 //! Up to three files for each unit in the folder `units` of the run folder. By `<unit>` a successor of this `vmmd` finds the process
 //! again: it is written while the process waits to become the tender, so no unikernel runs without one. It says nothing of
-//! names or owners: the control half knows what a unit is. One line: process id, its start, the account, the taps.
+//! names or owners: the control half knows what a unit is. One line: process id, its start, the account, the memory, the taps.
 //!
 //! Into `<unit>.status` the tender records how its guest fares, for whoever was not there when it ended. The tender has it
 //! open to write and nothing else of this folder. What stands there may be a tenant's: it is handed on, never looked into.
@@ -17,6 +17,7 @@ use std::time::UNIX_EPOCH;
 
 use fulmar_core::halves::{Status, StatusRecord, Unit};
 use fulmar_core::limits::STATUS_RECORD_BYTES;
+use fulmar_core::machine::Usage;
 use fulmar_host::shim::Process;
 use fulmar_host::{error, warning};
 use nix::fcntl::OFlag;
@@ -26,6 +27,9 @@ const STATUS_SUFFIX: &str = ".status";
 
 /// What follows a unit's number in the name of the file which says that it was told to end.
 const TOLD_SUFFIX: &str = ".told";
+
+/// What follows the memory in a record: no tap is called so.
+const MEMORY_UNIT: &str = "MB";
 
 /// Bytes of a status file that are read: a record and one more, so that what is too long is seen to be none.
 pub(crate) const STATUS_BYTES_MAX: usize = STATUS_RECORD_BYTES + 1;
@@ -39,10 +43,21 @@ pub(crate) struct Record {
     pub(crate) process: Process,
     /// Its account.
     pub(crate) account: u16,
+    /// Memory of its guest, MiB.
+    pub(crate) memory_mb: u64,
     /// Its taps, each with a NUL at its end.
     pub(crate) taps: Vec<u8>,
     /// Whether it was told to end.
     pub(crate) told: bool,
+}
+
+impl Record {
+    /// What it takes of the host.
+    pub(crate) fn usage(&self) -> Usage {
+        let networks = self.taps.iter().filter(|byte| **byte == 0).count();
+        let networks = u64::try_from(networks).unwrap_or(u64::MAX);
+        Usage { unikernels: 1, memory_mb: self.memory_mb, block_mb: 0, networks }
+    }
 }
 
 /// The folder of the records.
@@ -149,7 +164,8 @@ impl Records {
     /// Writes one, for the next start. An earlier process of the same unit may have been told to end; this one was not.
     pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
         remove_file(&self.told_path(record.unit));
-        let mut line = format!("{} {} {}", record.process.pid, record.process.started, record.account);
+        let Record { process: Process { pid, started }, account, memory_mb, .. } = record;
+        let mut line = format!("{pid} {started} {account} {memory_mb}{MEMORY_UNIT}");
         for tap in record.taps.split(|byte| *byte == 0).filter(|tap| !tap.is_empty()) {
             line.push(' ');
             line.push_str(&String::from_utf8_lossy(tap));
@@ -206,12 +222,18 @@ fn parse(unit: Unit, text: &str) -> Option<Record> {
     let mut words = text.strip_suffix('\n')?.split(' ');
     let process = Process { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? };
     let account = words.next()?.parse().ok()?;
+    let mut words = words.peekable();
+    let memory = words.peek().and_then(|word| word.strip_suffix(MEMORY_UNIT)?.parse().ok());
+    if memory.is_some() {
+        words.next();
+    }
     let mut taps = Vec::new();
     for tap in words {
         taps.extend_from_slice(tap.as_bytes());
         taps.push(0);
     }
-    Some(Record { unit, process, account, taps, told: false })
+    // Those of earlier versions do not say it.
+    Some(Record { unit, process, account, memory_mb: memory.unwrap_or(0), taps, told: false })
 }
 
 #[cfg(test)]
@@ -224,9 +246,16 @@ mod tests {
         let folder = Folder::new();
         let records = Records::open(&folder.0.join("units")).unwrap();
         let process = Process { pid: 12, started: u64::MAX };
-        let one =
-            Record { unit: Unit(u64::MAX), process, account: 3, taps: b"vmmtap0\0vmmtap12\0".to_vec(), told: false };
-        let mut two = Record { unit: Unit(2), process, account: 4, taps: Vec::new(), told: false };
+        let one = Record {
+            unit: Unit(u64::MAX),
+            process,
+            account: 3,
+            memory_mb: 16,
+            taps: b"vmmtap0\0vmmtap12\0".to_vec(),
+            told: false,
+        };
+        let mut two =
+            Record { unit: Unit(2), process, account: 4, memory_mb: u32::MAX.into(), taps: Vec::new(), told: false };
         records.write(&one).unwrap();
         records.write(&two).unwrap();
         let broken: [(&str, &[u8]); 7] = [
@@ -246,6 +275,10 @@ mod tests {
         assert_eq!(records.read().unwrap(), [two.clone(), one.clone()]);
         let left = 3 + foreign.len();
         assert_eq!(fs::read_dir(folder.0.join("units")).unwrap().count(), left, "two records and a status");
+        assert_eq!(one.usage(), Usage { unikernels: 1, memory_mb: 16, block_mb: 0, networks: 2 });
+        // As an earlier version wrote it.
+        let old = parse(one.unit, "12 34 3 vmmtap0\n").unwrap();
+        assert_eq!((old.memory_mb, &old.taps[..]), (0, &b"vmmtap0\0"[..]));
         records.remove(one.unit);
         records.remove(one.unit);
         records.tell(two.unit);

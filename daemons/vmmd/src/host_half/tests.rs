@@ -239,7 +239,8 @@ fn survivors_and_the_dead_are_told_first() {
             8 | 9 => Process { pid: 1, started: 0 },
             _ => shim.survivor(Unit(unit)),
         };
-        let record = Record { unit: Unit(unit), process, account: 40, taps: b"vmmtap2\0".to_vec(), told: false };
+        let record =
+            Record { unit: Unit(unit), process, account: 40, memory_mb: 16, taps: b"vmmtap2\0".to_vec(), told: false };
         records.write(&record).unwrap();
         if matches!(unit, 5 | 9) {
             records.tell(Unit(unit));
@@ -306,7 +307,9 @@ fn a_signal_asks_the_control_half_once() {
 #[test]
 fn thousands_of_units_run_at_once() {
     let folder = Folder::new();
-    against(FakeShim::new().unwrap(), &folder, |control| {
+    let mut shim = FakeShim::new().unwrap();
+    shim.capacity.memory_mb *= 2;
+    against(shim, &folder, |control| {
         let count = UNITS_MAX as u64;
         for unit in 0..count {
             let plan = LaunchPlan { networks: Texts::default(), ..plan(unit) };
@@ -319,6 +322,39 @@ fn thousands_of_units_run_at_once() {
     })
     .unwrap();
     assert_eq!(records_in(&folder), 2 * UNITS_MAX);
+}
+
+#[test]
+fn the_host_is_not_exceeded_whatever_the_control_half_asks_for() {
+    let folder = Folder::new();
+    let records = Records::open(&folder.0.join("units")).unwrap();
+    let mut shim = FakeShim::new().unwrap();
+    shim.capacity.memory_mb = 200;
+    // One of a predecessor's counts too.
+    let process = shim.survivor(Unit(1));
+    let taps = b"vmmtap7\0".to_vec();
+    let record = Record { unit: Unit(1), process, account: 1, memory_mb: 100, taps, told: false };
+    records.write(&record).unwrap();
+    let refused = |unit| Answer::LaunchFailed { unit: Unit(unit), error: LaunchError::HostMemory(200) };
+    let with = |unit, memory_mb| LaunchPlan { memory_mb, networks: Texts::EMPTY, ..plan(unit) };
+    against(shim, &folder, |control| {
+        // Of 200: 100 and 90 for guests, 8 for two tenders, 1 for page tables, 1 for a tap. Before it is told of, and after.
+        assert_eq!(control.launch(&with(2, 91)), refused(2));
+        control.ask(&Request::Survey, &[]);
+        assert!(matches!(control.hear(), Answer::Adopted { .. }));
+        assert!(matches!(control.hear(), Answer::Host(_)));
+        for memory_mb in [91, 200, u32::MAX] {
+            assert_eq!(control.launch(&with(2, memory_mb)), refused(2));
+        }
+        assert!(matches!(control.launch(&with(2, 90)), Answer::Launched { .. }));
+        assert_eq!(control.launch(&with(3, 1)), refused(3));
+        // As soon as one has ended there is room again.
+        control.ask(&Request::Signal { unit: Unit(1), signal: Signal::Kill }, &[]);
+        assert!(matches!(control.hear(), Answer::Signalled { .. }));
+        assert!(matches!(control.hear(), Answer::Exited { .. }));
+        assert!(matches!(control.launch(&with(3, 90)), Answer::Launched { .. }));
+    })
+    .unwrap();
 }
 
 #[test]
