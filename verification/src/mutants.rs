@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::brief::CAUGHT;
 
 /// What of the tree the brief checks are built from.
-const COPIED: [&str; 5] = ["Cargo.toml", "Cargo.lock", "core", "tests", "verification"];
+const COPIED: [&str; 7] = ["Cargo.toml", "Cargo.lock", "core", "host", "shim-linux", "tests", "verification"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -95,7 +95,7 @@ fn alone(manifest: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(manifest);
     let (before, rest) = text.split_once("members = [").unwrap_or((&text, ""));
     let after = rest.split_once(']').map_or("", |(_, after)| after);
-    format!("{before}members = [\"core\", \"tests\", \"verification\"]{after}").into_bytes()
+    format!("{before}members = [\"core\", \"host\", \"shim-linux\", \"tests\", \"verification\"]{after}").into_bytes()
 }
 
 fn apply(copy: &Path, patch: &Path, options: &[&str]) -> Result<(), String> {
