@@ -5,7 +5,7 @@
 //! | `cgroup` | a cgroup for each tender, where that can be had |
 //! | `limit` | what a tender's process may use |
 //! | `netlink` | the little of rtnetlink that bridges and taps need |
-//! | `sandbox` | what a daemon may ask of the kernel once it has begun |
+//! | `sandbox` | what a daemon may ask of the kernel, and which files it may reach, once it has begun |
 //! | `spawn` | one fork, a list of steps, one exec |
 //! | `sys` | all that is unsafe |
 //! | `tap` | network interfaces that vanish with their holder |

@@ -100,6 +100,8 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let path = util.join(SOCKET);
     let (listener, made) = daemon::listen(&path, handed_over)?;
     descent.finish()?;
+    #[cfg(target_os = "linux")]
+    fulmar_shim_linux::sandbox::enclose(fulmar_shim_linux::sandbox::Program::Stats, &options.run, None);
     let meter = meter()?;
     let mut server = Server::new(signals, listener, util.join("vmmd.sock"), meter, options.interval, service)
         .map_err(StartError::Loop)?;

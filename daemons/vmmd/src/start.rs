@@ -245,6 +245,8 @@ pub(crate) fn become_control(options: ControlOptions) -> Result<(ControlPlace, C
     }
     renounce::renounce().map_err(StartError::Renounce)?;
     let ControlOptions { run, state, zvols, .. } = options;
+    #[cfg(target_os = "linux")]
+    fulmar_shim_linux::sandbox::enclose(fulmar_shim_linux::sandbox::Program::Control, &run, Some(&state));
     Ok((ControlPlace { run, state, zvols, lock, socket }, Channel::from(channel)))
 }
 

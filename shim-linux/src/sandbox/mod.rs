@@ -2,6 +2,7 @@
 //! A daemon that was taken over can do no more than this with what its user may do anyway: it starts no program, opens no
 //! socket to another host, looks into no other process.
 
+mod enclosure;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+pub use self::enclosure::enclose;
 pub use self::tables::rows;
 
 /// A program that has a table.
