@@ -158,7 +158,7 @@ impl Descent {
         self.user.assume().map_err(|error| BeginError::Privilege(self.user, error))
     }
 
-    /// Takes the lock of `program`, as [`lock`] does, and gives it to that user. Who hands a socket over sees to it that one serves it:
+    /// Takes the lock of `program`, as `lock` does, and gives it to that user. Who hands a socket over sees to it that one serves it:
     /// then there is none where that user may make no file.
     ///
     /// # Errors
