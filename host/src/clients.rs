@@ -13,7 +13,7 @@ use fulmar_core::wire::{Frame, Message, decode};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
-pub use self::client::{Bounds, Client, Role, Sent};
+pub use self::client::{Bounds, Client, Role, Sent, Served};
 use crate::service::Service;
 use crate::socket::Peer;
 use crate::unreadable::Unreadable;
@@ -209,6 +209,17 @@ impl<S> Clients<S> {
         let now = Instant::now();
         let is_late = |client: &Client<S>| client.deadline().is_some_and(|deadline| deadline <= now);
         self.connections.iter().filter(|(_, client)| is_late(client)).map(|(token, _)| *token).collect()
+    }
+
+    /// After a client was sent what there is for it: until when something is awaited of it (of a subscriber within so many milliseconds, if
+    /// anything), and whether it has its turn again at once, because it has more to do or because it was behind: what it said meanwhile
+    /// was not read, and will not be announced again.
+    pub fn settle(&mut self, token: Token, was_behind: bool, has_more: bool, of_subscriber_ms: Option<u64>) {
+        let Some(client) = self.connections.get_mut(&token) else { return };
+        client.update_deadline(Instant::now(), of_subscriber_ms);
+        if has_more || was_behind && !client.is_behind() {
+            self.busy.push(token);
+        }
     }
 
     fn remove(&mut self, token: Token) -> Option<Client<S>> {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Instant;
 
 use fulmar_core::console::LINE_BYTES_STORED_MAX;
 use fulmar_core::limits::{
@@ -11,7 +10,7 @@ use fulmar_core::limits::{
 };
 use fulmar_core::name::Name;
 use fulmar_core::wire::Message;
-use fulmar_host::clients::{Bounds, Clients, Role, Sent, Serve};
+use fulmar_host::clients::{Bounds, Clients, Serve, Served};
 use fulmar_host::folder::Folder;
 use fulmar_host::service::Service;
 use mio::Token;
@@ -91,26 +90,10 @@ impl Serve for Server<'_> {
     fn send(&mut self, token: Token) {
         let Some(client) = self.clients.get_mut(token) else { return };
         let was_behind = client.is_behind();
-        loop {
-            if fill(client, &self.consoles) == Filled::Late {
-                return self.drop_slow(token);
-            }
-            if client.waiting() == 0 {
-                if matches!(client.role, Role::Closing) {
-                    return self.close(token);
-                }
-                break;
-            }
-            match client.flush() {
-                Sent::All => {}
-                Sent::Some => break,
-                Sent::Gone => return self.close(token),
-            }
-        }
-        client.update_deadline(Instant::now(), None);
-        if was_behind && !client.is_behind() {
-            // What it said meanwhile was not read, and will not be announced again.
-            self.clients.is_busy(token);
+        match client.serve(|client| fill(client, &self.consoles) == Filled::InTime) {
+            Served::Open => self.clients.settle(token, was_behind, false, None),
+            Served::Over => self.close(token),
+            Served::Late => self.drop_slow(token),
         }
     }
 

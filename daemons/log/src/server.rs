@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Instant;
 
 use fulmar_core::limits::{
     EVENT_TEXT_BYTES_MAX, LOG_CONNECTIONS_MAX, LOG_FRAME_BYTES_MAX, LOG_OUTPUT_BYTES_MAX, LOG_READ_BYTES,
@@ -115,11 +114,7 @@ impl Serve for Server {
             break;
         }
         let of_reader_ms = (client.waiting() > 0).then_some(LOG_STALL_MS_MAX);
-        client.update_deadline(Instant::now(), of_reader_ms);
-        // What it said while it was behind was not read, and will not be announced again.
-        if has_more || was_behind && !client.is_behind() {
-            self.clients.is_busy(token);
-        }
+        self.clients.settle(token, was_behind, has_more, of_reader_ms);
     }
 
     fn close_late(&mut self, token: Token) {

@@ -11,7 +11,7 @@ use fulmar_core::limits::{
     NAME_BYTES_MAX, STATS_CONNECTIONS_MAX, STATS_FRAME_BYTES_MAX, STATS_OUTPUT_BYTES_MAX, STATS_TALK_MS_MAX,
 };
 use fulmar_core::wire::Message;
-use fulmar_host::clients::{Bounds, Client, Clients, Role, Sent, Serve};
+use fulmar_host::clients::{Bounds, Client, Clients, Role, Serve, Served};
 use fulmar_host::meter::Meter;
 use fulmar_host::service::Service;
 use fulmar_host::{info, warning};
@@ -131,27 +131,16 @@ impl<M: Meter> Serve for Server<M> {
     fn send(&mut self, token: Token) {
         let Some(client) = self.clients.get_mut(token) else { return };
         let was_behind = client.is_behind();
-        loop {
+        let served = client.serve(|client| {
             fill(client, &self.records);
-            if client.waiting() == 0 {
-                if matches!(client.role, Role::Closing) {
-                    return self.close(token);
-                }
-                break;
-            }
-            match client.flush() {
-                Sent::All => {}
-                Sent::Some => break,
-                Sent::Gone => return self.close(token),
-            }
+            true
+        });
+        if served != Served::Open {
+            return self.close(token);
         }
         let has_more = client.subscription().is_some_and(|subscription| subscription.at < self.records.len());
         let of_subscriber_ms = (client.waiting() > 0 || has_more).then_some(STATS_TALK_MS_MAX);
-        client.update_deadline(Instant::now(), of_subscriber_ms);
-        if was_behind && !client.is_behind() {
-            // What it said meanwhile was not read, and will not be announced again.
-            self.clients.is_busy(token);
-        }
+        self.clients.settle(token, was_behind, false, of_subscriber_ms);
     }
 
     fn close_late(&mut self, token: Token) {

@@ -56,6 +56,17 @@ pub enum Sent {
     Gone,
 }
 
+/// Where a client stands that was sent what there is for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Served {
+    /// It goes on.
+    Open,
+    /// The other side is gone, or all is said.
+    Over,
+    /// It reads so slowly that it has missed something.
+    Late,
+}
+
 /// A client.
 #[derive(Debug)]
 pub struct Client<S> {
@@ -215,6 +226,24 @@ impl<S> Client<S> {
         Sent::All
     }
 
+    /// Sends what waits and what `fill` puts into the output where there is room, as far as the system takes it now. `fill` says whether
+    /// the client has kept up.
+    pub fn serve(&mut self, mut fill: impl FnMut(&mut Self) -> bool) -> Served {
+        loop {
+            if !fill(self) {
+                return Served::Late;
+            }
+            if self.waiting() == 0 {
+                return if matches!(self.role, Role::Closing) { Served::Over } else { Served::Open };
+            }
+            match self.flush() {
+                Sent::All => {}
+                Sent::Some => return Served::Open,
+                Sent::Gone => return Served::Over,
+            }
+        }
+    }
+
     /// It moves: the time for the next step has not begun.
     pub fn restart_deadline(&mut self) {
         self.deadline = None;
@@ -222,7 +251,7 @@ impl<S> Client<S> {
 
     /// When this connection is to be closed, where something is awaited of it: the rest of a message, or that it reads. Of a subscriber
     /// what the daemon awaits within so many milliseconds, if anything.
-    pub fn update_deadline(&mut self, now: Instant, of_subscriber_ms: Option<u64>) {
+    pub(super) fn update_deadline(&mut self, now: Instant, of_subscriber_ms: Option<u64>) {
         let awaited_ms = match self.role {
             Role::Talking => (self.waiting() > 0 || !self.scanner.is_between_frames()).then_some(self.bounds.talk_ms),
             Role::Subscribed(_) => of_subscriber_ms,

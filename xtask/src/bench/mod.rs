@@ -25,6 +25,7 @@ mod tls;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
@@ -69,9 +70,9 @@ impl<'a> Options<'a> {
             let mut file =
                 || words.next().map(Path::new).ok_or_else(|| Failure(format!("{word} wants the name of a file")));
             match word {
-                "--json" => options.json = Some(file()?),
-                "--plot" => options.plot = Some(file()?),
-                // Read before anything is measured: a wrong name costs no time.
+                // What is wrong with a file is known before anything is measured.
+                "--json" => options.json = Some(writable(file()?)?),
+                "--plot" => options.plot = Some(writable(file()?)?),
                 "--compare" => options.before = Some(Report::load(file()?)?),
                 "--strict" => options.is_strict = true,
                 "--publish" => options.is_published = true,
@@ -88,6 +89,12 @@ impl<'a> Options<'a> {
         }
         Ok(options)
     }
+}
+
+/// This file, which is made where it is not there yet.
+fn writable(path: &Path) -> Done<&Path> {
+    let opened = File::options().create(true).append(true).open(path);
+    opened.map(|_| path).map_err(|error| Failure(format!("cannot write {}: {error}", path.display())))
 }
 
 /// Runs those whose names are given, or all.
