@@ -118,19 +118,22 @@ fn save(file: &str, terminal: &vt100::Parser) -> Done {
     Ok(())
 }
 
-/// The screen as SVG, without the empty rows below; a run of cells of one look is one text.
+/// The screen as SVG, from the first command that is typed there, if any, and without the empty rows below; a run of cells of one look is
+/// one text.
 fn draw(terminal: &vt100::Parser) -> String {
     let screen = terminal.screen();
     let (rows, columns) = screen.size();
     let is_used =
         |row: &u16| (0..columns).any(|column| screen.cell(*row, column).is_some_and(|cell| cell.has_contents()));
     let last = (0..rows).rfind(is_used).unwrap_or(0);
-    let (width, height) = (f32::from(columns) * CELL_WIDTH + 24.0, f32::from(last + 1) * CELL_HEIGHT + 24.0);
+    let is_typed = |row: &u16| screen.contents_between(*row, 0, *row, 2) == "$ ";
+    let first = (0..=last).find(is_typed).unwrap_or(0);
+    let (width, height) = (f32::from(columns) * CELL_WIDTH + 24.0, f32::from(last - first + 1) * CELL_HEIGHT + 24.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"monospace\" \
          font-size=\"14\" xml:space=\"preserve\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#16191d\"/>\n"
     );
-    for row in 0..=last {
+    for row in first..=last {
         let mut column = 0;
         while column < columns {
             let Some(cell) = screen.cell(row, column) else { break };
@@ -144,7 +147,7 @@ fn draw(terminal: &vt100::Parser) -> String {
                     break;
                 }
             }
-            put(&mut svg, row, begin, column - begin, &text, &look);
+            put(&mut svg, row - first, begin, column - begin, &text, &look);
         }
     }
     svg + "</svg>\n"
@@ -197,6 +200,17 @@ fn put(svg: &mut String, row: u16, column: u16, cells: u16, text: &str, (front, 
 #[cfg(test)]
 mod tests {
     use super::draw;
+
+    #[test]
+    fn what_was_before_the_first_command_is_left_out() {
+        let mut terminal = vt100::Parser::new(5, 20, 0);
+        terminal.process(b"building\r\n$ create\r\ncreated");
+        let svg = draw(&terminal);
+        assert!(
+            !svg.contains("building") && svg.contains(">$ create") && svg.contains("viewBox=\"0 0 192 60\""),
+            "{svg}"
+        );
+    }
 
     #[test]
     fn colours_and_places_are_those_of_the_screen() {
