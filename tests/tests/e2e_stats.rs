@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::time::Instant;
 
 use fulmar_core::wire::{self, Command, Data, Frame, Payload, StatsCommand};
 use fulmar_tests::bridge::with_bridge;
@@ -145,9 +146,10 @@ fn time_is_counted_for_who_uses_it() {
     assert!(said.cpu_us <= cpu_us(busy), "{said:?}");
 
     // Started anew it is another process, whose time begins again.
+    let before = Instant::now();
     assert_eq!(siege.client(&["restart", "busy"]).code, 0);
     let again = client.expect(":busy", |now| now.start != first.start);
-    assert!(again.cpu_us < said.cpu_us, "{again:?} after {said:?}");
+    assert!(again.cpu_us <= before.elapsed().as_micros().try_into().unwrap(), "{again:?} after {said:?}");
     assert!(again.start > first.start);
     // Killed, it is gone; a new one of its name is somebody else.
     kill_9(siege.running()[":busy"][0]);
@@ -320,14 +322,16 @@ fn people_and_programs_can_read_it() {
     assert_eq!(lines.len(), 13);
     let [name, _, "s", _, "kB" | "MB", "-", "-"] = lines[1].as_slice() else { panic!("{said:?}") };
     assert_eq!(*name, "tenant:busy");
-    // It has one CPU, if it gets it; a measurement can come a little early or late.
-    let percents: Vec<f64> = lines[2..].iter().map(|line| line[1].parse().unwrap()).collect();
-    assert!(lines[2..].iter().all(|line| line[2] == "%") && percents.iter().any(|percent| *percent > 5.0), "{said:?}");
-    let said = siege.client(&["stats", "tenant:", "--count=2", "--json"]);
+    // It has one CPU, if it gets it. Of two that arrive in one go, since somebody had to wait, the later has no rate.
+    let percents: Vec<f64> =
+        lines[2..].iter().filter(|line| line[2] == "%").map(|line| line[1].parse().unwrap()).collect();
+    assert!(percents.iter().any(|percent| *percent > 5.0), "{said:?}");
+    let said = siege.client(&["stats", "tenant:", "--count=5", "--json"]);
     let documents: Vec<serde_json::Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(documents.len(), 2);
+    assert_eq!(documents.len(), 5);
     assert!(documents.iter().all(|it| it["name"] == "tenant:busy" && it["networks"] == serde_json::json!([])));
-    assert!(documents[0]["cpu_percent"].is_null() && documents[1]["cpu_percent"].is_number(), "{said:?}");
+    assert!(documents[0]["cpu_percent"].is_null(), "{said:?}");
+    assert!(documents.iter().any(|it| it["cpu_percent"].is_number()), "{said:?}");
     assert!(documents[1]["cpu_seconds"].as_f64() >= documents[0]["cpu_seconds"].as_f64());
     assert!(documents[0]["memory_bytes"].as_u64().unwrap() > 100_000, "{said:?}");
     end(siege);

@@ -105,7 +105,9 @@ impl<M: Meter> Server<M> {
         }
         self.records = self.targets.measure(&wanted);
         let now = Instant::now();
-        let next = self.measure_at.and_then(|at| at.checked_add(self.interval)).filter(|next| *next > now);
+        // After a measurement that came late the next one is not hurried: rates are worked out from what lies between two.
+        let is_apart = |next: &Instant| next.saturating_duration_since(now) > self.interval / 2;
+        let next = self.measure_at.and_then(|at| at.checked_add(self.interval)).filter(is_apart);
         self.measure_at = next.or_else(|| now.checked_add(self.interval));
         for token in self.clients.subscribed() {
             // What it has not taken of those before is lost to it.
