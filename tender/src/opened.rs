@@ -79,10 +79,6 @@ impl Opened {
                 return Err(Refusal::DebugForbidden { option });
             }
         }
-        if sys::reads_imply_exec() {
-            let what = "Cannot run with personality READ_IMPLIES_EXEC: start it without `setarch -X`".into();
-            return Err(Refusal::Host { what });
-        }
         let image = ImageFile::open(&arguments.kernel, &mut inherited)?;
         let kvm = match (arguments.kvm, wanted) {
             (Some(number), _) => Some(Kvm { opened: inherited.take(number), is_asked_for: true }),

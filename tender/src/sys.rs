@@ -120,13 +120,6 @@ pub(crate) fn timer_create() -> Result<OwnedFd, Errno> {
     own(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK) })
 }
 
-/// Refuses the personality in which all that is readable can be executed.
-pub(crate) fn reads_imply_exec() -> bool {
-    // SAFETY: this number asks and changes nothing.
-    let personality = unsafe { libc::personality(0xffff_ffff) };
-    personality & libc::READ_IMPLIES_EXEC != 0
-}
-
 /// Gives up for ever the gain of privileges by running programs, which a filter of our own needs.
 pub(crate) fn no_new_privileges() -> Result<(), Errno> {
     // SAFETY: no memory is involved.

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::tender::{Running, end, image, kinds, run, tender};
+use fulmar_tests::built::Kind;
 use fulmar_tests::skips::skip;
 use nix::unistd::geteuid;
 
@@ -111,4 +112,17 @@ fn nobody_is_given_a_descriptor_twice() {
         assert_eq!(refused.code(), Some(1));
         assert!(refused.stderr.contains("busy"), "{refused:?}");
     }
+}
+
+/// Whoever starts it cannot have all that the guest can read be executable: Linux takes that back when a 64-bit program without an
+/// executable stack begins.
+#[test]
+fn the_personality_of_whoever_starts_it_does_not_reach_the_guest() {
+    const READ_IMPLIES_EXEC: u32 = 0x40_0000;
+    let tender = tender(Kind::Spt);
+    let mut setarch = Command::new("setarch");
+    setarch.arg("--read-implies-exec").arg(tender.get_program()).arg("--mem=2").arg(image(Kind::Spt, "hello"));
+    let running = start(setarch.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let personality = fs::read_to_string(path(&running, "personality")).unwrap();
+    assert_eq!(u32::from_str_radix(personality.trim(), 16).map(|bits| bits & READ_IMPLIES_EXEC), Ok(0));
 }

@@ -11,6 +11,8 @@
 
 mod agreement;
 mod copy;
+mod live;
+mod machine;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -193,48 +195,6 @@ fn a_service_manager_is_told_of_what_comes_and_goes() {
             assert!(told.contains(&line), "{unit}: {told:?}");
         }
         assert_eq!(told.last().map(String::as_str), Some("daemon-reload"));
-    });
-}
-
-/// The lines that `docs/install.md` has people type: what they do is done here in the way that a copy of the root has for it.
-#[test]
-fn what_the_page_has_people_type_can_be_typed() {
-    let test = "what_the_page_has_people_type_can_be_typed";
-    let Some((_, package)) = packages(test) else { return };
-    let page = fs::read_to_string(packaging().join("../docs/install.md")).unwrap();
-    let blocks = page.split("\n```sh\n").skip(1).map(|rest| rest.split("\n```").next().unwrap());
-    let lines: Vec<_> = blocks.flat_map(str::lines).collect();
-    in_copy(test, |copy| {
-        let mut daemons = Vec::new();
-        for line in &lines {
-            let words: Vec<_> = line.split(' ').collect();
-            match words.as_slice() {
-                // It has made the package.
-                ["cargo", "xtask", "deb"] => {}
-                ["apt", "install", path] => {
-                    let name = format!("./target/debian/fulmar_{}_amd64.deb", env!("CARGO_PKG_VERSION"));
-                    assert_eq!(*path, name);
-                    copy.install(package);
-                }
-                ["systemctl", "enable", "--now", unit] => {
-                    let units = copy.root.join("usr/lib/systemd/system");
-                    assert!(units.join(format!("{unit}.service")).exists(), "{line}");
-                    if *unit == "vmmd" {
-                        daemons.push(copy.start_vmmd());
-                    }
-                }
-                ["usermod", options @ .., "\"$SUDO_USER\""] => {
-                    copy.run(&[&["usermod"], options, &["nobody"]].concat());
-                }
-                ["vmmc_local", ..] => drop(copy.run(&words)),
-                ["apt", "remove", name] => {
-                    daemons.drain(..).for_each(Daemon::end);
-                    copy.dpkg(&["--remove", name]);
-                }
-                other => panic!("nobody tries: {other:?}"),
-            }
-        }
-        assert!(lines.len() >= 6 && daemons.is_empty(), "{lines:?}");
     });
 }
 
