@@ -41,7 +41,8 @@ fn table(report: &Report) -> String {
             Some([worst, best]) => format!("{} to {}", show(worst), show(best)),
             None => String::new(),
         };
-        let aim = figure.aim.map(show).unwrap_or_default();
+        let missed = if figure.misses_its_aim() { ", missed" } else { "" };
+        let aim = figure.aim.map(|aim| show(aim) + missed).unwrap_or_default();
         // A string takes all that is written.
         let _ = writeln!(table, "| {} | {} | {} | {aim} | {peer} |", figure.bench, figure.what, show(figure.value));
     }

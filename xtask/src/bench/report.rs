@@ -96,11 +96,15 @@ impl Figure {
         if self.unit.is_better_with_less() { other / self.value } else { self.value / other }
     }
 
+    pub(crate) fn misses_its_aim(&self) -> bool {
+        self.aim.is_some_and(|aim| self.times_better_than(aim) < 1.0)
+    }
+
     fn line(&self) -> String {
         let mut line = format!("{:<62} {:>13}", self.what, self.unit.show(self.value));
         if let Some(aim) = self.aim {
-            let met = if self.times_better_than(aim) >= 1.0 { "" } else { ", missed" };
-            let _ = write!(line, "  aim {}{met}", self.unit.show(aim));
+            let missed = if self.misses_its_aim() { ", missed" } else { "" };
+            let _ = write!(line, "  aim {}{missed}", self.unit.show(aim));
         }
         match self.peer {
             Some([worst, best]) if worst == best => {
@@ -165,8 +169,7 @@ impl Report {
     /// Amounts, shares and ratios must be as good as their aims. Times need not: machines are shared and noisy.
     pub(crate) fn expect_aims(&self) -> Done {
         let is_missed = |figure: &&Figure| {
-            matches!(figure.unit, Unit::Bytes | Unit::Ratio | Unit::Percent)
-                && figure.aim.is_some_and(|aim| figure.times_better_than(aim) < 1.0)
+            matches!(figure.unit, Unit::Bytes | Unit::Ratio | Unit::Percent) && figure.misses_its_aim()
         };
         let missed: Vec<String> = self.figures.borrow().iter().filter(is_missed).map(Figure::line).collect();
         if missed.is_empty() { Ok(()) } else { Err(Failure(format!("a promise is not kept:\n{}", missed.join("\n")))) }
