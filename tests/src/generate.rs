@@ -327,6 +327,7 @@ pub fn log_entry() -> impl Strategy<Value = LogEntry<'static>> {
         ended,
         decided,
         (name(), number(), number()).prop_map(|(name, number, count)| Event::Revoked { name, number, count }),
+        (name(), text()).prop_map(|(name, serials)| Event::Proof { name, serials }),
         (name(), text()).prop_map(|(name, reason)| Event::Trouble { name, reason }),
         (number(), loss).prop_map(|(count, loss)| Event::Lost { count, loss }),
         Just(Event::Startup),

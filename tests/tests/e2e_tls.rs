@@ -198,6 +198,10 @@ fn streams_come_as_on_the_host_itself() {
         ["Login", "a:one", "127.0.0.1", "Ended"].iter().all(|word| told.contains(word))
     });
     assert!(is_told, "{told}");
+    // Who has done it is told by the numbers of its certificates, as `vmmp_ca list` has them.
+    let delegation: String = a.serial.iter().map(|byte| format!("{byte:02x}")).collect();
+    let proof = told.lines().find(|line| line.contains("Proof")).unwrap();
+    assert!(proof.contains(&format!("\"{delegation}, ")), "{delegation}: {proof}");
     let window = LogFrom::Window(Window::Count(1000));
     let once = Command::Events(LogCommand { from: window, follow: false });
     assert!(all(&mut tenants.connect(&a.leaf(".", once))).len() > 3);

@@ -63,7 +63,7 @@ impl Kind {
             Event::Refused { .. } => Some(Self::Refusal),
             Event::Start { .. } | Event::Stop { .. } | Event::Ended { .. } | Event::Decided { .. } => Some(Self::Run),
             Event::Trouble { .. } => Some(Self::Trouble),
-            Event::Login(_) | Event::Logout(_) => Some(Self::Login),
+            Event::Login(_) | Event::Logout(_) | Event::Proof { .. } => Some(Self::Login),
             Event::Startup | Event::Hup | Event::Daemon { .. } => Some(Self::Daemon),
             Event::Lost { .. } => None,
         }

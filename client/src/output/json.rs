@@ -66,6 +66,7 @@ pub fn event(numbered: &Numbered<'_>) -> Value {
         Event::Hup => ("hup", None, None, None, None),
         Event::Login(_) => ("login", None, None, None, None),
         Event::Logout(_) => ("logout", None, None, None, None),
+        Event::Proof { .. } => ("certificates", None, None, None, None),
         Event::Revoked { .. } => ("revoked", None, None, None, None),
         Event::Start { pid, .. } => ("start", Some(pid), None, None, None),
         Event::Stop { pid, status: ExitStatus::Exit(code), .. } => ("end", Some(pid), None, Some(code), None),

@@ -196,7 +196,7 @@ impl Connection {
         self.name = admitted.name;
         self.links = admitted.links;
         if admitted.is_told {
-            around.events.login(self.name, self.peer);
+            around.events.login(self.name, self.peer, &self.links);
         }
         match admitted.task {
             Task::Revoke(revocation) => {

@@ -12,6 +12,8 @@ use fulmar_core::name::Name;
 use fulmar_core::wire::{self, Data, Event, Header, LogEntry, Login, Loss, Message, Payload};
 use fulmar_host::folder::Folder;
 
+use crate::revoked::{Link, hex};
+
 /// The socket of the event log.
 const SOCKET: &str = "log.sock";
 
@@ -59,11 +61,13 @@ impl Events {
         }
     }
 
-    /// Somebody was let in.
-    pub(crate) fn login(&mut self, name: Name, from: SocketAddr) {
+    /// Somebody was let in, by these certificates.
+    pub(crate) fn login(&mut self, name: Name, from: SocketAddr, links: &[Link]) {
         let login = Login { name, address: from.ip().to_canonical(), port: i64::from(from.port()) };
         if self.may_tell() {
             self.tell(&Event::Login(login));
+            let serials: Vec<String> = links.iter().map(|link| hex(&link.serial)).collect();
+            self.tell(&Event::Proof { name, serials: serials.join(", ").as_str().into() });
         }
     }
 

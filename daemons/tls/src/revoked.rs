@@ -50,7 +50,7 @@ impl KeyId {
     }
 
     fn hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0)
     }
 
     fn from_hex(text: &str) -> Option<Self> {
@@ -63,6 +63,11 @@ impl KeyId {
         }
         Some(Self(bytes))
     }
+}
+
+/// A number, or a digest, as people and file names have it.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A certificate as a list names it.

@@ -21,7 +21,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Signatu
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::keys::Ca;
-use crate::revoked::{KeyId, Link, Revoked};
+use crate::revoked::{KeyId, Link, Revoked, hex};
 
 /// Bytes of a message around what its certificate carries.
 const FRAME_BYTES: usize = 4096;
@@ -109,10 +109,7 @@ impl fmt::Display for Refused {
                 Time(*not_before),
                 Time(*now)
             ),
-            Self::Revoked(serial) => {
-                f.write_str("a certificate of the chain is revoked, number ")?;
-                serial.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
+            Self::Revoked(serial) => write!(f, "a certificate of the chain is revoked, number {}", hex(serial)),
             Self::Chain(refused) => refused.fmt(f),
             Self::Unnamed => {
                 f.write_str("a revocation that removes needs the label of the path to be removed as its common name")

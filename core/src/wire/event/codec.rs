@@ -17,6 +17,7 @@ const DECIDED: u8 = tag::context(26);
 const TROUBLE: u8 = tag::context(25);
 const LOST: u8 = tag::context(24);
 const REVOKED: u8 = tag::context(23);
+const PROOF: u8 = tag::context(22);
 
 impl Login {
     fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -145,6 +146,7 @@ impl<'a> Event<'a> {
                 REVOKED => {
                     Ok(Self::Revoked { name: reader.name()?, number: reader.integer()?, count: reader.integer()? })
                 }
+                PROOF => Ok(Self::Proof { name: reader.name()?, serials: Text(reader.text()?) }),
                 TROUBLE => Ok(Self::Trouble { name: reader.name()?, reason: Text(reader.text()?) }),
                 _ => Ok(Self::Lost { count: reader.integer()?, loss: Loss::read_number(reader)? }),
             })
@@ -161,6 +163,7 @@ impl<'a> Event<'a> {
             Self::Decided { .. } => DECIDED,
             Self::Trouble { .. } => TROUBLE,
             Self::Revoked { .. } => REVOKED,
+            Self::Proof { .. } => PROOF,
             _ => LOST,
         };
         let asked_by = |writer: &mut Writer<'_>, user: Option<i64>| {
@@ -196,8 +199,8 @@ impl<'a> Event<'a> {
                     next.write(writer);
                     writer.text(name.as_bytes());
                 }
-                Self::Trouble { ref name, reason } => {
-                    writer.text(reason.0);
+                Self::Proof { ref name, serials: text } | Self::Trouble { ref name, reason: text } => {
+                    writer.text(text.0);
                     writer.text(name.as_bytes());
                 }
                 Self::Revoked { ref name, number, count } => {
@@ -242,7 +245,7 @@ impl<'a> Event<'a> {
                 })
             }),
             0xa5 => reader.within(choice, Reader::null).map(|()| Self::Hup),
-            REVOKED..=DAEMON => Self::read_own(reader, choice),
+            PROOF..=DAEMON => Self::read_own(reader, choice),
             _ => Err(reader.error(Reason::Choice)),
         }
     }
@@ -274,6 +277,7 @@ impl<'a> Event<'a> {
             | Self::Ended { .. }
             | Self::Decided { .. }
             | Self::Revoked { .. }
+            | Self::Proof { .. }
             | Self::Trouble { .. }
             | Self::Lost { .. } => self.write_own(writer),
         }

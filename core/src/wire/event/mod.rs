@@ -132,6 +132,13 @@ pub enum Event<'a> {
     Login(Login),
     /// A client went.
     Logout(Login),
+    /// What proved who a client is that came from afar.
+    Proof {
+        /// What it came for.
+        name: Name,
+        /// The serial numbers of its certificates, in hex, from the one that the CA has signed to its own.
+        serials: Text<'a>,
+    },
     /// A unikernel was started.
     Start {
         /// Its name.
@@ -238,6 +245,7 @@ impl<'a> Event<'a> {
             Self::Startup | Self::Hup | Self::Daemon { .. } | Self::Lost { .. } => None,
             Self::Login(Login { name, .. })
             | Self::Logout(Login { name, .. })
+            | Self::Proof { name, .. }
             | Self::Start { name, .. }
             | Self::Stop { name, .. }
             | Self::Done { name, .. }
@@ -278,6 +286,7 @@ impl<'a> Event<'a> {
                 Some(Self::Stop { name, pid, status })
             }
             Self::Daemon { up: false, .. }
+            | Self::Proof { .. }
             | Self::Done { .. }
             | Self::Refused { .. }
             | Self::Decided { .. }

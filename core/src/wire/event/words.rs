@@ -32,6 +32,7 @@ impl fmt::Display for Event<'_> {
             Self::Startup => f.write_str("the daemon started"),
             Self::Login(login) => write!(f, "{} came from {login}", login.name),
             Self::Logout(login) => write!(f, "{} went, from {login}", login.name),
+            Self::Proof { name, serials } => write!(f, "{} by the certificates {serials}", Heading(name)),
             Self::Start { name, pid, taps, block } => {
                 write!(f, "{name} runs: process {pid}")?;
                 taps.iter().try_for_each(|tap| write!(f, ", network {}", Text(tap.as_bytes())))?;
