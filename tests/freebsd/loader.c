@@ -244,6 +244,7 @@ SAME(flock, (int fd, int how), (fd, how))
 SAME(unlink, (const char *path), (path))
 SAME(rmdir, (const char *path), (path))
 SAME(mkdir, (const char *path, mode_t mode), (path, mode))
+SAME(access, (const char *path, int mode), (path, mode))
 SAME(chmod, (const char *path, mode_t mode), (path, mode))
 SAME(rename, (const char *old, const char *new), (old, new))
 SAME(symlink, (const char *target, const char *path), (target, path))
@@ -315,6 +316,10 @@ static int bsd_cpuset_getaffinity(int level, int which, int64_t id, size_t len, 
 
 static int bsd_getrlimit(int resource, struct rlimit *to) {
 	return resource == 8 ? told(getrlimit(RLIMIT_NOFILE, to)) : refused(EINVAL);
+}
+
+static int bsd_setrlimit(int resource, const struct rlimit *from) {
+	return resource == 8 ? told(setrlimit(RLIMIT_NOFILE, from)) : refused(EINVAL);
 }
 
 static int bsd_sysctl(void) { return refused(ENOENT); }
@@ -499,10 +504,10 @@ static const struct {
 	OURS(__error), OURS(__libc_start1), OURS(_umtx_op), OURS(open), OURS(openat), OURS(unlinkat), OURS(renameat), OURS(fcntl),
 	OURS(stat), OURS(lstat), OURS(fstat), OURS(fstatat), OURS(opendir), OURS(fdopendir), OURS(dirfd), OURS(closedir),
 	OURS(readdir), OURS(read), OURS(write), OURS(pread), OURS(pwrite), OURS(readv), OURS(writev), OURS(lseek), OURS(close),
-	OURS(fsync), OURS(fdatasync), OURS(ftruncate), OURS(flock), OURS(unlink), OURS(rmdir), OURS(mkdir), OURS(chmod),
+	OURS(fsync), OURS(fdatasync), OURS(ftruncate), OURS(flock), OURS(unlink), OURS(rmdir), OURS(mkdir), OURS(access), OURS(chmod),
 	OURS(rename), OURS(symlink), OURS(readlink), OURS(munmap), OURS(mprotect), OURS(poll), OURS(nanosleep), OURS(getcwd),
 	OURS(realpath), OURS(mmap), OURS(clock_gettime), OURS(clock_nanosleep), OURS(sysconf), OURS(cpuset_getaffinity),
-	OURS(getrlimit), OURS(sysctl), {"sysctlbyname", bsd_sysctl}, OURS(arc4random_buf), OURS(strerror_r), OURS(sigaction),
+	OURS(getrlimit), OURS(setrlimit), OURS(sysctl), {"sysctlbyname", bsd_sysctl}, OURS(arc4random_buf), OURS(strerror_r), OURS(sigaction),
 	OURS(sigaltstack), OURS(signal), OURS(pthread_create), OURS(pthread_attr_init), OURS(pthread_attr_destroy),
 	OURS(pthread_attr_setstacksize), OURS(pthread_attr_getstack), OURS(pthread_attr_getguardsize),
 	OURS(pthread_attr_get_np), OURS(pthread_getthreadid_np), OURS(pthread_setname_np), OURS(pthread_rwlock_rdlock),
