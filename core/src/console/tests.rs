@@ -30,6 +30,23 @@ fn push(history: &mut History, blocks: &mut Blocks<'_>, bytes: &[u8], unix_ms: i
     }
 }
 
+/// Lines keep their order, and from the first that is late enough on all are told.
+#[test]
+fn the_clock_is_set_back() {
+    let mut memory = vec![0; 4 * BLOCK_BYTES];
+    let mut blocks = Blocks::new(&mut memory);
+    let mut history = History::default();
+    for (unix_ms, line) in [(5000, "a\n"), (1000, "b\n"), (2000, "c\n")] {
+        push(&mut history, &mut blocks, line.as_bytes(), unix_ms);
+    }
+    let all: Vec<(i64, Vec<u8>)> =
+        [(5000, "a"), (1000, "b"), (2000, "c")].map(|(unix_ms, line)| (unix_ms, line.into())).into();
+    let ring = history.ring();
+    for (unix_ms, expected) in [(0, &all[..]), (1500, &all[..]), (5000, &all[..]), (5001, &[])] {
+        assert_eq!(read(ring, &blocks, &mut ring.since(&blocks, unix_ms)).as_deref(), Some(expected), "{unix_ms}");
+    }
+}
+
 #[test]
 fn windows() {
     let mut memory = vec![0; 4 * BLOCK_BYTES];

@@ -20,6 +20,7 @@ use fulmar_core::wire::{
 use common::{Came, Daemon, asked, count, created, name, since, told};
 use fulmar_tests::recorded::{self, Malformed};
 use fulmar_tests::skips::skip;
+use nix::sys::signal::Signal;
 
 const STARTED: &str = concat!("vmmd_log ", env!("CARGO_PKG_VERSION"), " started");
 
@@ -55,6 +56,29 @@ fn windows() {
     assert_eq!(daemon.all(":", since(9000)), [&all[..1], &all[9..]].concat());
     assert_eq!(daemon.all(":", since(UNIX_MS_MAX)), []);
     assert_eq!(daemon.last(), 11);
+}
+
+/// An hour back: the order is that of the numbers, a time finds whatever has that time or a later one, and nothing else is lost.
+#[test]
+fn the_clock_is_set_back() {
+    const HOUR_MS: i64 = 3_600_000;
+    let mut daemon = Daemon::start(&["--days=1"]);
+    let mut vmmd = daemon.connect();
+    let now_ms = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    let times = [now_ms + HOUR_MS, now_ms + HOUR_MS + 1000, now_ms, now_ms + 1000];
+    for (number, unix_ms) in (1..).zip(times) {
+        vmmd.tell(number, unix_ms, created(if number % 2 == 1 { "a:x" } else { "b:y" }));
+    }
+    let all: Vec<Came> = (2..=5).map(event).collect();
+    for round in 0..2 {
+        assert_eq!(daemon.all("a:", LogFrom::After(0)).len() + daemon.all("b:", LogFrom::After(0)).len(), 4, "{round}");
+        assert_eq!(daemon.all(":", LogFrom::After(1))[..4], all);
+        assert_eq!(daemon.all("a:", since(now_ms + 500)), all[..1]);
+        assert_eq!(daemon.all("b:", since(now_ms + 500)), [all[1].clone(), all[3].clone()]);
+        assert_eq!(daemon.all(":", since(now_ms + HOUR_MS + 1000)), all[1..2]);
+        daemon.stop(Signal::SIGTERM);
+        daemon.start_again();
+    }
 }
 
 /// Numbers that no client of the peer can mean are no messages: 2^62 is the first of them.
