@@ -183,7 +183,7 @@ impl Control<'_> {
                 return true;
             }
         };
-        let console = match self.console.make_fifo(&name) {
+        let console = match self.console.fifos.make(&name) {
             Ok(fifo) => fifo,
             Err(error) => {
                 error!(name = name, unit = unit.0; "{name}: could not make its fifo: {error}");

@@ -78,7 +78,7 @@ impl Control<'_> {
 
     fn own_uses(&mut self, index: u16) -> [Use<'static>; OWN_USES - 2] {
         let (journal, journal_max) = self.worker.journal_bytes();
-        let fifos = self.console.count_fifos();
+        let fifos = self.console.fifos.count();
         let space = self.images.space().unwrap_or_default();
         let uid = self.uid_of(index);
         [

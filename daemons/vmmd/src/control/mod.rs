@@ -15,12 +15,14 @@
 //! | `content` | clients that set or dump a block device |
 //! | `host` | the channel to the host half |
 //! | `inventory` | what there is of the host and what of it is used |
-//! | `console` | the link to the console daemon, and fifos |
+//! | `link` | a link to a daemon that we call |
+//! | `console` | the link to the console daemon |
+//! | `fifos` | what unikernels write to |
+//! | `log_link` | the link to the event log |
 //! | `stats` | the link to the statistics daemon |
 //! | `worker` | the threads that wait: for the journal, for files, for the compressor |
 //! | `events` | what is worth an event, and who asked for it |
 //! | `finish` | ending in order |
-//! | `log_link` | the link to the event log |
 //! | `transfers` | the threads that move the content of block devices |
 
 mod arrivals;
@@ -30,9 +32,11 @@ mod console;
 mod content;
 mod effects;
 mod events;
+mod fifos;
 mod finish;
 mod host;
 mod inventory;
+mod link;
 mod log_link;
 mod replies;
 mod slots;

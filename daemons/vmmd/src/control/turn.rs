@@ -93,7 +93,7 @@ impl Control<'_> {
         let machine = self.machine.deadline().unwrap_or(u64::MAX);
         let first = machine
             .min(self.slots.alarm_ms)
-            .min(self.console.alarm_ms())
+            .min(self.console.link.alarm_ms())
             .min(self.log_link.alarm_ms())
             .min(self.bridges_at_ms);
         // A millisecond more than the rest of the current one, so that it has passed when we wake.
