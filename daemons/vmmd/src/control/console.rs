@@ -98,7 +98,7 @@ impl Control<'_> {
             Called::NotNow => {}
             Called::Here => {
                 info!("the console daemon is here");
-                console.link.is_well();
+                console.link.note_well();
                 console.out.clear();
                 console.announce = 0;
                 for held in &mut console.fifos.held {
@@ -160,7 +160,7 @@ impl Control<'_> {
     /// A unit is being launched with this fifo.
     pub(super) fn add_console(&mut self, unit: Unit, name: &Name, end: File) {
         // It may have come since the last attempt, and this one is cheap.
-        self.console.link.is_due(self.now.ms);
+        self.console.link.call_soon(self.now.ms);
         self.call_console();
         let sequence = self.console.add(name, self.consoles_at(name));
         self.console.fifos.hold(unit, name, sequence, end);

@@ -102,12 +102,12 @@ impl Link {
     }
 
     /// The daemon is well: should it go, it is called again soon.
-    pub(super) fn is_well(&mut self) {
+    pub(super) fn note_well(&mut self) {
         self.retry_ms = RETRY_MS_MIN;
     }
 
     /// The daemon may have come since the last call: the next one is not later than now.
-    pub(super) fn is_due(&mut self, now_ms: u64) {
+    pub(super) fn call_soon(&mut self, now_ms: u64) {
         self.retry_at_ms = self.retry_at_ms.min(now_ms);
     }
 

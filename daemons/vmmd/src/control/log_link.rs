@@ -164,7 +164,7 @@ impl LogLink {
             self.waiting.acknowledged(header.sequence)
         });
         if is_well {
-            self.link.is_well();
+            self.link.note_well();
         }
         heard
     }
