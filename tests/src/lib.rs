@@ -15,6 +15,7 @@
 //! | [`recorded`] | malformed messages as they were recorded |
 //! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
+//! | [`daemon`] | one daemon that a test has to itself |
 //! | [`managed`] | daemons as a service manager has them |
 //! | [`contents`] | setting and dumping block devices of such a system |
 //! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
@@ -31,6 +32,7 @@ pub mod built;
 pub mod checks;
 pub mod choose;
 pub mod contents;
+pub mod daemon;
 pub mod drive;
 pub mod generate;
 pub mod images;

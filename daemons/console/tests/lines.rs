@@ -1,6 +1,6 @@
 //! Lines of unikernels on their way to those who follow them: history, windows, live, ends.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
