@@ -332,8 +332,6 @@ pub fn confine() -> Result<(), BeginError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     #[test]

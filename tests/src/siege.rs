@@ -3,12 +3,7 @@
 //! All that is attacked lives below the path [`PATH`], whose policy has room for one unikernel. When the attack is over the
 //! counts are as before, and one creation takes that whole policy: so nothing of the ledger leaked either.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

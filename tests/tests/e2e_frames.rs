@@ -1,12 +1,5 @@
 //! Bytes that are no message, too long, never finished or never read, at the sockets of the real daemons.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::path::Path;

@@ -2,13 +2,6 @@
 //! they have. Nobody is the worse for his neighbours.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

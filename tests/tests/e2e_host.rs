@@ -1,12 +1,7 @@
 //! What the host does to the daemons: full and read-only disks, networks that come and go, users without rights, floods.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::ffi::OsStr;
 use std::fs;

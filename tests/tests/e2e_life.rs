@@ -1,11 +1,6 @@
 //! Processes that are killed, twins, clients that hang up, and many commands at once: nothing is doubled, nothing is left.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::net::Shutdown;
 

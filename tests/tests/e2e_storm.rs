@@ -1,12 +1,7 @@
 //! Storms: halves that are killed while many clients ask, processes that stand still, one user who takes all connections.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;

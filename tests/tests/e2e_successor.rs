@@ -2,12 +2,7 @@
 //! version. It takes over all that it understands, and touches nothing where it does not.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};

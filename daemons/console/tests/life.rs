@@ -1,7 +1,5 @@
 //! Start, end, and start again: the command line, one daemon for a folder, unikernels that do not notice.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 mod common;
 
 use std::io::Write as _;
