@@ -14,6 +14,12 @@ use fulmar_core::wire::{
 
 use crate::system::PATIENCE;
 
+/// Asks for the end of a unikernel.
+pub const DESTROY: Command<'static> = Command::Unikernel(UnikernelCommand::Destroy);
+
+/// Asks what runs.
+pub const INFO: Command<'static> = Command::Unikernel(UnikernelCommand::Info);
+
 /// A connection.
 #[derive(Debug)]
 pub struct Raw(pub UnixStream);

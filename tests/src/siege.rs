@@ -132,6 +132,27 @@ impl Siege {
         self.image_for(name, Kind::Spt)
     }
 
+    /// The tenders that can run here. Skips hvt, aloud, where there is no KVM.
+    #[must_use]
+    pub fn kinds(&self, test: &str) -> Vec<Kind> {
+        if self.system.log("vmmd").contains("/dev/kvm cannot be opened") {
+            skip(&format!("{test} (hvt)"), "no /dev/kvm");
+            return vec![Kind::Spt];
+        }
+        vec![Kind::Spt, Kind::Hvt]
+    }
+
+    /// The only tender, once there is just one.
+    pub fn the_tender(&self) -> u32 {
+        let mut found = Vec::new();
+        let one = wait_until(|| {
+            found = tenders(self.system.folder());
+            found.len() == 1
+        });
+        assert!(one, "{found:?}\n{}\n{}", self.system.log("vmmd"), self.system.log("vmmd_console"));
+        found[0]
+    }
+
     /// The path of a unikernel's image for this tender.
     #[must_use]
     pub fn image_for(&self, name: &str, kind: Kind) -> String {

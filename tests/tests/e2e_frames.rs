@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use fulmar_core::limits::CONNECTIONS_MAX;
 use fulmar_core::wire::{Command, PolicyCommand, UnikernelCommand};
-use fulmar_tests::raw::{Answer, Raw, Wish, frame};
+use fulmar_tests::raw::{Answer, INFO, Raw, Wish, frame};
 use fulmar_tests::recorded::{self, Malformed};
 use fulmar_tests::siege::Siege;
 use fulmar_tests::system::wait_until;
 
-const INFO: Command<'static> = Command::Unikernel(UnikernelCommand::Info);
 const DAEMONS: [(&str, &str); 2] = [("vmmd", "vmmd.sock"), ("vmmd_console", "console.sock")];
 
 /// A message whose length says something else.
