@@ -21,6 +21,7 @@
 //! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
 //! | [`trace`] | the system calls of a daemon |
+//! | [`pages`] | the documentation, and a shell that types its lines |
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
 pub mod acknowledged;
@@ -42,6 +43,7 @@ pub mod mixture;
 #[cfg(target_os = "linux")]
 pub mod namespace;
 pub mod oracle;
+pub mod pages;
 pub mod pki;
 pub mod raw;
 pub mod recorded;
