@@ -10,7 +10,7 @@
 //! | `clients` | accepting, reading, dispatching |
 //! | `arrivals` | images that arrive |
 //! | `replies` | writing, long replies, images |
-//! | `slots` | the memory of connections |
+//! | `connections` | their memory, and where each conversation is |
 //! | `blocks` | the files of block devices |
 //! | `content` | clients that set or dump a block device |
 //! | `host` | the channel to the host half |
@@ -28,6 +28,7 @@
 mod arrivals;
 mod blocks;
 mod clients;
+mod connections;
 mod console;
 mod content;
 mod effects;
@@ -39,7 +40,6 @@ mod inventory;
 mod link;
 mod log_link;
 mod replies;
-mod slots;
 mod start;
 mod stats;
 mod transfers;
@@ -67,11 +67,11 @@ use fulmar_host::journal::Batch;
 use fulmar_host::spool::{Spool, Spools};
 use mio::{Interest, Poll};
 
+use connections::Connections;
 use console::Console;
 use events::Events;
 use host::HostLink;
 use log_link::LogLink;
-use slots::Slots;
 use stats::Stats;
 use turn::SIGNALS;
 use worker::Worker;
@@ -132,7 +132,7 @@ pub struct Control<'m> {
     asked: bool,
     /// Whether connections may be waiting to be accepted: edges are told once.
     accepting: bool,
-    slots: Slots,
+    connections: Connections,
     /// The connection that is being served now: it needs no wake-up.
     serving: Option<u16>,
     /// The state folder is ours alone.

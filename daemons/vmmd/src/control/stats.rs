@@ -107,12 +107,12 @@ impl Stats {
 }
 
 impl Control<'_> {
-    /// The client in this slot is the statistics daemon: it leaves the clients, and takes the place of one before.
+    /// This client is the statistics daemon: it leaves the clients, and takes the place of one before.
     pub(super) fn link_stats(&mut self, index: u16, header: &Header) {
-        let slot = self.slots.get(index);
-        let watched = slot.watched;
-        let stream = slot.stream.take();
-        self.slots.free(index);
+        let connection = self.connections.get(index);
+        let watched = connection.watched;
+        let stream = connection.stream.take();
+        self.connections.free(index);
         let Some(mut stream) = stream else { return };
         if self.stats.link.stream.is_some() {
             warning!("another statistics daemon takes the place of the one that was here");
