@@ -15,13 +15,13 @@
 //! | [`recorded`] | malformed messages as they were recorded |
 //! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
+//! | [`pages`] | the documentation, and a shell that types its lines |
 //! | [`daemon`] | one daemon that a test has to itself |
 //! | [`managed`] | daemons as a service manager has them |
 //! | [`contents`] | setting and dumping block devices of such a system |
 //! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
 //! | [`trace`] | the system calls of a daemon |
-//! | [`pages`] | the documentation, and a shell that types its lines |
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
 pub mod acknowledged;

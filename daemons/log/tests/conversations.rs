@@ -77,7 +77,7 @@ fn the_clock_is_set_back() {
         assert_eq!(daemon.all("b:", since(now_ms + 500)), [all[1].clone(), all[3].clone()]);
         assert_eq!(daemon.all(":", since(now_ms + HOUR_MS + 1000)), all[1..2]);
         daemon.stop(Signal::SIGTERM);
-        daemon.start_again();
+        daemon.serve();
     }
 }
 
