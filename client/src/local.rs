@@ -1,19 +1,13 @@
 //! `vmmc_local`: from its arguments to its exit code.
 
-use std::ffi::OsString;
-use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::thread;
 
 use clap::{Parser, Subcommand};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::commands::{Context, Single, deploy, import_albatross, inspect, remove_policy, top};
 use crate::connection::LocalDoor;
 use crate::error::Failure;
-use crate::program::{self, Surroundings};
+use crate::program::{Program, Surroundings};
 
 /// The folder of the daemons' sockets where none is given.
 #[cfg(not(target_os = "freebsd"))]
@@ -40,7 +34,7 @@ Example:
 /// The command line.
 #[derive(Parser, Debug)]
 #[command(name = "vmmc_local", version, about = "Control the unikernels of this machine", after_help = EXIT_CODES)]
-struct CommandLine {
+pub struct CommandLine {
     /// The folder of the daemons' sockets
     #[arg(long, global = true, display_order = 100, alias = "tmpdir", env = "FULMAR_RUN", value_name = "DIR", default_value = RUN)]
     run: PathBuf,
@@ -68,48 +62,22 @@ enum Subcommands {
     Inspect(inspect::Inspect),
 }
 
-/// Does what the process was called for.
-#[must_use]
-pub fn main() -> ExitCode {
-    program::main(run)
-}
-
-/// Its command line, for who writes its page.
-#[must_use]
-pub fn command() -> clap::Command {
-    program::command::<CommandLine>(str::to_owned)
-}
-
-/// Does what these arguments say, the first being the program's name; the exit code.
-#[must_use]
-pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
-    let Surroundings { time_out, now_unix_ms, end_with_reader, out, errors } = surroundings;
-    let line: CommandLine = match program::parse(arguments, out, errors, str::to_owned) {
-        Ok(line) => line,
-        Err(code) => return code,
-    };
-    if end_with_reader && matches!(&line.subcommand, Subcommands::Single(single) if single.follows()) {
-        thread::spawn(wait_for_reader_to_go);
-    }
-    let door = LocalDoor::new(&line.run, time_out);
-    let mut context = Context { door: &door, json: line.json, now_unix_ms, out: &mut *out, notes: &mut *errors };
-    let result = match &line.subcommand {
-        Subcommands::Single(command) => command.run(&mut context),
-        Subcommands::Top(command) => command.run(&mut context),
-        Subcommands::Deploy(command) => command.run(&mut context),
-        Subcommands::RemovePolicy(command) => command.run(&mut context),
-        Subcommands::ImportAlbatross(command) => command.run(&mut context),
-        Subcommands::Inspect(command) => command.run(&mut context),
-    };
-    let result = result.and_then(|()| out.flush().map_err(Failure::print));
-    program::end("vmmc_local", result, errors)
-}
-
-/// A console can be silent for days: whoever follows it through a pipe must be able to end it by closing the pipe.
-pub(crate) fn wait_for_reader_to_go() {
-    let stdout = io::stdout();
-    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
-    if poll(&mut fds, PollTimeout::NONE).is_ok() {
-        std::process::exit(0);
+impl Program for CommandLine {
+    fn run(&self, surroundings: &mut Surroundings<'_>) -> Result<(), Failure> {
+        if matches!(&self.subcommand, Subcommands::Single(single) if single.follows()) {
+            surroundings.expect_reader();
+        }
+        let Surroundings { time_out, now_unix_ms, out, errors, .. } = surroundings;
+        let door = LocalDoor::new(&self.run, *time_out);
+        let context =
+            &mut Context { door: &door, json: self.json, now_unix_ms: *now_unix_ms, out: *out, notes: *errors };
+        match &self.subcommand {
+            Subcommands::Single(command) => command.run(context),
+            Subcommands::Top(command) => command.run(context),
+            Subcommands::Deploy(command) => command.run(context),
+            Subcommands::RemovePolicy(command) => command.run(context),
+            Subcommands::ImportAlbatross(command) => command.run(context),
+            Subcommands::Inspect(command) => command.run(context),
+        }
     }
 }

@@ -1,12 +1,15 @@
-//! What the programs of this package have in common: what a run depends on, from arguments to an exit code.
+//! What the programs of this package have in common: from arguments to an exit code.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory, FromArgMatches};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::connection::TIME_OUT;
 use crate::error::Failure;
@@ -34,9 +37,42 @@ impl fmt::Debug for Surroundings<'_> {
     }
 }
 
+impl Surroundings<'_> {
+    /// From here on the process ends when nobody reads its standard output any more.
+    pub(crate) fn expect_reader(&self) {
+        if self.end_with_reader {
+            thread::spawn(wait_for_reader_to_go);
+        }
+    }
+}
+
+/// A console can be silent for days: whoever follows it through a pipe must be able to end it by closing the pipe.
+fn wait_for_reader_to_go() {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    if poll(&mut fds, PollTimeout::NONE).is_ok() {
+        std::process::exit(0);
+    }
+}
+
+/// A program: its command line, and what that has it do.
+pub trait Program: CommandFactory + FromArgMatches {
+    /// Examples of subcommands that several programs have are those of `vmmc_local`: here they become those of this one.
+    #[must_use]
+    fn examples(text: &str) -> String {
+        text.to_owned()
+    }
+
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// [`Failure`], as it says.
+    fn run(&self, surroundings: &mut Surroundings<'_>) -> Result<(), Failure>;
+}
+
 /// Does what the process was called for.
 #[must_use]
-pub fn main(run: impl FnOnce(Vec<OsString>, Surroundings<'_>) -> u8) -> ExitCode {
+pub fn main<P: Program>() -> ExitCode {
     let (mut out, mut errors) = (io::stdout().lock(), io::stderr());
     let surroundings = Surroundings {
         time_out: TIME_OUT,
@@ -45,43 +81,44 @@ pub fn main(run: impl FnOnce(Vec<OsString>, Surroundings<'_>) -> u8) -> ExitCode
         out: &mut out,
         errors: &mut errors,
     };
-    run(std::env::args_os().collect(), surroundings).into()
+    run::<P>(std::env::args_os(), surroundings).into()
 }
 
-/// Reads a command line. Where it cannot be understood, or asks for help, the text for that is written and the exit code returned.
-pub(crate) fn parse<L: CommandFactory + FromArgMatches>(
-    arguments: impl IntoIterator<Item = OsString>,
-    out: &mut dyn Write,
-    errors: &mut dyn Write,
-    examples: fn(&str) -> String,
-) -> Result<L, u8> {
-    let line = command::<L>(examples).try_get_matches_from(arguments).and_then(|matches| L::from_arg_matches(&matches));
-    line.map_err(|error| {
-        let text = error.render();
-        let (code, place): (u8, &mut dyn Write) = if error.use_stderr() { (USAGE, errors) } else { (0, out) };
-        // Who cannot read help has closed the pipe.
-        let _ = write!(place, "{text}").and_then(|()| place.flush());
-        code
-    })
-}
-
-/// A command line with its help. Examples of subcommands that several programs have are those of `vmmc_local`: here they become those
-/// of the program that is asked.
-pub(crate) fn command<L: CommandFactory>(examples: fn(&str) -> String) -> clap::Command {
-    L::command().mut_subcommands(|subcommand| match subcommand.get_after_help().map(ToString::to_string) {
-        Some(text) => subcommand.after_help(examples(&text)),
+/// A command line with its help.
+#[must_use]
+pub fn command<P: Program>() -> clap::Command {
+    P::command().mut_subcommands(|subcommand| match subcommand.get_after_help().map(ToString::to_string) {
+        Some(text) => subcommand.after_help(P::examples(&text)),
         None => subcommand,
     })
 }
 
-/// Ends a run: says what failed; the exit code.
-pub(crate) fn end(program: &str, result: Result<(), Failure>, errors: &mut dyn Write) -> u8 {
-    let Err(failure) = result else { return 0 };
+/// Does what these arguments say, the first being the program's name; the exit code.
+#[must_use]
+pub fn run<P: Program>(arguments: impl IntoIterator<Item = OsString>, mut surroundings: Surroundings<'_>) -> u8 {
+    let command = command::<P>();
+    let name = command.get_name().to_owned();
+    let line = command.try_get_matches_from(arguments).and_then(|matches| P::from_arg_matches(&matches));
+    let result = match &line {
+        Ok(line) => line.run(&mut surroundings),
+        Err(error) => return explain(error, surroundings),
+    };
+    let Surroundings { out, errors, .. } = surroundings;
+    let Err(failure) = result.and_then(|()| out.flush().map_err(Failure::print)) else { return 0 };
     let code = failure.exit_code();
     if code != 0 {
         // Nobody listens: the code has to do.
-        let _ = writeln!(errors, "{program}: {failure}");
+        let _ = writeln!(errors, "{name}: {failure}");
     }
+    code
+}
+
+/// Says what is wrong with a command line, or the help that it asks for; the exit code.
+fn explain(error: &clap::Error, surroundings: Surroundings<'_>) -> u8 {
+    let Surroundings { out, errors, .. } = surroundings;
+    let (code, place) = if error.use_stderr() { (USAGE, errors) } else { (0, out) };
+    // Who cannot read help has closed the pipe.
+    let _ = write!(place, "{}", error.render()).and_then(|()| place.flush());
     code
 }
 

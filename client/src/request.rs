@@ -1,8 +1,6 @@
 //! `vmmp_request`: a request for a certificate, which carries the command that a subcommand would send.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +16,7 @@ use crate::error::Failure;
 use crate::pki::key::Key;
 use crate::pki::passphrase::EncryptOption;
 use crate::pki::{encode, files, words};
-use crate::program::{self, Surroundings};
+use crate::program::{Program, Surroundings};
 
 /// The exit codes, for people.
 const EXIT_CODES: &str = "NAME is a label alone: the path comes from whoever signs.
@@ -36,7 +34,7 @@ Example:
 /// The command line.
 #[derive(Parser, Debug)]
 #[command(name = "vmmp_request", version, about = "Request a certificate for a command or a delegation", after_help = EXIT_CODES)]
-struct CommandLine {
+pub struct CommandLine {
     /// The private key: a new file for its owner alone, or one that is there (default: LABEL.key)
     #[arg(long, global = true, display_order = 100, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -78,45 +76,27 @@ impl Dialer for Tray {
     }
 }
 
-/// Does what the process was called for.
-#[must_use]
-pub fn main() -> ExitCode {
-    program::main(run)
-}
+impl Program for CommandLine {
+    /// Those that have a label alone.
+    fn examples(text: &str) -> String {
+        let text = text.replace("vmmc_local", "vmmp_request").replace("shop:web", "web").replace("shop:data", "data");
+        let text = text.replace("log shop:", "log").replace(" --json", "");
+        let is_one = |line: &&str| !line.contains("shop:") || line.contains("add-policy");
+        text.lines().filter(is_one).collect::<Vec<_>>().join("\n")
+    }
 
-/// Its command line, for who writes its page.
-#[must_use]
-pub fn command() -> clap::Command {
-    program::command::<CommandLine>(examples)
-}
-
-/// Does what these arguments say, the first being the program's name; the exit code.
-#[must_use]
-pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
-    let Surroundings { now_unix_ms, out, errors, .. } = surroundings;
-    let line: CommandLine = match program::parse(arguments, out, errors, examples) {
-        Ok(line) => line,
-        Err(code) => return code,
-    };
-    let tray = Tray::default();
-    let mut context = Context { door: &tray, json: false, now_unix_ms, out: &mut *out, notes: &mut *errors };
-    let one = "a certificate is for one unikernel: give one name".to_owned();
-    let asked =
-        if line.subcommand.is_one() { line.subcommand.run(&mut context) } else { Err(Failure::Usage { text: one }) };
-    let result = match asked {
-        Err(Failure::PutAside) => make(&line, &tray, &mut context),
-        result => result,
-    };
-    let result = result.and_then(|()| out.flush().map_err(Failure::print));
-    program::end("vmmp_request", result, errors)
-}
-
-/// The examples of `vmmc_local` that have a label alone.
-fn examples(text: &str) -> String {
-    let text = text.replace("vmmc_local", "vmmp_request").replace("shop:web", "web").replace("shop:data", "data");
-    let text = text.replace("log shop:", "log").replace(" --json", "");
-    let is_one = |line: &&str| !line.contains("shop:") || line.contains("add-policy");
-    text.lines().filter(is_one).collect::<Vec<_>>().join("\n")
+    fn run(&self, surroundings: &mut Surroundings<'_>) -> Result<(), Failure> {
+        if !self.subcommand.is_one() {
+            return Err(Failure::Usage { text: "a certificate is for one unikernel: give one name".to_owned() });
+        }
+        let Surroundings { now_unix_ms, out, errors, .. } = surroundings;
+        let tray = Tray::default();
+        let mut context = Context { door: &tray, json: false, now_unix_ms: *now_unix_ms, out: *out, notes: *errors };
+        match self.subcommand.run(&mut context) {
+            Err(Failure::PutAside) => make(self, &tray, &mut context),
+            result => result,
+        }
+    }
 }
 
 /// Makes the request, and the key where there is none.

@@ -1,6 +1,4 @@
 //! Daemons that are not there, do not answer, or answer nonsense: always one line, the right exit code, and no hang.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use std::io::{Read, Write};

@@ -1,6 +1,4 @@
 //! The program itself: its exit code, its environment, and whoever reads its output and stops.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};

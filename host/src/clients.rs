@@ -6,6 +6,7 @@ mod client;
 use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fulmar_core::scan::Event;
@@ -14,6 +15,7 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 
 pub use self::client::{Bounds, Client, Role, Sent, Served};
+use crate::daemon::{BeginError, Made};
 use crate::service::Service;
 use crate::socket::Peer;
 use crate::unreadable::Unreadable;
@@ -176,7 +178,7 @@ impl<S> Clients<S> {
     }
 
     /// It has more to do, in the next turn.
-    pub fn is_busy(&mut self, token: Token) {
+    pub fn note_busy(&mut self, token: Token) {
         self.busy.push(token);
     }
 
@@ -204,8 +206,7 @@ impl<S> Clients<S> {
     }
 
     /// Those that have not done in time what was awaited of them.
-    #[must_use]
-    pub fn late(&self) -> Vec<Token> {
+    fn late(&self) -> Vec<Token> {
         let now = Instant::now();
         let is_late = |client: &Client<S>| client.deadline().is_some_and(|deadline| deadline <= now);
         self.connections.iter().filter(|(_, client)| is_late(client)).map(|(token, _)| *token).collect()
@@ -244,6 +245,26 @@ pub trait Serve {
     /// Sends what a client is owed, and closes it where that is all.
     fn send(&mut self, token: Token);
 
+    /// Goes on until a signal says that it is enough.
+    ///
+    /// # Errors
+    /// The event loop's.
+    fn run(&mut self) -> io::Result<()>;
+
+    /// Tells people and the service manager that clients are served on `path`, and serves them until a signal says that it is enough.
+    /// The socket that was made is gone then.
+    ///
+    /// # Errors
+    /// [`BeginError::Loop`].
+    fn serve(&mut self, path: &Path, made: Option<Made>) -> Result<(), BeginError> {
+        info!("serving on {}", path.display());
+        self.clients().service.ready(format_args!("serving on {}", path.display()));
+        let ended = self.run();
+        self.clients().service.stopping();
+        drop(made);
+        ended.map_err(BeginError::Loop)
+    }
+
     /// A client is gone that was sent things.
     fn unsubscribed(&mut self, _token: Token, _subscription: Self::Subscription) {}
 
@@ -264,7 +285,7 @@ pub trait Serve {
                 Err(_) => return self.close(token),
             }
         }
-        self.clients().is_busy(token);
+        self.clients().note_busy(token);
         self.send(token);
     }
 
@@ -312,9 +333,20 @@ pub trait Serve {
         }
     }
 
-    /// Ends one that is late with what it says or takes.
-    fn close_late(&mut self, token: Token) {
-        info!("connection closed: its message did not come to an end, or it does not read");
+    /// A client that is sent things is late with taking them.
+    fn close_slow(&mut self, token: Token) {
         self.close(token);
+    }
+
+    /// Ends those that are late with what they say or take.
+    fn close_late(&mut self) {
+        for token in self.clients().late() {
+            if self.clients().get(token).is_some_and(|client| client.subscription().is_some()) {
+                self.close_slow(token);
+            } else {
+                info!("connection closed: its message did not come to an end, or it does not read");
+                self.close(token);
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -18,8 +18,8 @@ use crate::check::Findings;
 use crate::folder::Folder;
 use crate::privilege::{self, Identity};
 use crate::renounce::{self, NotRenounced};
-use crate::service::{self, ServiceError};
-use crate::{files, log, socket, warning};
+use crate::service::{self, Door, Service, ServiceError};
+use crate::{files, log, signals, socket, warning};
 
 /// Mode of a daemon's socket: its user and its group may connect.
 const SOCKET_MODE: u32 = 0o660;
@@ -48,6 +48,8 @@ pub enum BeginError {
     Listen(PathBuf, io::Error),
     /// Who started it asks for what cannot be.
     Service(ServiceError),
+    /// The event loop cannot be set up or has failed.
+    Loop(io::Error),
     /// The process cannot be confined.
     Confine(Errno),
     /// Confined, it would not reach the log that it was told to write to.
@@ -72,6 +74,7 @@ impl fmt::Display for BeginError {
             ),
             Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
             Self::Service(error) => error.fmt(f),
+            Self::Loop(error) => write!(f, "the event loop failed: {error}"),
             Self::ConfinedLog => f.write_str(
                 "in capability mode there is no way to syslog: take --log stderr, which daemon(8) gives to syslog",
             ),
@@ -87,6 +90,28 @@ impl std::error::Error for BeginError {}
 impl From<ServiceError> for BeginError {
     fn from(error: ServiceError) -> Self {
         Self::Service(error)
+    }
+}
+
+/// What a daemon that serves on a Unix socket is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// Has something to read when it is enough.
+    pub signals: UnixStream,
+    /// Who started it, and is told how it goes.
+    pub service: Service,
+    /// Where clients connect, if that was handed over.
+    pub handed_over: Option<OwnedFd>,
+}
+
+impl Start {
+    /// Takes it. From here on a signal ends the daemon in order: whoever sees its socket may send one.
+    ///
+    /// # Errors
+    /// [`BeginError::Loop`] and [`BeginError::Service`].
+    pub fn take() -> Result<Self, BeginError> {
+        let signals = signals::catch(&signals::ENDS).map_err(BeginError::Loop)?;
+        Ok(Self { signals, service: Service::find()?, handed_over: service::handed_over(Door::Unix)? })
     }
 }
 
@@ -307,8 +332,6 @@ pub fn confine() -> Result<(), BeginError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     #[test]

@@ -234,8 +234,6 @@ fn number(name: &'static str) -> Result<Option<u64>, ServiceError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
     use std::net::{TcpListener, UdpSocket};
     use std::os::unix::net::{UnixListener, UnixStream};

@@ -357,8 +357,6 @@ impl CommandLine {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     #[derive(Clone, PartialEq, Eq, Default, Debug)]

@@ -27,8 +27,6 @@ pub fn catch(signals: &[i32]) -> io::Result<UnixStream> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use std::io::Read as _;
 
     use nix::sys::signal::{Signal, raise};

@@ -1,6 +1,6 @@
 //! What a confined program may do it can do, and what it may not ends it: each deed is tried without the sandbox and within it.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::net::UdpSocket;

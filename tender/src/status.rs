@@ -13,6 +13,7 @@ pub(crate) use fulmar_core::limits::STATUS_RECORD_BYTES as RECORD_BYTES;
 
 use crate::raw;
 use crate::report::Line;
+use crate::seccomp::{Argument, Row};
 
 /// The status of a guest that gave up.
 pub(crate) const ABORTED: i32 = 255;
@@ -51,6 +52,20 @@ pub(crate) fn fds() -> (Option<RawFd>, Option<RawFd>) {
     SINKS.get().map_or((None, None), |sinks| {
         (sinks.file.as_ref().map(AsRawFd::as_raw_fd), sinks.stream.as_ref().map(AsRawFd::as_raw_fd))
     })
+}
+
+/// The rows that the record of an end needs.
+pub(crate) fn rows() -> impl Iterator<Item = Row> {
+    let (file, stream) = fds();
+    let record = Argument::Is(2, RECORD_BYTES as u64);
+    let file = file.map(|file| {
+        let arguments = [Argument::Is(0, file as u64), record, Argument::Is(3, 0)];
+        Row::new(libc::SYS_pwrite64, &arguments, "recording the end in a file")
+    });
+    let stream = stream.map(|stream| {
+        Row::new(libc::SYS_write, &[Argument::Is(0, stream as u64), record], "recording the end in a stream")
+    });
+    file.into_iter().chain(stream)
 }
 
 /// Writes a record wherever one is wanted.

@@ -3,8 +3,6 @@
 //!
 //! It must never be given what the daemon says as if it were known: only [`Acknowledged::settle`] looks at that.
 
-#![allow(clippy::panic, reason = "a test fails by panicking, its helpers too")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One thing that can be desired.

@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fulmar_core::machine::{BlockStage, Machine, Trouble};
+use fulmar_core::machine::{BlockStage, Trouble};
 
 use crate::ask::{Ask, BLOCKS, FAILS, HOSTS_OF_ONE, NAMES, OCTETS, PATHS, PolicySpec, Spec, Wish, name};
 use crate::choose::{Choose, Seeded};
 use crate::images::IMAGES;
 use crate::world::{Action, ActionKind, Budget, Crash, CrashPoint, Fate, KINDS, SetFate, Violation, World};
-
-/// A machine of a size at which everything is full now and then.
-pub type Middle = Machine<8, 12, 6, 4, 4096>;
 
 /// How a run is made.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +33,7 @@ pub struct Log {
     pub marks: BTreeMap<&'static str, u64>,
 }
 
-/// One run of usual length with a machine of middle size. For fuzzers: it panics when something is wrong.
+/// One run of usual length with a machine so small that everything is full now and then. For fuzzers: it panics when something is wrong.
 ///
 /// # Panics
 /// When something is wrong; what is left of the run after shrinking is told.

@@ -15,6 +15,8 @@
 //! | [`recorded`] | malformed messages as they were recorded |
 //! | [`mixture`], [`acknowledged`] | clients that change everything at once, and what they were told |
 //! | [`system`], [`siege`], [`raw`] | the real daemons in a private folder, under attack; a client that says any bytes |
+//! | [`pages`] | the documentation, and a shell that types its lines |
+//! | [`daemon`] | one daemon that a test has to itself |
 //! | [`managed`] | daemons as a service manager has them |
 //! | [`contents`] | setting and dumping block devices of such a system |
 //! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
@@ -31,6 +33,7 @@ pub mod built;
 pub mod checks;
 pub mod choose;
 pub mod contents;
+pub mod daemon;
 pub mod drive;
 pub mod generate;
 pub mod images;
@@ -40,6 +43,7 @@ pub mod mixture;
 #[cfg(target_os = "linux")]
 pub mod namespace;
 pub mod oracle;
+pub mod pages;
 pub mod pki;
 pub mod raw;
 pub mod recorded;

@@ -1,11 +1,6 @@
 //! Daemons as a service manager has them: started one by one in folders that are there, with what it tells them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs::{self, File};
 use std::io;

@@ -1,12 +1,7 @@
 //! Clients that change everything at once, each in a domain of its own, and remember what they were told. They go on when
 //! `vmmd` dies in the middle: what was not answered is then unknown.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::BTreeMap;
 use std::fs::File;

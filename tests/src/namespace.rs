@@ -1,11 +1,6 @@
 //! Tests that need mounts or a network of their own: in namespaces that vanish with them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs::File;
 use std::io::Write;

@@ -1,11 +1,6 @@
 //! A client that says whatever bytes it likes, and takes what comes back.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -18,6 +13,12 @@ use fulmar_core::wire::{
 };
 
 use crate::system::PATIENCE;
+
+/// Asks for the end of a unikernel.
+pub const DESTROY: Command<'static> = Command::Unikernel(UnikernelCommand::Destroy);
+
+/// Asks what runs.
+pub const INFO: Command<'static> = Command::Unikernel(UnikernelCommand::Info);
 
 /// A connection.
 #[derive(Debug)]

@@ -3,12 +3,7 @@
 //! All that is attacked lives below the path [`PATH`], whose policy has room for one unikernel. When the attack is over the
 //! counts are as before, and one creation takes that whole policy: so nothing of the ledger leaked either.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -135,6 +130,27 @@ impl Siege {
     #[must_use]
     pub fn image(&self, name: &str) -> String {
         self.image_for(name, Kind::Spt)
+    }
+
+    /// The tenders that can run here. Skips hvt, aloud, where there is no KVM.
+    #[must_use]
+    pub fn kinds(&self, test: &str) -> Vec<Kind> {
+        if self.system.log("vmmd").contains("/dev/kvm cannot be opened") {
+            skip(&format!("{test} (hvt)"), "no /dev/kvm");
+            return vec![Kind::Spt];
+        }
+        vec![Kind::Spt, Kind::Hvt]
+    }
+
+    /// The only tender, once there is just one.
+    pub fn the_tender(&self) -> u32 {
+        let mut found = Vec::new();
+        let one = wait_until(|| {
+            found = tenders(self.system.folder());
+            found.len() == 1
+        });
+        assert!(one, "{found:?}\n{}\n{}", self.system.log("vmmd"), self.system.log("vmmd_console"));
+        found[0]
     }
 
     /// The path of a unikernel's image for this tender.

@@ -1,11 +1,6 @@
 //! A running system that serves tenants by TLS, and what they say to it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

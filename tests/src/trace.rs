@@ -1,5 +1,5 @@
 //! The system calls of a daemon, seen while it works: whether its table has a row that it does not need.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "for tests, which panic to fail")]
+#![allow(clippy::unwrap_used, reason = "for tests, which panic to fail")]
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;

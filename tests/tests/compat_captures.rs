@@ -1,12 +1,7 @@
 //! Recorded conversations between the peer's programs: each message is found by the scanner however the stream is cut, is
 //! read, and is written again as it was. Each file of the folder is accounted for.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -2,12 +2,7 @@
 //! again byte by byte. How the certificates of a chain work together is no matter of this file: the table says, entry by
 //! entry, what is left to the rules of chains.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,6 +1,6 @@
 //! Chains as the peer's tools made them: ours says of each what the peer has said, its name and its policies.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

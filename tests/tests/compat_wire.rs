@@ -1,12 +1,7 @@
 //! Every recorded message decodes to what was recorded and is written again byte by byte, or is refused for the reason
 //! in `docs/wire.md`. The table there, the one here and what happens must say the same.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -2,23 +2,18 @@
 //! `docs/` is run, line by line, and each line must succeed.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
 
 use fulmar_tests::albatross::{Policy, Unikernel, state};
 use fulmar_tests::bridge::with_bridge;
 use fulmar_tests::images::counting;
 use fulmar_tests::namespace::inside;
-use fulmar_tests::siege;
+use fulmar_tests::pages::{blocks, expect_typed, root, typed};
+use fulmar_tests::siege::{self, Said};
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, System};
 
@@ -35,21 +30,11 @@ const PAGES: [&str; 8] = [
     "docs/vmmc_local.md",
 ];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// The `sh` blocks of a page, each the lines that a user types.
-fn blocks(page: &str) -> Vec<String> {
-    let text = fs::read_to_string(root().join(page)).unwrap();
-    text.split("\n```sh\n").skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
-}
-
 #[test]
 fn every_page_with_lines_to_type_is_typed() {
     let docs = fs::read_dir(root().join("docs")).unwrap();
     let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
-    let pages = docs.chain(["README.md".to_owned()]).filter(|page| !blocks(page).is_empty());
+    let pages = docs.chain(["README.md".to_owned()]).filter(|page| !blocks(page, "sh").is_empty());
     assert_eq!(pages.collect::<BTreeSet<_>>(), PAGES.iter().map(|page| (*page).to_owned()).collect());
 }
 
@@ -77,7 +62,7 @@ fn the_dashboard_asks_for_metrics_that_there_are() {
 fn the_commands_of_the_readme_exist() {
     let main = fs::read_to_string(root().join("xtask/src/main.rs")).unwrap();
     let mut commands = 0;
-    for line in blocks("README.md").iter().flat_map(|block| block.lines()) {
+    for line in blocks("README.md", "sh").iter().flat_map(|block| block.lines()) {
         let words = line.split('#').next().unwrap().trim();
         let command = words.strip_prefix("cargo xtask ").unwrap_or_else(|| panic!("nobody tries: {line}"));
         assert!(main.contains(&format!("[\"{command}\"] =>")), "xtask has no {command}");
@@ -85,21 +70,6 @@ fn the_commands_of_the_readme_exist() {
         commands += 1;
     }
     assert!(commands >= 2, "{commands}");
-}
-
-/// A shell that finds the programs, as a user's does.
-fn shell(programs: &Path, folder: &Path, script: &str) -> Output {
-    let mut path = programs.as_os_str().to_owned();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    let mut bash = Command::new("bash");
-    bash.args(["-e", "-o", "pipefail", "-c", script]).current_dir(folder).stdin(Stdio::null());
-    bash.env("PATH", path).env("FULMAR_RUN", folder.join("run")).env("ALBATROSS", folder.join("albatross"));
-    bash.output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A host with one unikernel and its disk.
@@ -130,11 +100,9 @@ fn the_pages_of_the_client_run_from_top_to_bottom() {
     system.start_stats(&["--interval".as_ref(), "0.5".as_ref()]).unwrap();
     system.start_log(&[]).unwrap();
     let mut said = String::new();
-    let pages = [blocks("docs/vmmc_local.md"), blocks("docs/import.md")].concat();
+    let pages = [blocks("docs/vmmc_local.md", "sh"), blocks("docs/import.md", "sh")].concat();
     for line in pages.iter().flat_map(|block| block.lines()) {
-        let output = shell(&programs, system.folder(), line);
-        let (out, error) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{line}\n{out}{error}\n{}", system.log("vmmd"));
+        let Said { out, .. } = expect_typed(&programs, &system, line);
         if line.ends_with("--json") {
             // One document, or one a line.
             let documents = serde_json::Deserializer::from_str(&out).into_iter::<serde_json::Value>();
@@ -165,7 +133,7 @@ fn the_page_of_delegation_runs_from_top_to_bottom() {
     inside(TEST, || {
         let Some(programs) = siege::programs(TEST) else { return };
         let mut system = System::new(system::make_folder("docs").unwrap(), programs.clone()).unwrap();
-        if !shell(&programs, system.folder(), "ip link set lo up").status.success() {
+        if !typed(&programs, system.folder(), "ip link set lo up").status.success() {
             return skip(TEST, "no loopback can be had here with `ip`");
         }
         let kvm = File::options().read(true).write(true).open("/dev/kvm").is_ok();
@@ -174,12 +142,10 @@ fn the_page_of_delegation_runs_from_top_to_bottom() {
         system.start_vmmd(&[]).unwrap();
         system.start_console().unwrap();
         let mut said = String::new();
-        for (index, block) in blocks("docs/delegation.md").iter().enumerate() {
+        for (index, block) in blocks("docs/delegation.md", "sh").iter().enumerate() {
             for line in block.lines() {
-                let output = shell(&programs, system.folder(), line);
-                let (out, error) = (text(&output.stdout), text(&output.stderr));
-                assert!(output.status.success(), "{line}\n{out}{error}\n{}", system.log("vmmd_tls"));
-                said += &(out + &error);
+                let Said { out, err, .. } = expect_typed(&programs, &system, line);
+                said += &(out + &err);
             }
             if index == 0 {
                 let folder = system.folder().join("ca");
@@ -206,17 +172,12 @@ fn the_page_of_delegation_runs_from_top_to_bottom() {
 fn the_page_of_deploying_runs_from_top_to_bottom() {
     with_bridge("the_page_of_deploying_runs_from_top_to_bottom", None, |siege, _| {
         let (programs, folder) = (system::programs(), siege.system.folder());
-        let page = fs::read_to_string(root().join("docs/deploy.md")).unwrap();
-        let manifest = page.split("\n```toml\n").nth(1).unwrap().split("```").next().unwrap();
-        fs::write(folder.join("shop.toml"), manifest).unwrap();
+        fs::write(folder.join("shop.toml"), &blocks("docs/deploy.md", "toml")[0]).unwrap();
         fs::write(folder.join("db.spt"), counting()).unwrap();
         fs::copy(programs.join("guests/http.spt"), folder.join("web.spt")).unwrap();
         let mut said = String::new();
-        for line in blocks("docs/deploy.md").iter().flat_map(|block| block.lines()) {
-            let output = shell(&programs, folder, line);
-            let (out, error) = (text(&output.stdout), text(&output.stderr));
-            assert!(output.status.success(), "{line}\n{out}{error}\n{}", siege.system.log("vmmd"));
-            said += &out;
+        for line in blocks("docs/deploy.md", "sh").iter().flat_map(|block| block.lines()) {
+            said += &expect_typed(&programs, &siege.system, line).out;
         }
         for part in [
             "create unikernel shop:db\ncreate unikernel shop:web\n4 changes, 0 as wanted already\n",
@@ -230,7 +191,7 @@ fn the_page_of_deploying_runs_from_top_to_bottom() {
             assert!(said.contains(part), "nothing said {part}:\n{said}");
         }
         // As the page shows it.
-        let shown = page.split("\n```text\n").nth(1).unwrap().split("```").next().unwrap();
+        let shown = &blocks("docs/deploy.md", "text")[0];
         assert!(said.contains(shown), "{shown}\n{said}");
     });
 }
@@ -243,16 +204,15 @@ fn the_line_of_the_tender_starts_a_guest() {
         let Some(programs) = siege::programs(TEST) else { return };
         let folder = system::make_folder("docs").unwrap();
         let tap = "ip link set lo up; ip tuntap add tap0 mode tap && ip link set tap0 up";
-        if shell(&programs, &folder, tap).status.success() {
+        if typed(&programs, &folder, tap).status.success() {
             fs::copy(programs.join("guests/devices.spt"), folder.join("web.hvt")).unwrap();
             File::create(folder.join("disk.img")).unwrap().set_len(1 << 20).unwrap();
-            let typed = blocks("docs/tender.md");
-            let lines: Vec<_> = typed.iter().flat_map(|block| block.lines()).collect();
+            let page = blocks("docs/tender.md", "sh");
+            let lines: Vec<_> = page.iter().flat_map(|block| block.lines()).collect();
             assert_eq!(lines.len(), 1, "{lines:?}");
             // How the guest ends depends on who talks to it: here nobody need do.
-            let output = shell(&programs, &folder, lines[0]);
-            let (out, error) = (text(&output.stdout), text(&output.stderr));
-            assert!(out.contains("network: address") && out.contains("1048576 bytes"), "{out}{error}");
+            let said = siege::said(&typed(&programs, &folder, lines[0]));
+            assert!(said.out.contains("network: address") && said.out.contains("1048576 bytes"), "{said:?}");
         } else {
             skip(TEST, "taps cannot be made here with `ip`");
         }

@@ -1,11 +1,6 @@
 //! `docs/troubleshooting.md` knows no message that is not said: each is in the sources, word by word.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs;
 use std::path::Path;

@@ -2,20 +2,15 @@
 //! test: it stops and starts the daemons that a line names.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fulmar_tests::bridge::ip;
 use fulmar_tests::namespace::inside;
-use fulmar_tests::siege;
+use fulmar_tests::pages::{blocks, expect_typed};
+use fulmar_tests::siege::{self, Said};
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, System};
 use nix::sys::signal::Signal;
@@ -36,20 +31,6 @@ fn manage(system: &mut System, words: &[&str]) {
             other => panic!("nobody does {other:?}"),
         }
     }
-}
-
-/// Types a line, and gives what it says.
-fn type_line(system: &System, programs: &Path, line: &str) -> String {
-    let mut path = programs.as_os_str().to_owned();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    let mut bash = Command::new("bash");
-    bash.args(["-e", "-o", "pipefail", "-c", line]).current_dir(system.folder()).stdin(Stdio::null());
-    bash.env("PATH", path).env("FULMAR_RUN", system.run()).env("FULMAR_STATE", system.state());
-    let output = bash.output().unwrap();
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-    assert!(output.status.success(), "{line}\n{said}\n{}", system.log("vmmd"));
-    said
 }
 
 #[test]
@@ -75,19 +56,18 @@ fn the_tutorial_runs_from_top_to_bottom() {
         system.start_console().unwrap();
         system.start_stats(&["--interval".as_ref(), "0.5".as_ref()]).unwrap();
         system.start_log(&[]).unwrap();
-        let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tutorial.md")).unwrap();
         let (mut all, mut runs) = (String::new(), Vec::new());
-        for block in page.split("\n```sh\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()) {
+        for block in blocks("docs/tutorial.md", "sh") {
             for line in block.lines() {
                 if let Some(words) = line.strip_prefix("systemctl ") {
                     manage(&mut system, &words.split(' ').collect::<Vec<_>>());
                     continue;
                 }
-                let said = type_line(&system, &programs, line);
+                let Said { out, err, .. } = expect_typed(&programs, &system, line);
                 if line == "vmmc_local info shop:one" {
                     runs.push(siege::tenders(system.folder()));
                 }
-                all += &said;
+                all += &(out + &err);
             }
         }
         for part in [

@@ -1,12 +1,7 @@
 //! Block devices with the real daemons, tenders and files: what a guest writes stays, nobody else gets it, and nothing is left.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -21,8 +16,7 @@ use fulmar_tests::built::Kind;
 use fulmar_tests::images;
 use fulmar_tests::namespace::{Disk, inside};
 use fulmar_tests::raw::{Answer, Raw};
-use fulmar_tests::siege::{self, Siege, control_half, tenders};
-use fulmar_tests::skips::skip;
+use fulmar_tests::siege::{self, Siege, control_half};
 use fulmar_tests::system::{self, System, is_gone, wait_until};
 use nix::mount::MsFlags;
 use nix::sys::signal::{Signal, kill};
@@ -65,17 +59,6 @@ fn counting(siege: &Siege) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The only tender of a system.
-fn the_tender(siege: &Siege) -> u32 {
-    let mut found = Vec::new();
-    let one = wait_until(|| {
-        found = tenders(siege.system.folder());
-        found.len() == 1
-    });
-    assert!(one, "{found:?}\n{}\n{}", siege.system.log("vmmd"), siege.system.log("vmmd_console"));
-    found[0]
-}
-
 fn add(siege: &Siege, name: &str, size_mb: &str) {
     let said = siege.client(&["add-block", name, size_mb]);
     assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}\n{}", siege.system.log("vmmd"));
@@ -114,7 +97,7 @@ fn what_a_guest_writes_stays_until_the_block_device_is_removed() {
         assert_eq!(said.code, 0, "{said:?}\n{}", siege.system.log("vmmd"));
         assert!(wait_until(|| starts(&siege, ":data") == start), "{}", siege.system.log("vmmd"));
         // The tender has the open file, and runs as somebody who could not open it.
-        let tender = the_tender(&siege);
+        let tender = siege.the_tender();
         let fd = fs::read_link(format!("/proc/{tender}/fd/4")).unwrap();
         assert!(fd.ends_with("block/:data_disk"), "{}", fd.display());
         if nix::unistd::geteuid().is_root() {
@@ -144,16 +127,8 @@ fn a_block_guest_keeps_its_data_across_destroy_and_create() {
     let Some(siege) = Siege::begin(TEST) else { return };
     add(&siege, "tested", "2");
     let mut start = 0;
-    for kind in [Kind::Spt, Kind::Hvt] {
+    for kind in siege.kinds(TEST) {
         let image = siege.image_for("block", kind);
-        if !Path::new(&image).exists() {
-            skip(TEST, "there is no unikernel called block");
-            continue;
-        }
-        if kind == Kind::Hvt && siege.system.log("vmmd").contains("/dev/kvm cannot be opened") {
-            skip(TEST, "no /dev/kvm");
-            continue;
-        }
         for _ in 0..3 {
             start += 1;
             let said = siege.client(&["create", "tester", &image, "--block=storage:tested", "--arg", "--sectors=64"]);
@@ -173,11 +148,7 @@ fn a_block_guest_keeps_its_data_across_destroy_and_create() {
 fn a_network_and_a_disk_together() {
     const TEST: &str = "a_network_and_a_disk_together";
     with_bridge(TEST, None, |siege, _| {
-        let kinds: &[Kind] = match siege.system.log("vmmd").contains("/dev/kvm cannot be opened") {
-            true => &[Kind::Spt],
-            false => &[Kind::Spt, Kind::Hvt],
-        };
-        kinds.iter().for_each(|kind| a_network_and_a_disk(siege, *kind));
+        siege.kinds(TEST).into_iter().for_each(|kind| a_network_and_a_disk(siege, kind));
     });
 }
 
@@ -349,7 +320,7 @@ fn killed_at_any_time_vmmd_keeps_what_it_acknowledged() {
     let image = counting(&siege);
     add(&siege, "stays", "1");
     assert_eq!(siege.client(&["create", "counts", &image, "--block=storage:stays"]).code, 0);
-    let tender = the_tender(&siege);
+    let tender = siege.the_tender();
     let pid = |id: u32| Pid::from_raw(i32::try_from(id).unwrap());
     let socket = siege.system.socket("vmmd.sock");
     for wanted in [1, 7, 20, 33] {

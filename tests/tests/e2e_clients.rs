@@ -1,12 +1,7 @@
 //! The clients from afar against the real daemons: what `vmmc_local` says, `vmmc_bistro` and `vmmc_remote` say too.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::ffi::OsStr;
 use std::fs;

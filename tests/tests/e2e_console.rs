@@ -2,12 +2,7 @@
 //! a console daemon the fifo keeps as much as it holds, and what is lost is lost behind that.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs::{self, File};
 use std::io::Read;

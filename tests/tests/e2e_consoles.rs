@@ -1,12 +1,7 @@
 //! Several consoles at once, as people follow them: each line after its name, whole, in colours on a terminal alone.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

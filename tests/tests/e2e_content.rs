@@ -2,12 +2,7 @@
 //! every form that there is.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs;
 use std::io::Read;
@@ -15,29 +10,19 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use fulmar_core::wire::{self, BlockCommand, Command, Frame, Image, Payload, Success};
-use fulmar_tests::built::Kind;
 use fulmar_tests::contents::{
     MB, SET, chunks, connect, done, dumped, file, files, folder, inflated, messages, padded, sample, set, zlib,
 };
 use fulmar_tests::raw::{Answer, frame};
 use fulmar_tests::siege::Siege;
-use fulmar_tests::skips::skip;
 use fulmar_tests::system::wait_until;
 
 #[test]
 fn what_a_guest_writes_is_dumped_and_what_is_set_is_what_it_finds() {
     const TEST: &str = "what_a_guest_writes_is_dumped_and_what_is_set_is_what_it_finds";
     let Some(siege) = Siege::begin(TEST) else { return };
-    for kind in [Kind::Spt, Kind::Hvt] {
+    for kind in siege.kinds(TEST) {
         let image = siege.image_for("block", kind);
-        if !Path::new(&image).exists() {
-            skip(TEST, "there is no unikernel called block");
-            continue;
-        }
-        if kind == Kind::Hvt && siege.system.log("vmmd").contains("/dev/kvm cannot be opened") {
-            skip(TEST, "no /dev/kvm");
-            continue;
-        }
         done(&siege, &["add-block", "p:one", "2"]);
         done(&siege, &["add-block", "p:two", "2"]);
         let run = |name: &str, block: &str, argument: &str, line: &str| {

@@ -2,13 +2,6 @@
 //! not fit leaves the old content, and nothing else.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::Shutdown;

@@ -1,12 +1,7 @@
 //! `vmmc_local deploy` with the real daemons and guests: plans, what becomes of them, and what is said of a manifest that cannot be.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

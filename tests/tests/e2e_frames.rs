@@ -1,12 +1,5 @@
 //! Bytes that are no message, too long, never finished or never read, at the sockets of the real daemons.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::path::Path;
@@ -15,12 +8,11 @@ use std::time::Duration;
 
 use fulmar_core::limits::CONNECTIONS_MAX;
 use fulmar_core::wire::{Command, PolicyCommand, UnikernelCommand};
-use fulmar_tests::raw::{Answer, Raw, Wish, frame};
+use fulmar_tests::raw::{Answer, INFO, Raw, Wish, frame};
 use fulmar_tests::recorded::{self, Malformed};
 use fulmar_tests::siege::Siege;
 use fulmar_tests::system::wait_until;
 
-const INFO: Command<'static> = Command::Unikernel(UnikernelCommand::Info);
 const DAEMONS: [(&str, &str); 2] = [("vmmd", "vmmd.sock"), ("vmmd_console", "console.sock")];
 
 /// A message whose length says something else.

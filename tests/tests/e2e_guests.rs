@@ -2,13 +2,6 @@
 //! they have. Nobody is the worse for his neighbours.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -16,7 +9,6 @@ use std::time::Duration;
 use fulmar_tests::bridge::with_bridge;
 use fulmar_tests::built::Kind;
 use fulmar_tests::siege::{Siege, arguments, tenders};
-use fulmar_tests::skips::skip;
 use fulmar_tests::system::wait_until;
 
 /// Longer than an answer takes where KVM interprets and others use the processors.
@@ -51,11 +43,9 @@ fn expect_pages() {
 fn neighbours_do_each_other_no_harm() {
     const TEST: &str = "neighbours_do_each_other_no_harm";
     with_bridge(TEST, Some("10.0.0.1/24"), |siege, _| {
-        live_together(siege, Kind::Spt, &SPT_WAYS);
-        if siege.system.log("vmmd").contains("/dev/kvm cannot be opened") {
-            skip(&format!("{TEST} (hvt)"), "no /dev/kvm");
-        } else {
-            live_together(siege, Kind::Hvt, &HVT_WAYS);
+        for kind in siege.kinds(TEST) {
+            let ways: &[&str] = if kind == Kind::Hvt { &HVT_WAYS } else { &SPT_WAYS };
+            live_together(siege, kind, ways);
         }
         siege.expect_service();
         siege.expect_nothing_left();

@@ -1,11 +1,6 @@
 //! Images that are none, or that cannot run, or that are not what they say; each is refused in words and leaves nothing.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};

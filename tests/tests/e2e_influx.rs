@@ -2,12 +2,7 @@
 //! an InfluxDB of version 2 documents, and clients of its endpoint that misbehave.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,40 +1,14 @@
 //! Processes that are killed, twins, clients that hang up, and many commands at once: nothing is doubled, nothing is left.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::net::Shutdown;
 
 use fulmar_core::wire::{Command, UnikernelCommand};
-use fulmar_tests::raw::{Answer, Raw, Wish, frame};
-use fulmar_tests::siege::{Siege, control_half, tenders};
+use fulmar_tests::raw::{Answer, DESTROY, Raw, Wish, frame};
+use fulmar_tests::siege::{Siege, control_half, kill_9, pid_of, tenders};
 use fulmar_tests::system::{is_gone, wait_until};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-const DESTROY: Command<'static> = Command::Unikernel(UnikernelCommand::Destroy);
-
-fn pid(id: u32) -> Pid {
-    Pid::from_raw(i32::try_from(id).unwrap())
-}
-
-fn kill_9(id: u32) {
-    kill(pid(id), Signal::SIGKILL).unwrap();
-}
-
-/// The only tender of a system.
-fn the_tender(siege: &Siege) -> u32 {
-    let mut found = Vec::new();
-    assert!(wait_until(|| {
-        found = tenders(siege.system.folder());
-        found.len() == 1
-    }));
-    found[0]
-}
 
 #[test]
 fn one_name_is_one_unikernel() {
@@ -59,7 +33,7 @@ fn one_name_is_one_unikernel() {
         });
         let created = answers.iter().filter(|answer| matches!(answer, Answer::Done(_))).count();
         assert_eq!(created, 1, "{answers:?}");
-        the_tender(&siege);
+        siege.the_tender();
         // And destroyed at once: all of them hear that it is gone.
         let answers: Vec<Answer> = std::thread::scope(|scope| {
             let destroy = || Raw::connect(&socket).ask("siege:one", DESTROY);
@@ -77,13 +51,13 @@ fn a_killed_tender_is_gone_or_comes_again() {
     let Some(siege) = Siege::begin("a_killed_tender_is_gone_or_comes_again") else { return };
     let hello = siege.image("hello");
     assert_eq!(siege.client(&["create", "siege:once", &hello]).code, 0);
-    kill_9(the_tender(&siege));
+    kill_9(siege.the_tender());
     assert!(wait_until(|| !siege.is_listed(":once") && siege.names().is_empty()), "{:?}", siege.names());
     siege.expect_log("vmmd", "siege:once ended: signal 9");
     siege.expect_nothing_left();
     // One that is to run again does, and is one and the same in the list.
     assert_eq!(siege.client(&["create", "siege:again", &hello, "--restart-on-fail"]).code, 0);
-    let first = the_tender(&siege);
+    let first = siege.the_tender();
     kill_9(first);
     assert!(wait_until(|| matches!(tenders(siege.system.folder()).as_slice(), [other] if *other != first)));
     assert_eq!(siege.names().len(), 1);
@@ -115,14 +89,14 @@ fn a_killed_console_daemon_stalls_nobody_and_finds_its_consoles_again() {
     let hello = siege.image("hello");
     assert_eq!(siege.client(&["create", "siege:talks", &hello]).code, 0);
     siege.expect_line("siege:talks", "tick");
-    let tender = the_tender(&siege);
+    let tender = siege.the_tender();
     siege.system.end("vmmd_console", Signal::SIGKILL).unwrap();
     let said = siege.client(&["console", "siege:talks"]);
     assert_eq!(said.code, 122, "{said:?}");
     assert!(said.err.contains("vmmd_console") && said.err.contains("start it again"), "{said:?}");
     // Unikernels come and go without it.
     assert_eq!(siege.client(&["destroy", "siege:talks"]).code, 0);
-    assert!(is_gone(pid(tender)));
+    assert!(is_gone(pid_of(tender)));
     assert_eq!(siege.client(&["create", "siege:later", &hello]).code, 0);
     siege.console = siege.system.start_console().unwrap();
     // It says its first words to the one that came after, for they were kept in the fifo.
@@ -139,29 +113,29 @@ fn a_killed_half_of_vmmd_ends_the_other_and_the_next_adopts_all() {
     let hello = siege.image("hello");
     for kills_control in [true, false] {
         assert_eq!(siege.client(&["create", "siege:stays", &hello]).code, 0);
-        let tender = the_tender(&siege);
+        let tender = siege.the_tender();
         let control = control_half(siege.vmmd);
         if kills_control {
             kill_9(control);
         } else {
             kill_9(siege.vmmd);
         }
-        let (host, half) = (pid(siege.vmmd), pid(control));
+        let (host, half) = (pid_of(siege.vmmd), pid_of(control));
         assert!(wait_until(|| is_gone(host) && is_gone(half)), "{}", siege.system.log("vmmd"));
-        assert!(!is_gone(pid(tender)));
+        assert!(!is_gone(pid_of(tender)));
         let said = siege.client(&["info"]);
         assert_eq!(said.code, 122, "{said:?}");
         siege.system.end("vmmd", Signal::SIGTERM).unwrap();
         siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
         siege.expect_log("vmmd", "siege:stays still runs");
         assert_eq!(siege.names().len(), 1);
-        assert_eq!(the_tender(&siege), tender);
+        assert_eq!(siege.the_tender(), tender);
         // Its policy is full, as before.
         let other = siege.client(&["create", "siege:other", &hello]);
         assert!(other.err.contains("maximum amount of unikernels"), "{other:?}");
         siege.expect_line("siege:stays", "tick");
         assert_eq!(siege.client(&["destroy", "siege:stays"]).code, 0);
-        assert!(is_gone(pid(tender)));
+        assert!(is_gone(pid_of(tender)));
     }
     siege.expect_log("vmmd", "the control half is gone: vmmd ends, unikernels keep running");
     siege.count_again();
@@ -182,7 +156,7 @@ fn tenders_killed_while_vmmd_is_away() {
     siege.system.end("vmmd", Signal::SIGTERM).unwrap();
     assert_eq!(tenders(siege.system.folder()), before);
     before.iter().for_each(|tender| kill_9(*tender));
-    assert!(wait_until(|| before.iter().all(|tender| is_gone(pid(*tender)))));
+    assert!(wait_until(|| before.iter().all(|tender| is_gone(pid_of(*tender)))));
     siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
     // Everything that has a record is brought up again, as after a reboot.
     assert!(wait_until(|| tenders(siege.system.folder()).len() == 3), "{}", siege.system.log("vmmd"));
@@ -204,7 +178,7 @@ fn ends_that_nobody_watched() {
             siege.client(&["create", "siege:done", &hello, "--arg", "--ticks=5", "--arg", "--status=7"]).code,
             0
         );
-        let tender = pid(the_tender(&siege));
+        let tender = pid_of(siege.the_tender());
         kill(tender, Signal::SIGSTOP).unwrap();
         siege.system.end("vmmd", Signal::SIGTERM).unwrap();
         if is_adopted {

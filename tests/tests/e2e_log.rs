@@ -2,12 +2,7 @@
 //! without room stalls nobody, and what it missed it gets, or its loss is told.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;

@@ -2,21 +2,12 @@
 //! an image can have, with little memory and with much.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
-
 use std::fs::{self, File};
 use std::io::Write;
 
 use fulmar_core::machine::Usage;
 use fulmar_tests::bridge::{ip, with_bridge};
-use fulmar_tests::built::Kind;
-use fulmar_tests::siege::{Siege, tenders};
-use fulmar_tests::skips::skip;
+use fulmar_tests::siege::Siege;
 use fulmar_tests::system::wait_until;
 
 /// KiB of a line of a process's status.
@@ -31,41 +22,18 @@ fn taken(pid: u32) -> u64 {
     field(pid, "VmRSS") + field(pid, "VmPTE")
 }
 
-/// The only tender.
-fn the_tender(siege: &Siege) -> u32 {
-    let mut found = Vec::new();
-    assert!(
-        wait_until(|| {
-            found = tenders(siege.system.folder());
-            found.len() == 1
-        }),
-        "{}",
-        siege.system.log("vmmd")
-    );
-    found[0]
-}
-
-/// The kinds that can run here.
-fn kinds(test: &str, siege: &Siege) -> Vec<Kind> {
-    if siege.system.log("vmmd").contains("/dev/kvm cannot be opened") {
-        skip(test, "no /dev/kvm: hvt is not measured");
-        return vec![Kind::Spt];
-    }
-    vec![Kind::Spt, Kind::Hvt]
-}
-
 #[test]
 fn a_guest_that_uses_all_its_memory() {
     const TEST: &str = "a_guest_that_uses_all_its_memory";
     let Some(siege) = Siege::begin(TEST) else { return };
-    for kind in kinds(TEST, &siege) {
+    for kind in siege.kinds(TEST) {
         for memory_mb in [16, 300] {
             let image = siege.image_for("mem", kind);
             let (memory, touched) = (memory_mb.to_string(), format!("--mib={}", memory_mb - 8));
             let said =
                 siege.client(&["create", "all", &image, "--mem", &memory, "--arg", &touched, "--arg", "--hold=60"]);
             assert_eq!(said.code, 0, "{said:?}");
-            let tender = the_tender(&siege);
+            let tender = siege.the_tender();
             let touched_kib = (memory_mb - 8) * 1024;
             assert!(wait_until(|| field(tender, "VmRSS") > touched_kib), "{kind:?} {memory_mb}");
             let (taken, charged) = (taken(tender), charge_kib(memory_mb, 0));
@@ -91,7 +59,7 @@ fn a_guest_with_all_the_devices_that_there_can_be() {
         let blocks = (1..=42).map(|number| format!("--block=b{number}"));
         let nets = (1..=21).map(|number| format!("--net=n{number}:br0=02:00:00:00:00:{number:02x}"));
         let devices: Vec<String> = blocks.chain(nets).collect();
-        for kind in kinds(TEST, siege) {
+        for kind in siege.kinds(TEST) {
             // It wants to find its numbers on them, and writes others there.
             for number in 1..=42_u8 {
                 let disk = siege.system.state().join(format!("block/:b{number}_disk"));
@@ -103,7 +71,7 @@ fn a_guest_with_all_the_devices_that_there_can_be() {
             let said = siege.client(&words);
             assert_eq!(said.code, 0, "{said:?}");
             siege.expect_line(&name, "many: waiting for frames");
-            let (taken, charged) = (taken(the_tender(siege)), charge_kib(16, 21));
+            let (taken, charged) = (taken(siege.the_tender()), charge_kib(16, 21));
             // Of its guest's memory it has touched next to nothing.
             assert!(taken <= charged, "{kind:?}: {taken} KiB, {charged} are charged");
             assert_eq!(siege.client(&["destroy", &name]).code, 0);

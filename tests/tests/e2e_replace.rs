@@ -2,41 +2,20 @@
 //! one back, and of a name there is never more than one.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fulmar_core::wire::{Bridge, Command, Config, UnikernelCommand};
 use fulmar_tests::images;
-use fulmar_tests::raw::{Answer, Raw, Wish, frame};
-use fulmar_tests::siege::{self, Siege, arguments, tenders};
+use fulmar_tests::raw::{Answer, DESTROY, Raw, Wish, frame};
+use fulmar_tests::siege::{self, Siege, arguments, pid_of, tenders};
 use fulmar_tests::system::{is_gone, wait_until};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
-const DESTROY: Command<'static> = Command::Unikernel(UnikernelCommand::Destroy);
 const RESTART: Command<'static> = Command::Unikernel(UnikernelCommand::Restart(None));
-
-fn pid(id: u32) -> Pid {
-    Pid::from_raw(i32::try_from(id).unwrap())
-}
-
-/// The only tender of a system.
-fn the_tender(siege: &Siege) -> u32 {
-    let mut found = Vec::new();
-    assert!(wait_until(|| {
-        found = tenders(siege.system.folder());
-        found.len() == 1
-    }));
-    found[0]
-}
 
 /// What `info` says of one.
 fn told(siege: &Siege, name: &str) -> Value {
@@ -71,10 +50,10 @@ fn one_takes_the_place_of_another() {
     let hello = siege.image("hello");
     // Where there is none it is made, and the path has room for one of 64 MB.
     assert_eq!(siege.client(&["create", "siege:one", &hello, "--mem", "48", "--force"]).code, 0);
-    let first = the_tender(&siege);
+    let first = siege.the_tender();
     assert_eq!(siege.client(&["create", "siege:one", &hello, "--mem", "64", "--force"]).code, 0);
-    assert!(is_gone(pid(first)));
-    let second = the_tender(&siege);
+    assert!(is_gone(pid_of(first)));
+    let second = siege.the_tender();
     assert_eq!(told(&siege, "siege:one")["memory_mb"], 64);
     siege.expect_line("siege:one", "with 64 MiB of memory");
     // What is refused touches nothing: by the policy, by the image, by its devices, by what arrives.
@@ -99,13 +78,13 @@ fn one_takes_the_place_of_another() {
     for (command, reason) in refused {
         let answer = Raw::connect(&socket).ask("siege:one", command);
         assert!(answer.reason().contains(reason), "{answer:?} instead of {reason}");
-        assert_eq!(the_tender(&siege), second);
+        assert_eq!(siege.the_tender(), second);
     }
     assert_eq!(told(&siege, "siege:one")["memory_mb"], 64);
     // One that does not heed SIGTERM is killed in time.
-    kill(pid(second), Signal::SIGSTOP).unwrap();
+    kill(pid_of(second), Signal::SIGSTOP).unwrap();
     assert_eq!(siege.client(&["create", "siege:one", &hello, "--mem", "16", "--force"]).code, 0);
-    assert!(is_gone(pid(second)));
+    assert!(is_gone(pid_of(second)));
     assert_eq!(siege.client(&["destroy", "siege:one"]).code, 0);
     siege.end();
 }
@@ -119,16 +98,16 @@ fn restarts_with_and_without_arguments() {
         assert_eq!((said.code, said.err.contains("restart: not found")), (117, true), "{said:?}");
     }
     assert_eq!(siege.client_before(&["create", "siege:re", &hello, "--mem", "16", "--", "first"]).code, 0);
-    let first = the_tender(&siege);
+    let first = siege.the_tender();
     assert_eq!(siege.client(&["restart", "siege:re"]).code, 0);
-    let second = the_tender(&siege);
-    assert!(first != second && is_gone(pid(first)));
+    let second = siege.the_tender();
+    assert!(first != second && is_gone(pid_of(first)));
     let now = told(&siege, "siege:re");
     assert_eq!((&now["memory_mb"], &now["condition"]["restarts"]), (&16.into(), &0.into()), "{now}");
     assert_eq!(now["condition"]["last_run"]["how"], "stopped, to be started anew", "{now}");
     let words = ["restart", "siege:re", "--replace-arguments", "--mem", "32", "--", "other"];
     assert_eq!(siege.client_before(&words).code, 0);
-    let third = the_tender(&siege);
+    let third = siege.the_tender();
     assert!(third != second && arguments(third).iter().any(|word| word == "other"), "{:?}", arguments(third));
     assert_eq!(told(&siege, "siege:re")["memory_mb"], 32);
     siege.expect_line("siege:re", "My arguments: --name=re other");
@@ -155,7 +134,7 @@ fn what_cannot_be_launched_rests_and_comes_back() {
     let Some(siege) = Siege::begin("what_cannot_be_launched_rests_and_comes_back") else { return };
     let hello = siege.image("hello");
     assert_eq!(siege.client(&["create", "siege:lost", &hello, "--mem", "16"]).code, 0);
-    let first = the_tender(&siege);
+    let first = siege.the_tender();
     // Somebody takes its image away.
     let folder = siege.system.state().join("images");
     let digest = told(&siege, "siege:lost")["digest"].as_str().unwrap().to_owned();
@@ -165,14 +144,14 @@ fn what_cannot_be_launched_rests_and_comes_back() {
     // With other arguments it is looked into before anything is stopped.
     let said = siege.client(&["restart", "siege:lost", "--replace-arguments", "--mem", "32"]);
     assert_eq!(said.code, 117, "{said:?}");
-    assert_eq!(the_tender(&siege), first);
+    assert_eq!(siege.the_tender(), first);
     // As it is, it is stopped, cannot be started, and says so; it stays desired.
     let said = siege.client(&["restart", "siege:lost"]);
     assert_eq!((said.code, said.err.contains("could not create unikernel")), (117, true), "{said:?}");
-    assert!(is_gone(pid(first)) && tenders(siege.system.folder()).is_empty());
+    assert!(is_gone(pid_of(first)) && tenders(siege.system.folder()).is_empty());
     assert_eq!(told(&siege, "siege:lost")["condition"]["phase"], "resting");
     fs::rename(&aside, &image).unwrap();
-    the_tender(&siege);
+    siege.the_tender();
     assert_eq!(siege.client(&["destroy", "siege:lost"]).code, 0);
     siege.end();
 }
@@ -232,7 +211,7 @@ fn half_a_force_create_leaves_the_old_one() {
     let Some(siege) = Siege::begin("half_a_force_create_leaves_the_old_one") else { return };
     let hello = siege.image("hello");
     assert_eq!(siege.client(&["create", "siege:half", &hello]).code, 0);
-    let tender = the_tender(&siege);
+    let tender = siege.the_tender();
     let image = fs::read(&hello).unwrap();
     let whole = frame("siege:half", force(Wish::of(&image)));
     for part in [5, 60, whole.len() / 2, whole.len() - 1] {
@@ -240,7 +219,7 @@ fn half_a_force_create_leaves_the_old_one() {
         client.send(&whole[..part]);
     }
     siege.expect_service();
-    assert_eq!(the_tender(&siege), tender);
+    assert_eq!(siege.the_tender(), tender);
     assert_eq!(siege.client(&["destroy", "siege:half"]).code, 0);
     siege.end();
 }

@@ -1,12 +1,7 @@
 //! Lists of revoked certificates with the real daemons: who may bring one, what it ends and when, what it removes, and that it stays.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

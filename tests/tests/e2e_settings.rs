@@ -1,12 +1,7 @@
 //! What the daemons are told by files and command lines, what `--check` says of it, and where their lines go.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use fulmar_tests::managed::{DAEMONS, Place, Running, hear, listen_at};
 use fulmar_tests::namespace::{Disk, inside};
+use fulmar_tests::pages::blocks;
 use fulmar_tests::siege::{Said, control_half, said};
 use fulmar_tests::system::{PATIENCE, wait_until};
 use nix::mount::MsFlags;
@@ -134,9 +130,8 @@ fn settings_come_from_a_file_and_the_command_line_has_the_last_word() {
 #[test]
 fn the_files_of_the_documentation() {
     let Some(place) = Place::begin("the_files_of_the_documentation") else { return };
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/daemons.md")).unwrap();
     let mut tried = 0;
-    for block in page.split("\n```toml\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()) {
+    for block in blocks("docs/daemons.md", "toml") {
         let file = block.strip_prefix("# /etc/fulmar/").and_then(|rest| rest.split_once(".toml\n")).unwrap().0;
         let program = if file == "vmmd" { file.to_owned() } else { format!("vmmd_{file}") };
         let config = place.folder.join("shown.toml");

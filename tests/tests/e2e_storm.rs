@@ -1,12 +1,7 @@
 //! Storms: halves that are killed while many clients ask, processes that stand still, one user who takes all connections.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -16,16 +11,14 @@ use std::process::{Command as Program, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fulmar_core::limits::{CONNECTIONS_PER_USER_MAX, CONSOLE_CONNECTIONS_MAX, DAEMON_CONNECTIONS_PER_USER_MAX};
-use fulmar_core::wire::{Command, ConsoleCommand, UnikernelCommand, Window};
-use fulmar_tests::raw::{Answer, Raw, Wish, frame};
-use fulmar_tests::siege::{self, Siege, arguments, control_half, tenders};
+use fulmar_core::wire::{Command, ConsoleCommand, Window};
+use fulmar_tests::raw::{Answer, DESTROY, INFO, Raw, Wish, frame};
+use fulmar_tests::siege::{self, Siege, arguments, control_half, pid_of, tenders};
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::{is_gone, wait_until};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::geteuid;
 
-const DESTROY: Command<'static> = Command::Unikernel(UnikernelCommand::Destroy);
-const INFO: Command<'static> = Command::Unikernel(UnikernelCommand::Info);
 /// Says to [`takes_all_connections`] which socket it is to take.
 const GREEDY: &str = "FULMAR_GREEDY";
 
@@ -33,10 +26,6 @@ const GREEDY: &str = "FULMAR_GREEDY";
 const NOBODY: u32 = 65534;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-
-fn pid(id: u32) -> Pid {
-    Pid::from_raw(i32::try_from(id).unwrap())
-}
 
 /// The labels of all tenders that run, sorted: each is given its own as its first argument.
 fn running(siege: &Siege) -> Vec<String> {
@@ -86,11 +75,11 @@ fn halves_killed_while_many_ask() {
             let enough = created() + 5 + usize::try_from(round * 7 % 5).unwrap();
             assert!(wait_until(|| created() >= enough), "{}", siege.system.log("vmmd"));
             let victim = if round % 2 == 0 { control } else { siege.vmmd };
-            kill(pid(victim), Signal::SIGKILL).unwrap();
+            kill(pid_of(victim), Signal::SIGKILL).unwrap();
             stop.store(true, Ordering::Relaxed);
         });
         siege.system.end("vmmd", Signal::SIGTERM).unwrap();
-        assert!(wait_until(|| is_gone(pid(control))));
+        assert!(wait_until(|| is_gone(pid_of(control))));
         siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
         // What is listed runs, once each, and nothing else does.
         let same = wait_until(|| running(&siege) == listed(&siege));
@@ -119,12 +108,12 @@ fn processes_that_stand_still() {
     let Some(siege) = Siege::begin("processes_that_stand_still") else { return };
     let hello = siege.image("hello");
     // A console daemon that does not answer.
-    kill(pid(siege.console), Signal::SIGSTOP).unwrap();
+    kill(pid_of(siege.console), Signal::SIGSTOP).unwrap();
     for _ in 0..70 {
         assert_eq!(siege.client(&["create", "siege:still", &hello]).code, 0);
         assert_eq!(siege.client(&["destroy", "siege:still"]).code, 0);
     }
-    kill(pid(siege.console), Signal::SIGCONT).unwrap();
+    kill(pid_of(siege.console), Signal::SIGCONT).unwrap();
     // A tender that does not hear that it is to end.
     assert_eq!(siege.client(&["create", "siege:still", &hello]).code, 0);
     let mut found = Vec::new();
@@ -132,21 +121,21 @@ fn processes_that_stand_still() {
         found = tenders(siege.system.folder());
         found.len() == 1
     }));
-    kill(pid(found[0]), Signal::SIGSTOP).unwrap();
+    kill(pid_of(found[0]), Signal::SIGSTOP).unwrap();
     // Until it stands still, a signal of a lower number would still come first.
     assert!(wait_until(|| std::fs::read_to_string(format!("/proc/{}/stat", found[0])).unwrap().contains(") T ")));
     assert_eq!(siege.client(&["destroy", "siege:still"]).code, 0);
-    assert!(is_gone(pid(found[0])));
+    assert!(is_gone(pid_of(found[0])));
     siege.expect_log("vmmd", "siege:still ended: signal 9");
     // A host half that does nothing: what needs it waits, the rest goes on.
-    kill(pid(siege.vmmd), Signal::SIGSTOP).unwrap();
+    kill(pid_of(siege.vmmd), Signal::SIGSTOP).unwrap();
     let image = std::fs::read(&hello).unwrap();
     let mut waiting = Raw::connect(&siege.system.socket("vmmd.sock"));
     assert!(waiting.send(&frame("siege:still", Wish::of(&image).command())));
     for _ in 0..20 {
         siege.expect_service();
     }
-    kill(pid(siege.vmmd), Signal::SIGCONT).unwrap();
+    kill(pid_of(siege.vmmd), Signal::SIGCONT).unwrap();
     assert_eq!(waiting.receive(), Answer::Done("created unikernel".into()));
     assert_eq!(siege.client(&["destroy", "siege:still"]).code, 0);
     siege.end();

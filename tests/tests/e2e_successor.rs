@@ -2,12 +2,7 @@
 //! version. It takes over all that it understands, and touches nothing where it does not.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -15,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fulmar_core::journal::{FRAME_BYTES, Record, Replay, Stamp, decode_header, encode, seal};
-use fulmar_core::wire::{Command, UnikernelCommand};
+use fulmar_core::wire::Command;
 use fulmar_tests::images;
-use fulmar_tests::raw::{Answer, Raw, Wish};
+use fulmar_tests::raw::{Answer, DESTROY, Raw, Wish};
 use fulmar_tests::siege::{self, Siege, control_half, expect_gone, kill_9, pid_of};
 use fulmar_tests::system::is_gone;
 use nix::sys::signal::Signal;
@@ -27,8 +22,6 @@ const MANY: usize = 1_000;
 
 /// Who creates and destroys them, at once.
 const CLIENTS: usize = 4;
-
-const DESTROY: Command<'static> = Command::Unikernel(UnikernelCommand::Destroy);
 
 /// Asks for something about each of many unikernels, by several clients at once.
 fn ask_all(siege: &Siege, command: Command<'static>) {

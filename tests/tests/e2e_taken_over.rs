@@ -2,12 +2,7 @@
 //! asks for all that it should not get. `docs/security.md` says what is left then; this shows it.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, IoSlice};

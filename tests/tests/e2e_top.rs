@@ -1,12 +1,7 @@
 //! `vmmc_local top` with the real daemons: as a table, as a document, and on a terminal of 80 columns and 24 lines.
 
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs::File;
 use std::io::{Read, Write};

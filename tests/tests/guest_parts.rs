@@ -1,11 +1,6 @@
 //! Parts of unikernels that need no tender: what `http` makes of any bytes, and the ring of frames against a host of our own.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 #[path = "../../guest/http/src/request.rs"]
 mod request;

@@ -1,6 +1,6 @@
 //! Virtual machines of bhyve: what is refused in which words, what is launched, who may name which zvol, and how they come back.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic, its helpers too")]
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use fulmar_core::halves::{MACHINE_LINE_BYTES_MAX, Tender, Texts, Unit, machine_name};
 use fulmar_core::journal::Record;

@@ -1,6 +1,6 @@
 //! Block devices: what is refused in which words, what counts against which policy, and how long a unikernel has one.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic, its helpers too")]
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use fulmar_core::halves::Unit;
 use fulmar_core::journal::Record;

@@ -1,7 +1,5 @@
 //! The policies of a chain: all of them are set, or none.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
-
 use fulmar_core::machine::{Change, Effect, Input, JournalError, Machine, Now, Reply, Tenders};
 use fulmar_core::policy::{Bridges, CpuSet, Policy};
 use fulmar_core::wire::{self, Command, Header, List, NamedPolicy, PolicyCommand};

@@ -1,7 +1,7 @@
 //! The shell scripts of the tree, and what is packaged for FreeBSD: that `shellcheck` has nothing to say, that the services begin
 //! in an order, and that the package has what it says.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,11 +1,6 @@
 //! `docs/security.md`: the table of what has to be trusted, against what the processes are made of.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,8 +1,6 @@
 //! A crash before and after every effect, and after every step in many ways: nothing that was acknowledged is lost,
 //! nothing is left over, and the host comes to rest.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use fulmar_core::machine::Exit;
 use fulmar_tests::ask::{Ask, Octets, PolicySpec, Spec, Wish, name};
 use fulmar_tests::choose::Seeded;

@@ -1,7 +1,5 @@
 //! What the simulated host has found once, as the shortest run that showed it.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use fulmar_core::machine::Exit;
 use fulmar_tests::ask::{Ask, PolicySpec, Spec, Wish, name};
 use fulmar_tests::drive::{replay, settle};

@@ -1,7 +1,5 @@
 //! The machine at the product's size: it costs no memory before it is used, and it takes in a full journal.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::fs;
 use std::sync::Mutex;
 

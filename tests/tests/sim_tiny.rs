@@ -1,7 +1,5 @@
 //! Everything that can happen in few steps on a machine with room for two unikernels.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use fulmar_tests::choose::{Choose, Odometer};
 use fulmar_tests::drive::settle;
 use fulmar_tests::world::{Action, ActionKind, Budget, World};

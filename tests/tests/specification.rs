@@ -1,12 +1,7 @@
 //! `SPECIFICATION.md` names no check that is not there, and no bound that is another in the code. Its figures are looked at by xtask's
 //! own tests.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,7 @@
 //! The source tree, as far as a machine can judge it: how files open, how long they are, where `unsafe` may stand, what must
 //! not be left behind, and that the documents say what is there.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::collections::BTreeSet;
 use std::fs;

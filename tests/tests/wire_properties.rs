@@ -1,12 +1,7 @@
 //! What holds for all messages, not only the recorded ones: round trips, totality, and that chopping a stream changes
 //! nothing. The oracle for the encoding itself is RustCrypto's `der`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking, its helpers too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::fs;
 

@@ -18,7 +18,7 @@ usage: cargo xtask COMMAND
   demo [--keep]   build everything, run a unikernel before your eyes, clean up;
                   --keep leaves it running and says how to go on
   demo --stop     end what a demo with --keep has left running
-  bench [--json FILE] [--compare FILE] [--plot FILE] [NAME]...
+  bench [OPTION]... [NAME]...
                   measure: codec, disk, info, create, policies, memory,
                   recovery, scale, console, stats, tls, tender (beside the original ones, if the environment variables
                   SOLO5_SPT and SOLO5_HVT name them); --json saves the figures,
@@ -34,6 +34,23 @@ usage: cargo xtask COMMAND
                   a package for Debian and its relatives (docs/install.md)
   checks          what else must hold: formatting, lints, documentation
 ";
+
+/// What is wrong with words that are no command, and what would be right.
+fn what_is_wrong(words: &[&str]) -> String {
+    match words {
+        ["demo", ..] => "demo takes --keep, --stop or nothing".into(),
+        ["deb", ..] => "deb takes --version VERSION or nothing".into(),
+        ["pictures"] => "pictures are drawn on Linux alone".into(),
+        [command @ ("pictures" | "test" | "checks"), word, ..] => {
+            format!("{command} takes nothing, and there is `{word}`: leave it out")
+        }
+        _ => format!(
+            "there is no command `{}`, but demo, bench, test, verify, pictures, deb and checks: `cargo xtask help` says what \
+             they do",
+            words.first().unwrap_or(&"")
+        ),
+    }
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -57,7 +74,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         other => {
-            eprint!("xtask: unknown command `{}`\n\n{HELP}", other.join(" "));
+            eprintln!("xtask: {}", what_is_wrong(other));
             return ExitCode::from(124);
         }
     };

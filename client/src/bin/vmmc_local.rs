@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use fulmar_client::local::CommandLine;
+use fulmar_client::program;
+
 fn main() -> ExitCode {
-    fulmar_client::local::main()
+    program::main::<CommandLine>()
 }

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use fulmar_client::program;
+use fulmar_client::remote::stored::CommandLine;
+
 fn main() -> ExitCode {
-    fulmar_client::remote::stored::main()
+    program::main::<CommandLine>()
 }

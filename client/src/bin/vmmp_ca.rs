@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use fulmar_client::ca::CommandLine;
+use fulmar_client::program;
+
 fn main() -> ExitCode {
-    fulmar_client::ca::main()
+    program::main::<CommandLine>()
 }

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use fulmar_client::program;
+use fulmar_client::request::CommandLine;
+
 fn main() -> ExitCode {
-    fulmar_client::request::main()
+    program::main::<CommandLine>()
 }

@@ -8,18 +8,16 @@ mod revoke;
 mod server;
 mod sign;
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::Failure;
 use crate::pki::issue::Issuer;
 use crate::pki::passphrase::PassphraseOption;
-use crate::program::{self, Surroundings};
+use crate::program::{Program, Surroundings};
 
 /// The exit codes, for people.
 const EXIT_CODES: &str = "Exit codes:
@@ -38,7 +36,7 @@ Example:
 /// The command line.
 #[derive(Parser, Debug)]
 #[command(name = "vmmp_ca", version, about = "Sign and revoke certificates for unikernels", after_help = EXIT_CODES)]
-struct CommandLine {
+pub struct CommandLine {
     #[command(subcommand)]
     subcommand: Subcommands,
 }
@@ -125,35 +123,17 @@ impl Holder {
 const CA_CERTIFICATE: &str = "cacert.pem";
 const CA_KEY: &str = "ca.key";
 
-/// Does what the process was called for.
-#[must_use]
-pub fn main() -> ExitCode {
-    program::main(run)
-}
-
-/// Its command line, for who writes its page.
-#[must_use]
-pub fn command() -> clap::Command {
-    program::command::<CommandLine>(str::to_owned)
-}
-
-/// Does what these arguments say, the first being the program's name; the exit code.
-#[must_use]
-pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
-    let Surroundings { now_unix_ms, out, errors, .. } = surroundings;
-    let line: CommandLine = match program::parse(arguments, out, errors, str::to_owned) {
-        Ok(line) => line,
-        Err(code) => return code,
-    };
-    let mut context = Context { now_unix_s: now_unix_ms / 1000, out: &mut *out, notes: &mut *errors };
-    let result = match &line.subcommand {
-        Subcommands::Generate(command) => command.run(&mut context),
-        Subcommands::Server(command) => command.run(&mut context),
-        Subcommands::Sign(command) => command.run(&mut context),
-        Subcommands::Inspect(command) => command.run(&mut context),
-        Subcommands::List(command) => command.run(&mut context),
-        Subcommands::Revoke(command) => command.run(&mut context),
-    };
-    let result = result.and_then(|()| out.flush().map_err(Failure::print));
-    program::end("vmmp_ca", result, errors)
+impl Program for CommandLine {
+    fn run(&self, surroundings: &mut Surroundings<'_>) -> Result<(), Failure> {
+        let Surroundings { now_unix_ms, out, errors, .. } = surroundings;
+        let context = &mut Context { now_unix_s: *now_unix_ms / 1000, out: *out, notes: *errors };
+        match &self.subcommand {
+            Subcommands::Generate(command) => command.run(context),
+            Subcommands::Server(command) => command.run(context),
+            Subcommands::Sign(command) => command.run(context),
+            Subcommands::Inspect(command) => command.run(context),
+            Subcommands::List(command) => command.run(context),
+            Subcommands::Revoke(command) => command.run(context),
+        }
+    }
 }

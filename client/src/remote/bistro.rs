@@ -1,9 +1,6 @@
 //! `vmmc_bistro`: the subcommands of `vmmc_local` for a host elsewhere. Each is signed with a key that is held here, when it is sent.
 
-use std::ffi::OsString;
-use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
@@ -14,10 +11,9 @@ use super::signing::{Signer, SigningDoor};
 use super::{EXIT_CODES, Identity, compare_clocks};
 use crate::commands::{Context, Single, deploy, top};
 use crate::error::Failure;
-use crate::local::wait_for_reader_to_go;
 use crate::pki::files;
 use crate::pki::issue::Issuer;
-use crate::program::{self, Surroundings};
+use crate::program::{Program, Surroundings};
 
 /// The command line.
 #[derive(Parser, Debug)]
@@ -29,7 +25,7 @@ use crate::program::{self, Surroundings};
         "{EXIT_CODES}\n\nExample:\n  vmmc_bistro --ca cacert.pem --cert shop.pem --key shop.key example info"
     )
 )]
-struct CommandLine {
+pub struct CommandLine {
     #[command(flatten)]
     identity: Identity,
     /// Print JSON instead of text
@@ -54,52 +50,28 @@ enum Subcommands {
     Revoke(Revoke),
 }
 
-/// Does what the process was called for.
-#[must_use]
-pub fn main() -> ExitCode {
-    program::main(run)
-}
-
-/// Its command line, for who writes its page.
-#[must_use]
-pub fn command() -> clap::Command {
-    program::command::<CommandLine>(examples)
-}
-
-/// Does what these arguments say, the first being the program's name; the exit code.
-#[must_use]
-pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
-    let Surroundings { time_out, now_unix_ms, end_with_reader, out, errors } = surroundings;
-    let line: CommandLine = match program::parse(arguments, out, errors, examples) {
-        Ok(line) => line,
-        Err(code) => return code,
-    };
-    if end_with_reader && matches!(&line.subcommand, Subcommands::Single(single) if single.follows()) {
-        thread::spawn(wait_for_reader_to_go);
+impl Program for CommandLine {
+    fn examples(text: &str) -> String {
+        text.replace("vmmc_local", "vmmc_bistro --ca cacert.pem --cert shop.pem --key shop.key example")
     }
-    let result = signer(&line, time_out, now_unix_ms).and_then(|signer| {
-        let door = SigningDoor(Arc::new(signer));
-        let mut context = Context { door: &door, json: line.json, now_unix_ms, out: &mut *out, notes: &mut *errors };
-        let result = match &line.subcommand {
+
+    fn run(&self, surroundings: &mut Surroundings<'_>) -> Result<(), Failure> {
+        if matches!(&self.subcommand, Subcommands::Single(single) if single.follows()) {
+            surroundings.expect_reader();
+        }
+        let Surroundings { time_out, now_unix_ms, out, errors, .. } = surroundings;
+        let door = SigningDoor(Arc::new(signer(self, *time_out, *now_unix_ms)?));
+        let mut context =
+            Context { door: &door, json: self.json, now_unix_ms: *now_unix_ms, out: *out, notes: *errors };
+        let result = match &self.subcommand {
             Subcommands::Single(command) => command.run(&mut context),
             Subcommands::Top(command) => command.run(&mut context),
             Subcommands::Deploy(command) => command.run(&mut context),
             Subcommands::Revoke(command) => command.run(&mut context, door.0.issuer.key.public()),
         };
-        if let Err(failure) = &result
-            && let Some(text) = compare_clocks(failure, now_unix_ms)
-        {
-            context.note(&text);
-        }
+        compare_clocks(&result, &mut context);
         result
-    });
-    let result = result.and_then(|()| out.flush().map_err(Failure::print));
-    program::end("vmmc_bistro", result, errors)
-}
-
-/// The examples of `vmmc_local`, for a host elsewhere.
-fn examples(text: &str) -> String {
-    text.replace("vmmc_local", "vmmc_bistro --ca cacert.pem --cert shop.pem --key shop.key example")
+    }
 }
 
 fn signer(line: &CommandLine, time_out: std::time::Duration, now_unix_ms: i64) -> Result<Signer, Failure> {

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::commands::Context;
 use crate::error::Failure;
 use crate::output::text::timestamp;
 use crate::pki::chain;
@@ -67,10 +68,12 @@ impl Identity {
 }
 
 /// Says what the clock here is where the other side goes by its own.
-fn compare_clocks(failure: &Failure, now_unix_ms: i64) -> Option<String> {
-    let Failure::Refused { text, .. } = failure else { return None };
-    let about_time = text.contains("has expired at") || text.contains("not yet valid before");
-    about_time.then(|| format!("the clock of this machine says {}", timestamp(now_unix_ms)))
+fn compare_clocks(result: &Result<(), Failure>, context: &mut Context<'_>) {
+    if let Err(Failure::Refused { text, .. }) = result
+        && (text.contains("has expired at") || text.contains("not yet valid before"))
+    {
+        context.note(&format!("the clock of this machine says {}", timestamp(context.now_unix_ms)));
+    }
 }
 
 /// Checks our own chain before anybody sees it.

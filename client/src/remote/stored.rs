@@ -1,10 +1,7 @@
 //! `vmmc_remote`: sends the command that a certificate carries, and shows the reply as `vmmc_local` does.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
@@ -22,12 +19,11 @@ use crate::connection::{Connection, Daemon, Dialer, Door, Transport};
 use crate::content::ContentFile;
 use crate::error::Failure;
 use crate::image::ImageFile;
-use crate::local::wait_for_reader_to_go;
 use crate::pki::chain::{ChainFault, without_root};
 use crate::pki::key::Key;
 use crate::pki::read::Cert;
 use crate::pki::words;
-use crate::program::{self, Surroundings};
+use crate::program::{Program, Surroundings};
 
 /// How much is compressed what a certificate says is compressed.
 const LEVEL: u32 = 9;
@@ -42,7 +38,7 @@ const LEVEL: u32 = 9;
         "{EXIT_CODES}\n\nExample:\n  vmmc_remote --ca cacert.pem --cert web.pem --key web.key example --image web.hvt"
     )
 )]
-struct CommandLine {
+pub struct CommandLine {
     #[command(flatten)]
     identity: Identity,
     /// Print JSON instead of text
@@ -94,46 +90,9 @@ impl Dialer for StoredDoor {
     }
 }
 
-/// Does what the process was called for.
-#[must_use]
-pub fn main() -> ExitCode {
-    program::main(run)
-}
-
-/// Its command line, for who writes its page.
-#[must_use]
-pub fn command() -> clap::Command {
-    program::command::<CommandLine>(str::to_owned)
-}
-
-/// Does what these arguments say, the first being the program's name; the exit code.
-#[must_use]
-pub fn run(arguments: impl IntoIterator<Item = OsString>, surroundings: Surroundings<'_>) -> u8 {
-    let Surroundings { time_out, now_unix_ms, end_with_reader, out, errors } = surroundings;
-    let line: CommandLine = match program::parse(arguments, out, errors, str::to_owned) {
-        Ok(line) => line,
-        Err(code) => return code,
-    };
-    let result = line.run(time_out, now_unix_ms, end_with_reader, out, errors);
-    if let Err(failure) = &result
-        && let Some(text) = compare_clocks(failure, now_unix_ms)
-    {
-        // The code says it too.
-        let _ = writeln!(errors, "{text}");
-    }
-    let result = result.and_then(|()| out.flush().map_err(Failure::print));
-    program::end("vmmc_remote", result, errors)
-}
-
-impl CommandLine {
-    fn run(
-        &self,
-        time_out: Duration,
-        now_unix_ms: i64,
-        end_with_reader: bool,
-        out: &mut dyn std::io::Write,
-        notes: &mut dyn std::io::Write,
-    ) -> Result<(), Failure> {
+impl Program for CommandLine {
+    fn run(&self, surroundings: &mut Surroundings<'_>) -> Result<(), Failure> {
+        let (time_out, now_unix_ms) = (surroundings.time_out, surroundings.now_unix_ms);
         let root = self.identity.root()?;
         let certs = without_root(Cert::read_all(&self.identity.cert)?);
         check_own(&certs, &root, now_unix_ms / 1000)?;
@@ -150,13 +109,18 @@ impl CommandLine {
             said.command,
             Command::Console(ConsoleCommand::Subscribe(_)) | Command::Stats(StatsCommand::Subscribe)
         );
-        if end_with_reader && follows {
-            thread::spawn(wait_for_reader_to_go);
+        if follows {
+            surroundings.expect_reader();
         }
-        let mut context = Context { door: &door, json: self.json, now_unix_ms, out, notes };
-        self.send(&mut context, name, said.command)
+        let Surroundings { out, errors, .. } = surroundings;
+        let mut context = Context { door: &door, json: self.json, now_unix_ms, out: *out, notes: *errors };
+        let result = self.send(&mut context, name, said.command);
+        compare_clocks(&result, &mut context);
+        result
     }
+}
 
+impl CommandLine {
     fn send(&self, context: &mut Context<'_>, name: Name, command: Command<'_>) -> Result<(), Failure> {
         let output = || self.output.clone().unwrap_or_else(|| default_file(name, context));
         let daemon = match command {

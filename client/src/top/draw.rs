@@ -195,8 +195,6 @@ fn draw_help(frame: &mut Frame<'_>) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use std::time::{Duration, Instant};
 
     use fulmar_core::wire::{List, Moment, Rusage, Usage};

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fulmar_client::program::Surroundings;
+use fulmar_client::program::{Surroundings, run};
 
 use super::{Folder, Ran};
 
@@ -12,19 +12,19 @@ use super::{Folder, Ran};
 pub(crate) type Program = fn(Vec<OsString>, Surroundings<'_>) -> u8;
 
 pub(crate) fn ca(words: Vec<OsString>, surroundings: Surroundings<'_>) -> u8 {
-    fulmar_client::ca::run(words, surroundings)
+    run::<fulmar_client::ca::CommandLine>(words, surroundings)
 }
 
 pub(crate) fn request(words: Vec<OsString>, surroundings: Surroundings<'_>) -> u8 {
-    fulmar_client::request::run(words, surroundings)
+    run::<fulmar_client::request::CommandLine>(words, surroundings)
 }
 
 pub(crate) fn bistro(words: Vec<OsString>, surroundings: Surroundings<'_>) -> u8 {
-    fulmar_client::remote::bistro::run(words, surroundings)
+    run::<fulmar_client::remote::bistro::CommandLine>(words, surroundings)
 }
 
 pub(crate) fn remote(words: Vec<OsString>, surroundings: Surroundings<'_>) -> u8 {
-    fulmar_client::remote::stored::run(words, surroundings)
+    run::<fulmar_client::remote::stored::CommandLine>(words, surroundings)
 }
 
 /// Runs a program at a time, in seconds since 1970.

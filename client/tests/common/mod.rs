@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fulmar_client::local::run;
-use fulmar_client::program::Surroundings;
+use fulmar_client::local::CommandLine;
+use fulmar_client::program::{Surroundings, run};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{self, Header, Message, Payload};
 
@@ -116,7 +116,7 @@ pub(crate) fn client(run_folder: &Path, time_out: Duration, words: &[&str]) -> R
     arguments.extend(words.iter().map(OsString::from));
     let surroundings =
         Surroundings { time_out, now_unix_ms: NOW_UNIX_MS, end_with_reader: false, out: &mut out, errors: &mut errors };
-    let code = run(arguments, surroundings);
+    let code = run::<CommandLine>(arguments, surroundings);
     Ran { code, out: String::from_utf8(out).unwrap(), errors: String::from_utf8(errors).unwrap() }
 }
 

@@ -1,7 +1,7 @@
 //! Goal: whatever happens to the bytes of a journal, its records come back exactly or it is refused.
 //! Method: journals of arbitrary records, written in batches, then cut, flipped, zeroed and spliced.
 
-#![allow(clippy::arithmetic_side_effects, clippy::std_instead_of_core, reason = "tests")]
+#![allow(clippy::arithmetic_side_effects, reason = "tests")]
 
 extern crate std;
 

@@ -20,16 +20,14 @@ mod stream;
 mod subscription;
 
 use std::fmt;
-use std::io;
 use std::process::ExitCode;
 
 use fulmar_core::limits::{CONSOLE_FILES_MAX, CONSOLES_BYTES_MAX};
 use fulmar_host::check::Findings;
-use fulmar_host::daemon::{self, BeginError};
+use fulmar_host::clients::Serve as _;
+use fulmar_host::daemon::{self, BeginError, Start};
 use fulmar_host::folder::Folder;
 use fulmar_host::info;
-use fulmar_host::service::{self, Door, Service};
-use fulmar_host::signals;
 
 use crate::options::{Options, PROGRAM};
 use crate::server::Server;
@@ -48,8 +46,6 @@ enum StartError {
     /// The program could not be confined.
     #[cfg(target_os = "linux")]
     Confine(fulmar_shim_linux::sandbox::NotConfined),
-    /// The event loop cannot be set up or has failed.
-    Loop(io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -58,7 +54,6 @@ impl fmt::Display for StartError {
             Self::Begin(error) => error.fmt(f),
             #[cfg(target_os = "linux")]
             Self::Confine(error) => error.fmt(f),
-            Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
 }
@@ -84,10 +79,7 @@ fn check(options: &Options, findings: &mut Findings) {
 
 /// Serves until a signal ends it.
 fn serve(options: &Options) -> Result<(), StartError> {
-    // Whoever sees its socket can end it in order.
-    let signals = signals::catch(&signals::ENDS).map_err(StartError::Loop)?;
-    let service = Service::find().map_err(BeginError::from)?;
-    let handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
+    let Start { signals, service, handed_over } = Start::take()?;
     let (util, fifos) = (options.run.join("util"), options.run.join("fifo"));
     for folder in [&util, &fifos] {
         daemon::expect_folder(folder, "--run")?;
@@ -102,16 +94,11 @@ fn serve(options: &Options) -> Result<(), StartError> {
     fulmar_shim_linux::sandbox::enclose(fulmar_shim_linux::sandbox::Program::Console, &options.run, None);
     // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.
     let mut memory = vec![0; CONSOLES_BYTES_MAX];
-    let fifos = Folder::open(&fifos).map_err(StartError::Loop)?;
-    let mut server = Server::new(signals, listener, fifos, &mut memory, service).map_err(StartError::Loop)?;
+    let fifos = Folder::open(&fifos).map_err(BeginError::Loop)?;
+    let mut server = Server::new(signals, listener, fifos, &mut memory, service).map_err(BeginError::Loop)?;
     confine()?;
     daemon::confine()?;
-    info!("serving on {}", path.display());
-    server.clients.service.ready(format_args!("serving on {}", path.display()));
-    let ended = server.run();
-    server.clients.service.stopping();
-    drop(made);
-    ended.map_err(StartError::Loop)?;
+    server.serve(&path, made)?;
     info!("ended by a signal");
     Ok(())
 }

@@ -50,22 +50,6 @@ impl<'m> Server<'m> {
         Ok(Self { clients, fifo_folder, consoles: Consoles::new(memory), fifos: HashMap::new() })
     }
 
-    /// Serves until a signal says that it is enough.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
-        let mut ready = Vec::new();
-        while self.clients.wait(&mut ready, &[])? {
-            for token in ready.drain(..) {
-                if self.fifos.contains_key(&token) {
-                    self.fifo_turn(token);
-                } else {
-                    self.client_turn(token);
-                }
-            }
-            self.clients.late().into_iter().for_each(|token| self.close_late(token));
-        }
-        Ok(())
-    }
-
     /// Forgets that a client gets the lines of a console, and a console that only it waited for.
     pub(crate) fn unsubscribe(&mut self, token: Token, name: &Name) {
         let Some(console) = self.consoles.get_mut(name) else { return };
@@ -81,6 +65,21 @@ impl Serve for Server<'_> {
 
     fn clients(&mut self) -> &mut Clients<Subscription> {
         &mut self.clients
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        while self.clients.wait(&mut ready, &[])? {
+            for token in ready.drain(..) {
+                if self.fifos.contains_key(&token) {
+                    self.fifo_turn(token);
+                } else {
+                    self.client_turn(token);
+                }
+            }
+            self.close_late();
+        }
+        Ok(())
     }
 
     fn message(&mut self, token: Token, message: &Message<'_>) {

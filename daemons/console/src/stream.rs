@@ -41,7 +41,7 @@ impl Server<'_> {
     pub(crate) fn fifo_turn(&mut self, token: Token) {
         match self.read_fifo(token, READS_PER_TURN) {
             Left::Nothing => {}
-            Left::Perhaps => self.clients.is_busy(token),
+            Left::Perhaps => self.clients.note_busy(token),
             Left::Ended => self.end_fifo(token),
         }
     }

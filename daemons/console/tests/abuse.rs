@@ -1,7 +1,7 @@
 //! What must not hurt: frames that are none, clients that do not read, unikernels that never stop writing, things in the
 //! place of fifos. After each the daemon serves as before.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -66,7 +66,7 @@ fn frames_that_are_none_end_the_connection_and_nothing_else() {
             Reply::Failure(_) => assert_eq!(client.reply(), Reply::End, "{case}"),
             other => assert_eq!((other, answered), (Reply::End, false), "{case}"),
         }
-        assert!(daemon.log().contains(logged), "{case}: {}", daemon.log());
+        assert!(daemon.said().contains(logged), "{case}: {}", daemon.said());
     }
     serves(&mut daemon);
 }
@@ -86,7 +86,7 @@ fn what_never_ends_is_closed() {
     while deaf.stream.write_all(&question).is_ok() {}
     assert_eq!(length.reply(), Reply::End);
     assert_eq!(body.reply(), Reply::End);
-    wait_until("all three", || daemon.log().matches("did not come to an end").count() == 3);
+    wait_until("all three", || daemon.said().matches("did not come to an end").count() == 3);
     idle.send(&asked(":", ConsoleCommand::ListInactive));
     assert_eq!(idle.reply(), Reply::Consoles(vec![]));
     serves(&mut daemon);
@@ -146,8 +146,8 @@ fn only_fifos_are_read() {
         let mut client = daemon.connect();
         client.ask(name, 0, ConsoleCommand::Add { unikernels: 9 });
         assert!(matches!(client.reply(), Reply::Failure(text) if text.ends_with("is not a fifo: remove it")), "{name}");
-        assert!(daemon.log().contains(&format!("/fifo/:{name} is not a fifo")));
-        assert!(!daemon.log().contains("secret\n\n"));
+        assert!(daemon.said().contains(&format!("/fifo/:{name} is not a fifo")));
+        assert!(!daemon.said().contains("secret\n\n"));
         daemon.follow(name, Window::Count(9), "waiting for VM");
     }
     assert_eq!(daemon.inactive(":"), [""; 0]);
@@ -191,7 +191,7 @@ fn who_does_not_read_is_closed_and_nobody_else_waits() {
     let mut quick = daemon.follow("web", Window::Count(0), "subscribed");
     let text = "x".repeat(200);
     let mut count = 0;
-    while !daemon.log().contains("reads too slowly") {
+    while !daemon.said().contains("reads too slowly") {
         for _ in 0..100 {
             write_all(&unikernel, format!("{count} {text}\n").as_bytes());
             assert_eq!(quick.reply(), line(&format!("{count} {text}")));

@@ -1,6 +1,6 @@
 //! Recorded conversations of the peer's console daemon, answered by ours byte for byte where the content is the test's.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -106,7 +106,7 @@ fn what_vmmd_says() {
     }
     assert_eq!(ask(&daemon, &questions, answers.len()), answers);
     // And one by one, on a connection that stays.
-    let mut client = Client::connect(&daemon.socket());
+    let mut client = Client::connect(daemon.socket());
     for (question, answer) in frames(&questions).into_iter().zip(frames(&answers)) {
         client.stream.write_all(question).unwrap();
         assert_eq!(client.frame().unwrap(), answer[4..]);

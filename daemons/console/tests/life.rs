@@ -1,7 +1,5 @@
 //! Start, end, and start again: the command line, one daemon for a folder, unikernels that do not notice.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
 mod common;
 
 use std::io::Write as _;
@@ -40,13 +38,13 @@ fn a_folder_has_one_daemon_and_a_signal_ends_it_orderly() {
     drop(daemon.connect());
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         assert!(daemon.stop(signal).success());
-        assert!(!daemon.socket().exists() && daemon.log().ends_with("ended by a signal\n"));
-        daemon.start_again();
+        assert!(!daemon.socket().exists() && daemon.said().ends_with("ended by a signal\n"));
+        daemon.serve();
     }
     // Killed, it leaves its socket behind, which the next one replaces.
     daemon.stop(Signal::SIGKILL);
     assert!(daemon.socket().exists());
-    daemon.start_again();
+    daemon.serve();
     daemon.follow("web", Window::Count(1), "waiting for VM");
 }
 
@@ -69,7 +67,7 @@ fn a_unikernel_writes_on_while_there_is_no_daemon() {
         }
     }
     assert!(written > 0);
-    daemon.start_again();
+    daemon.serve();
     let mut client = daemon.connect();
     client.ask("web", 1, ConsoleCommand::Add { unikernels: 1 });
     assert_eq!(client.reply(), Reply::Empty);

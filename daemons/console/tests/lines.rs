@@ -1,7 +1,5 @@
 //! Lines of unikernels on their way to those who follow them: history, windows, live, ends.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
 mod common;
 
 use fulmar_core::limits::{CONSOLE_LINE_BYTES_MAX, CONSOLE_SUBSCRIBERS_MAX};

@@ -1,7 +1,7 @@
 //! Every malformed message that was recorded, messages that are cut off at each place, numbers and dates beyond all bounds, three
 //! hundred subscribers, a fifo that becomes a file, a thousand unikernels that write at once. After each the daemon serves as before.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -27,10 +27,9 @@ use std::process::ExitCode;
 use fulmar_core::limits::LOG_FILES_MAX;
 use fulmar_core::wire::Event;
 use fulmar_host::check::Findings;
-use fulmar_host::daemon::{self, BeginError};
+use fulmar_host::clients::Serve as _;
+use fulmar_host::daemon::{self, BeginError, Start};
 use fulmar_host::info;
-use fulmar_host::service::{self, Door, Service};
-use fulmar_host::signals;
 
 use crate::options::{Options, PROGRAM};
 use crate::server::Server;
@@ -52,8 +51,6 @@ enum StartError {
     /// The program could not be confined.
     #[cfg(target_os = "linux")]
     Confine(fulmar_shim_linux::sandbox::NotConfined),
-    /// The event loop cannot be set up or has failed.
-    Loop(io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -63,7 +60,6 @@ impl fmt::Display for StartError {
             Self::Store(path, error) => write!(f, "cannot keep the log in {}: {error}", path.display()),
             #[cfg(target_os = "linux")]
             Self::Confine(error) => error.fmt(f),
-            Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
 }
@@ -91,10 +87,7 @@ fn check(options: &Options, findings: &mut Findings) {
 
 /// Serves until a signal ends it.
 fn serve(options: &Options) -> Result<(), StartError> {
-    // Whoever sees its socket can end it in order.
-    let signals = signals::catch(&signals::ENDS).map_err(StartError::Loop)?;
-    let service = Service::find().map_err(BeginError::from)?;
-    let mut handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
+    let Start { signals, service, mut handed_over } = Start::take()?;
     let util = options.run.join("util");
     for (folder, option) in [(&util, "--run"), (&options.state, "--state")] {
         daemon::expect_folder(folder, option)?;
@@ -114,15 +107,10 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let mut store = Store::open(&folder, Bounds::new(options.size_mb, options.days)).map_err(broken)?;
     let (listener, made) = early.map_or_else(|| daemon::listen(&path, handed_over), Ok)?;
     store.keep_own(&daemon_event(true));
-    let mut server = Server::new(signals, listener, store, service).map_err(StartError::Loop)?;
+    let mut server = Server::new(signals, listener, store, service).map_err(BeginError::Loop)?;
     confine()?;
     daemon::confine()?;
-    info!("serving on {}", path.display());
-    server.clients.service.ready(format_args!("serving on {}", path.display()));
-    let ended = server.run();
-    server.clients.service.stopping();
-    drop(made);
-    ended.map_err(StartError::Loop)?;
+    server.serve(&path, made)?;
     server.finish(&daemon_event(false));
     info!("ended by a signal");
     Ok(())

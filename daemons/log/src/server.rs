@@ -10,7 +10,7 @@ use fulmar_core::limits::{
 use fulmar_core::wire::{Event, Message};
 use fulmar_host::clients::{Bounds, Clients, Role, Sent, Serve};
 use fulmar_host::service::Service;
-use fulmar_host::{info, warning};
+use fulmar_host::warning;
 use mio::Token;
 
 use crate::store::Store;
@@ -46,19 +46,6 @@ impl Server {
         Ok(Self { clients, store, appended: false, buffer: vec![0; LOG_READ_BYTES] })
     }
 
-    /// Serves until a signal says that it is enough.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
-        let mut ready = Vec::new();
-        while self.clients.wait(&mut ready, &[])? {
-            ready.drain(..).for_each(|token| self.client_turn(token));
-            if std::mem::take(&mut self.appended) {
-                self.serve_readers();
-            }
-            self.clients.late().into_iter().for_each(|token| self.close_late(token));
-        }
-        Ok(())
-    }
-
     /// Shows all readers what is new.
     fn serve_readers(&mut self) {
         self.clients.subscribed().into_iter().for_each(|token| self.send(token));
@@ -77,6 +64,18 @@ impl Serve for Server {
 
     fn clients(&mut self) -> &mut Clients<Box<Subscription>> {
         &mut self.clients
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        while self.clients.wait(&mut ready, &[])? {
+            ready.drain(..).for_each(|token| self.client_turn(token));
+            if std::mem::take(&mut self.appended) {
+                self.serve_readers();
+            }
+            self.close_late();
+        }
+        Ok(())
     }
 
     fn message(&mut self, token: Token, message: &Message<'_>) {
@@ -117,15 +116,12 @@ impl Serve for Server {
         self.clients.settle(token, was_behind, has_more, of_reader_ms);
     }
 
-    fn close_late(&mut self, token: Token) {
+    fn close_slow(&mut self, token: Token) {
         let Some(client) = self.clients.get_mut(token) else { return };
-        if let Some(subscription) = client.take_subscription() {
-            warning!("a reader that reads too slowly is closed");
-            subscription.put_slow(client);
-            client.finish();
-            return self.send(token);
-        }
-        info!("connection closed: its message did not come to an end, or it does not read");
-        self.close(token);
+        let Some(subscription) = client.take_subscription() else { return };
+        warning!("a reader that reads too slowly is closed");
+        subscription.put_slow(client);
+        client.finish();
+        self.send(token);
     }
 }

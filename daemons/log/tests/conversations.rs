@@ -1,6 +1,6 @@
 //! What readers are told: windows, cursors, what concerns them, following; and what is refused.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -77,7 +77,7 @@ fn the_clock_is_set_back() {
         assert_eq!(daemon.all("b:", since(now_ms + 500)), [all[1].clone(), all[3].clone()]);
         assert_eq!(daemon.all(":", since(now_ms + HOUR_MS + 1000)), all[1..2]);
         daemon.stop(Signal::SIGTERM);
-        daemon.start_again();
+        daemon.serve();
     }
 }
 
@@ -241,7 +241,7 @@ fn only_root_and_the_user_of_the_daemons_tell() {
     stranger.args(["--exact", TEST, "--nocapture"]).env(STRANGER, daemon.socket()).uid(77).gid(77);
     let output = stranger.current_dir("/").output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert!(daemon.text().contains("only vmmd and vmmd_tls tell what has happened"), "{}", daemon.text());
+    assert!(daemon.said().contains("only vmmd and vmmd_tls tell what has happened"), "{}", daemon.said());
     assert_eq!(daemon.last(), 1);
 }
 
@@ -329,7 +329,7 @@ fn three_hundred_readers() {
     assert!(spent.is_none_or(|ms| ms <= 20), "{spent:?}");
     println!("300 readers: {:?} KiB; idle for a second: {spent:?} ms of a processor", daemon.resident_kib());
     let more: Vec<_> = (0..LOG_CONNECTIONS_MAX).map(|_| daemon.connect()).collect();
-    common::wait_until("one to be sent away", || daemon.text().contains("connection refused"));
+    common::wait_until("one to be sent away", || daemon.said().contains("connection refused"));
     drop(more);
     drop(readers);
     common::wait_until("room", || daemon.connect().stream.write_all(&asked(":", Command::Host)).is_ok());

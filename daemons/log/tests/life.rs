@@ -1,7 +1,7 @@
 //! The log over its life: ends and starts again, torn tails, flipped bits, rotation, readers who are slow, writers who say
 //! things twice.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -62,7 +62,7 @@ fn what_was_acknowledged_is_there_after_each_end() {
         told += 5;
         let status = daemon.stop(if round % 2 == 0 { Signal::SIGKILL } else { Signal::SIGTERM });
         assert_eq!(status.success(), round % 2 == 1);
-        daemon.start_again();
+        daemon.serve();
     }
     let texts: Vec<String> = daemon
         .all(":", LogFrom::After(0))
@@ -89,7 +89,7 @@ fn what_is_said_twice_is_kept_once() {
     let mut vmmd = daemon.connect();
     vmmd.tell(other | 1, 0, created("b:first"));
     daemon.stop(Signal::SIGKILL);
-    daemon.start_again();
+    daemon.serve();
     tell(&daemon, 6..=10);
     let mut vmmd = daemon.connect();
     vmmd.tell(other | 1, 0, created("b:first"));
@@ -108,12 +108,12 @@ fn a_torn_tail_is_cut_and_told() {
     for cut in [1, 5, 30, 60] {
         let last = {
             fs::write(&segment, &whole[..whole.len() - cut]).unwrap();
-            daemon.start_again();
+            daemon.serve();
             let (numbers, notes) = numbers(&daemon, 0);
             // The number of what was cut off is not given again.
             assert!(matches!(notes[..], [Note::Gap { cause: GapCause::Damaged, .. }]), "{notes:?}");
             assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
-            assert!(daemon.text().contains("of an unfinished write"), "{}", daemon.text());
+            assert!(daemon.said().contains("of an unfinished write"), "{}", daemon.said());
             let told = daemon.all(":", LogFrom::After(0));
             assert!(
                 told.iter()
@@ -131,7 +131,7 @@ fn a_torn_tail_is_cut_and_told() {
     for file in daemon.segments() {
         fs::write(file, &whole[..HEADER_BYTES / 2]).unwrap();
     }
-    daemon.start_again();
+    daemon.serve();
     tell(&daemon, 2_000..=2_000);
     assert_eq!(daemon.all("a:", LogFrom::After(0)).len(), 1);
 }
@@ -148,7 +148,7 @@ fn a_flipped_bit_costs_one_event_and_is_told() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x10;
         fs::write(&segment, &damaged).unwrap();
-        daemon.start_again();
+        daemon.serve();
         let (numbers, notes) = numbers(&daemon, 0);
         let [Note::Gap { first, next, cause: GapCause::Damaged }] = notes[..] else { panic!("{notes:?}") };
         assert_eq!(next, first + 1);
@@ -162,10 +162,10 @@ fn a_flipped_bit_costs_one_event_and_is_told() {
     let mut damaged = whole.clone();
     damaged[10] ^= 1;
     fs::write(&segment, &damaged).unwrap();
-    daemon.start_again();
+    daemon.serve();
     assert!(daemon.last() > 22, "{}", daemon.last());
     assert_eq!(fs::read(segment.with_extension("damaged")).unwrap(), damaged);
-    assert!(daemon.text().contains("is damaged: it is now"));
+    assert!(daemon.said().contains("is damaged: it is now"));
     tell(&daemon, 100..=100);
     assert_eq!(daemon.all("a:", count(9)).len(), 1);
 }
@@ -219,7 +219,7 @@ fn what_is_too_old_goes() {
     age(&files[0], 3 * day);
     age(&files[1], 2 * day + Duration::from_secs(60));
     age(&files[2], day);
-    daemon.start_again();
+    daemon.serve();
     assert_eq!(daemon.segments()[0], files[2]);
     let (kept, notes) = numbers(&daemon, 0);
     assert_eq!(notes, [Note::Gap { first: 1, next: kept[0], cause: GapCause::Removed }]);
@@ -227,7 +227,7 @@ fn what_is_too_old_goes() {
     // The newest is kept however old it is: what comes goes in there.
     daemon.stop(Signal::SIGTERM);
     daemon.segments().iter().for_each(|file| age(file, 9 * day));
-    daemon.start_again();
+    daemon.serve();
     let newest = daemon.segments();
     assert_eq!(newest.len(), 1);
     tell_much(&daemon, 10_001, 1);
@@ -248,7 +248,7 @@ fn who_takes_nothing_is_closed_with_a_last_word() {
     assert!(grown.is_none_or(|kib| kib < bound_kib), "{grown:?} KiB for 100 readers who take nothing");
     drop(many);
     let waited = std::time::Instant::now();
-    wait_until("the slow one to be closed", || daemon.text().contains("reads too slowly"));
+    wait_until("the slow one to be closed", || daemon.said().contains("reads too slowly"));
     assert!(waited.elapsed().as_millis() + 5_000 > u128::from(LOG_STALL_MS_MAX));
     let mut last = Came::End;
     loop {
@@ -284,7 +284,7 @@ fn only_one_serves_a_folder_and_only_with_its_folders() {
     let strange = daemon.folder.join("state/log/00000000000000000001.old");
     fs::write(&strange, "mine").unwrap();
     fs::write(daemon.folder.join("state/log/7"), "mine").unwrap();
-    daemon.start_again();
+    daemon.serve();
     tell(&daemon, 1..=1);
     assert_eq!(fs::read(strange).unwrap(), b"mine");
 }

@@ -23,10 +23,9 @@ use std::process::ExitCode;
 
 use fulmar_core::limits::STATS_FILES_MAX;
 use fulmar_host::check::Findings;
-use fulmar_host::daemon::{self, BeginError};
+use fulmar_host::clients::Serve as _;
+use fulmar_host::daemon::{self, BeginError, Start};
 use fulmar_host::info;
-use fulmar_host::service::{self, Door, Service};
-use fulmar_host::signals;
 use fulmar_host::socket::STATS_USER;
 
 use crate::options::{Options, PROGRAM};
@@ -48,8 +47,6 @@ enum StartError {
     /// The program could not be confined.
     #[cfg(target_os = "linux")]
     Confine(fulmar_shim_linux::sandbox::NotConfined),
-    /// The event loop cannot be set up or has failed.
-    Loop(io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -63,7 +60,6 @@ impl fmt::Display for StartError {
             }
             #[cfg(target_os = "linux")]
             Self::Confine(error) => error.fmt(f),
-            Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
 }
@@ -88,10 +84,7 @@ fn check(options: &Options, findings: &mut Findings) {
 
 /// Serves until a signal ends it.
 fn serve(options: &Options) -> Result<(), StartError> {
-    // Whoever sees its socket can end it in order.
-    let signals = signals::catch(&signals::ENDS).map_err(StartError::Loop)?;
-    let service = Service::find().map_err(BeginError::from)?;
-    let handed_over = service::handed_over(Door::Unix).map_err(BeginError::from)?;
+    let Start { signals, service, handed_over } = Start::take()?;
     let util = options.run.join("util");
     daemon::expect_folder(&util, "--run")?;
     let descent = daemon::descend(&util, options.user, STATS_USER)?;
@@ -104,14 +97,9 @@ fn serve(options: &Options) -> Result<(), StartError> {
     fulmar_shim_linux::sandbox::enclose(fulmar_shim_linux::sandbox::Program::Stats, &options.run, None);
     let meter = meter()?;
     let mut server = Server::new(signals, listener, util.join("vmmd.sock"), meter, options.interval, service)
-        .map_err(StartError::Loop)?;
+        .map_err(BeginError::Loop)?;
     confine()?;
-    info!("serving on {}", path.display());
-    server.clients.service.ready(format_args!("serving on {}", path.display()));
-    let ended = server.run();
-    server.clients.service.stopping();
-    drop(made);
-    ended.map_err(StartError::Loop)?;
+    server.serve(&path, made)?;
     info!("ended by a signal");
     Ok(())
 }

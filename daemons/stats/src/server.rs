@@ -14,7 +14,7 @@ use fulmar_core::wire::Message;
 use fulmar_host::clients::{Bounds, Client, Clients, Role, Serve, Served};
 use fulmar_host::meter::Meter;
 use fulmar_host::service::Service;
-use fulmar_host::{info, warning};
+use fulmar_host::warning;
 use mio::Token;
 
 use crate::link::Link;
@@ -62,28 +62,6 @@ impl<M: Meter> Server<M> {
         Ok(Self { clients, link, targets, records: Vec::new(), interval, measure_at: None })
     }
 
-    /// Serves until a signal says that it is enough.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
-        let mut ready = Vec::new();
-        loop {
-            self.call_vmmd();
-            if !self.clients.wait(&mut ready, &[self.measure_at, self.link.alarm()])? {
-                return Ok(());
-            }
-            for token in ready.drain(..) {
-                if token == self.link.token() {
-                    self.serve_link();
-                } else {
-                    self.client_turn(token);
-                }
-            }
-            self.clients.late().into_iter().for_each(|token| self.close_late(token));
-            if self.measure_at.is_some_and(|at| at <= Instant::now()) {
-                self.measure();
-            }
-        }
-    }
-
     /// Somebody has subscribed: the first is told at once, others with it at the next time.
     pub(crate) fn expect_measurement(&mut self) {
         if self.measure_at.is_none() {
@@ -126,6 +104,27 @@ impl<M: Meter> Serve for Server<M> {
         &mut self.clients
     }
 
+    fn run(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        loop {
+            self.call_vmmd();
+            if !self.clients.wait(&mut ready, &[self.measure_at, self.link.alarm()])? {
+                return Ok(());
+            }
+            for token in ready.drain(..) {
+                if token == self.link.token() {
+                    self.serve_link();
+                } else {
+                    self.client_turn(token);
+                }
+            }
+            self.close_late();
+            if self.measure_at.is_some_and(|at| at <= Instant::now()) {
+                self.measure();
+            }
+        }
+    }
+
     fn message(&mut self, token: Token, message: &Message<'_>) {
         self.command(token, message);
     }
@@ -145,12 +144,9 @@ impl<M: Meter> Serve for Server<M> {
         self.clients.settle(token, was_behind, false, of_subscriber_ms);
     }
 
-    fn close_late(&mut self, token: Token) {
-        match self.clients.get(token).and_then(Client::subscription) {
-            Some(Subscription { header, .. }) => {
-                warning!(name = header.name; "{}: a subscriber that reads too slowly is closed", header.name);
-            }
-            None => info!("connection closed: its command did not come to an end, or it does not read"),
+    fn close_slow(&mut self, token: Token) {
+        if let Some(Subscription { header, .. }) = self.clients.get(token).and_then(Client::subscription) {
+            warning!(name = header.name; "{}: a subscriber that reads too slowly is closed", header.name);
         }
         self.close(token);
     }

@@ -1,6 +1,6 @@
 //! Clients: what they subscribe to is what they hear, whatever others do.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -138,7 +138,7 @@ fn who_does_not_read_is_closed_and_nobody_else_waits() {
     }
     let (slow, mut quick) = (daemon.subscribe(":"), daemon.subscribe("u7"));
     let mut heard = 0;
-    while !daemon.log().contains("a subscriber that reads too slowly is closed") {
+    while !daemon.said().contains("a subscriber that reads too slowly is closed") {
         assert_eq!(next_name(&mut quick), ":u7");
         heard += 1;
         assert!(heard < 10_000);
@@ -159,7 +159,7 @@ fn what_never_ends_is_closed() {
     while deaf.0.write_all(&question).is_ok() {}
     assert_eq!(length.receive(), Answer::Closed);
     assert_eq!(body.receive(), Answer::Closed);
-    assert!(wait_until(|| daemon.log().matches("did not come to an end").count() == 3), "{}", daemon.log());
+    assert!(wait_until(|| daemon.said().matches("did not come to an end").count() == 3), "{}", daemon.said());
     // One that only has not asked yet has all the time that it wants.
     assert_eq!(idle.ask("web", Command::Stats(StatsCommand::Remove)), Answer::Done("removed".into()));
     serves(&mut daemon);
@@ -204,7 +204,7 @@ fn commands_that_make_no_sense_are_answered() {
     client.send(&message);
     // What it had still to send may take the reason away.
     assert!(matches!(client.receive(), Answer::Refused(_) | Answer::Closed));
-    daemon.expect_log("more than may be sent");
+    daemon.expect_said("more than may be sent");
     serves(&mut daemon);
 }
 

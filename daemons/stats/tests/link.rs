@@ -1,6 +1,6 @@
 //! The link to `vmmd`: what it says is done, what is no answer ends it, and with it all that was heard.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -54,12 +54,12 @@ fn a_folder_has_one_daemon_and_a_signal_ends_it_orderly() {
     assert!(String::from_utf8(second.stderr).unwrap().contains("another vmmd_stats serves this folder"));
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         assert!(daemon.stop(signal).success());
-        assert!(!daemon.socket().exists() && daemon.log().ends_with("ended by a signal\n"));
-        daemon.start_again();
+        assert!(!daemon.socket().exists() && daemon.said().ends_with("ended by a signal\n"));
+        daemon.serve();
     }
     daemon.stop(Signal::SIGKILL);
     assert!(daemon.socket().exists());
-    daemon.start_again();
+    daemon.serve();
     let process = Process::start();
     daemon.add("web", &process);
     assert_eq!(next_name(&mut daemon.subscribe(":")), ":web");
@@ -68,7 +68,7 @@ fn a_folder_has_one_daemon_and_a_signal_ends_it_orderly() {
 #[test]
 fn what_vmmd_says_is_done_and_answered() {
     let daemon = Daemon::start();
-    daemon.expect_log("no vmmd at");
+    daemon.expect_said("no vmmd at");
     let listener = daemon.vmmd();
     let mut vmmd = Vmmd::link(&listener);
     let (web, mut db) = (Process::start(), Process::start());
@@ -113,7 +113,7 @@ fn a_process_that_started_at_another_time_is_not_measured() {
     let (process, other) = (Process::start(), Process::start());
     let wrong = device_text(identity(&process).started ^ 1, Some("fulmar-00000001-7"));
     assert_eq!(vmmd.tell("web", add(process.pid(), &wrong, &[])), Answer::Refused("its process has ended".into()));
-    daemon.expect_log(":web is not watched: its process has ended");
+    daemon.expect_said(":web is not watched: its process has ended");
     // A restart that was not seen to begin takes what was known away all the same.
     assert_eq!(vmmd.tell("web", add(other.pid(), "", &[])), Answer::Done("added".into()));
     assert_eq!(vmmd.tell("web", add(process.pid(), &wrong, &[])), Answer::Refused("its process has ended".into()));
@@ -147,7 +147,7 @@ fn without_vmmd_nothing_is_known_and_when_it_is_back_all_is() {
                 vmmd = Vmmd::accept(&listener);
                 vmmd.say(":", 0, Payload::Failure("unknown command".into()));
                 assert_eq!(vmmd.0.receive(), Answer::Closed);
-                daemon.expect_log("it refuses: unknown command");
+                daemon.expect_said("it refuses: unknown command");
                 vmmd = Vmmd::accept(&listener);
             }
             // An answer to something else.

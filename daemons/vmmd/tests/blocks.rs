@@ -1,6 +1,6 @@
 //! Block devices through the real control half: the peer's recorded conversations, the files on the disk, and who holds them.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod support;
 

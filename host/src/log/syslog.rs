@@ -67,8 +67,6 @@ impl Syslog {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     fn receive(socket: &UnixDatagram) -> String {

@@ -197,8 +197,6 @@ fn is_number(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
     use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;

@@ -11,8 +11,14 @@ use crate::{Foot, PagesError, put, roff};
 
 /// The clients.
 fn commands() -> [Command; 5] {
-    use fulmar_client::{ca, local, remote, request};
-    [local::command(), remote::stored::command(), remote::bistro::command(), ca::command(), request::command()]
+    use fulmar_client::{ca, local, program::command, remote, request};
+    [
+        command::<local::CommandLine>(),
+        command::<remote::stored::CommandLine>(),
+        command::<remote::bistro::CommandLine>(),
+        command::<ca::CommandLine>(),
+        command::<request::CommandLine>(),
+    ]
 }
 
 /// Writes all of it.

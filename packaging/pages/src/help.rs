@@ -97,8 +97,6 @@ fn option_of(line: &str) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     #[test]

@@ -35,7 +35,7 @@ use crate::refusal::{OptionFault, Refusal};
 use crate::report;
 use crate::seccomp::{Argument, Row};
 use crate::stages::Prepared;
-use crate::status::{self, RECORD_BYTES};
+use crate::status;
 use crate::sys::Errno;
 use crate::waiting::Waiting;
 use calls::{Answer, Death, Host};
@@ -254,16 +254,7 @@ fn rows(guest: &Guest) -> Vec<Row> {
     rows.push(Row::on_fd(libc::SYS_write, 2, "saying why a guest died"));
     rows.push(crate::raw::is_writable_row());
     rows.push(Row::new(libc::SYS_exit_group, &[], "the end"));
-    let (file, stream) = status::fds();
-    let record = Argument::Is(2, RECORD_BYTES as u64);
-    if let Some(file) = file {
-        let arguments = [Argument::Is(0, file as u64), record, Argument::Is(3, 0)];
-        rows.push(Row::new(libc::SYS_pwrite64, &arguments, "recording the end in a file"));
-    }
-    if let Some(stream) = stream {
-        let arguments = [Argument::Is(0, stream as u64), record];
-        rows.push(Row::new(libc::SYS_write, &arguments, "recording the end in a stream"));
-    }
+    rows.extend(status::rows());
     rows.extend(guest.core.iter().flat_map(|core| core.rows(guest.memory)));
     rows.extend(guest.debugger.iter().flat_map(|debugger| debugger.rows(vcpu)));
     if guest.core.is_some() || guest.debugger.is_some() {

@@ -17,7 +17,7 @@ use crate::refusal::{OptionFault, Refusal};
 use crate::report::{self, LINE_BYTES_MAX};
 use crate::seccomp::{Argument, Row};
 use crate::stages::Prepared;
-use crate::status::{self, RECORD_BYTES};
+use crate::status;
 use crate::sys;
 use crate::waiting::Waiting;
 use faults::Scene;
@@ -181,16 +181,7 @@ fn rows(guest: &Guest) -> Vec<Row> {
             rows.push(Row::signal(libc::SYS_exit_group, "the end, to be recorded"));
         }
     }
-    let (file, stream) = status::fds();
-    let record = Argument::Is(2, RECORD_BYTES as u64);
-    if let Some(file) = file {
-        let arguments = [Argument::Is(0, file as u64), record, Argument::Is(3, 0)];
-        rows.push(Row::new(libc::SYS_pwrite64, &arguments, "recording the end in a file"));
-    }
-    if let Some(stream) = stream {
-        let arguments = [Argument::Is(0, stream as u64), record];
-        rows.push(Row::new(libc::SYS_write, &arguments, "recording the end in a stream"));
-    }
+    rows.extend(status::rows());
     if let Some(core) = &guest.scene.core {
         rows.extend(CoreFile::rows(core, &guest.scene.memory));
         rows.push(Row::new(libc::SYS_rt_sigreturn, &[], "going on after a core that was asked for"));

@@ -26,6 +26,11 @@ pub(crate) fn run(version: Option<&str>) -> Done {
         return Err(Failure("the package is for Linux on x86_64: make it there".into()));
     }
     let version = version.unwrap_or(env!("CARGO_PKG_VERSION"));
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || ".+~-".contains(letter);
+    if !version.starts_with(|first: char| first.is_ascii_digit()) || !version.chars().all(is_part) {
+        let rule = "it begins with a digit and has letters, digits, `.`, `+`, `~` and `-`";
+        return Err(Failure(format!("`{version}` is no version of a package: {rule}")));
+    }
     let programs = match std::env::var_os(BUILT) {
         Some(folder) => PathBuf::from(folder),
         None => build::programs()?.folder().to_owned(),

@@ -1,93 +1,44 @@
 //! A real `vmmd_console` in a folder of its own, unikernels that are files held open for writing, and clients.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
     self, ConsoleCommand, Data, Frame, Header, Message, Payload, Success, Text, Window, decode, encode_frame,
 };
+use fulmar_tests::daemon;
+use fulmar_tests::system;
+pub(crate) use fulmar_tests::system::PATIENCE;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, mkfifo};
-
-/// After this long a test has failed. It is never what a test measures.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use nix::unistd::mkfifo;
 
 /// A run folder, and the daemon that serves it.
-pub(crate) struct Daemon {
-    folder: PathBuf,
-    child: Option<Child>,
-}
+pub(crate) struct Daemon(daemon::Daemon);
 
 impl Daemon {
     /// A daemon in a new folder, ready to serve.
     pub(crate) fn start() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("fulmar-console-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(folder.join("util")).unwrap();
-        std::fs::create_dir_all(folder.join("fifo")).unwrap();
-        let mut daemon = Self { folder, child: None };
-        daemon.start_again();
-        daemon
-    }
-
-    /// The program with this folder.
-    pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmmd_console"));
-        command.arg("--run").arg(&self.folder);
-        command
-    }
-
-    pub(crate) fn start_again(&mut self) {
-        let log = OpenOptions::new().create(true).append(true).open(self.folder.join("log")).unwrap();
-        self.child = Some(self.command().stdin(Stdio::null()).stderr(log).spawn().unwrap());
-        wait_until("the socket", || UnixStream::connect(self.socket()).is_ok());
-    }
-
-    /// Ends the daemon by this signal.
-    pub(crate) fn stop(&mut self, signal: Signal) -> std::process::ExitStatus {
-        let mut child = self.child.take().unwrap();
-        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
-        child.wait().unwrap()
-    }
-
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
-    }
-
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.join("util/console.sock")
+        let mut daemon = daemon::Daemon::prepare(env!("CARGO_BIN_EXE_vmmd_console"), "console.sock");
+        daemon.serve();
+        Self(daemon)
     }
 
     pub(crate) fn fifo(&self, name: &str) -> PathBuf {
-        self.folder.join("fifo").join(Name::parse(name).unwrap().as_str())
-    }
-
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap()
-    }
-
-    /// KiB of memory that the daemon has; nothing where the system does not tell this way.
-    pub(crate) fn resident_kib(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
+        self.folder.join("run/fifo").join(Name::parse(name).unwrap().as_str())
     }
 
     pub(crate) fn connect(&self) -> Client {
-        Client::connect(&self.socket())
+        Client::connect(self.socket())
     }
 
     /// A fifo for this unikernel, held open as `vmmd` does, before the console is told of it.
@@ -130,13 +81,17 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = std::fs::remove_dir_all(&self.folder);
+impl Deref for Daemon {
+    type Target = daemon::Daemon;
+
+    fn deref(&self) -> &daemon::Daemon {
+        &self.0
+    }
+}
+
+impl DerefMut for Daemon {
+    fn deref_mut(&mut self) -> &mut daemon::Daemon {
+        &mut self.0
     }
 }
 
@@ -235,10 +190,6 @@ pub(crate) fn write_all(mut file: &File, mut bytes: &[u8]) {
     }
 }
 
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+pub(crate) fn wait_until(what: &str, done: impl FnMut() -> bool) {
+    assert!(system::wait_until(done), "waited in vain for {what}");
 }

@@ -1,98 +1,47 @@
 //! A real `vmmd_log` in a folder of its own, and clients of it.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use fulmar_core::name::Name;
 use fulmar_core::wire::{
     self, Data, Deed, Event, Frame, Header, LogCommand, LogEntry, LogFrom, Message, Note, Payload, Success, Window,
     decode, encode_frame,
 };
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-/// After this long a test has failed. It is never what a test measures.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use fulmar_tests::daemon;
+use fulmar_tests::system;
+pub(crate) use fulmar_tests::system::PATIENCE;
 
 /// Folders, and the daemon that works there.
-pub(crate) struct Daemon {
-    pub(crate) folder: PathBuf,
-    options: Vec<&'static str>,
-    child: Option<Child>,
-}
+pub(crate) struct Daemon(daemon::Daemon);
 
 impl Daemon {
     /// A daemon in a new folder, ready to serve.
-    pub(crate) fn start(options: &[&'static str]) -> Self {
+    pub(crate) fn start(options: &[&str]) -> Self {
         let mut daemon = Self::prepare(options);
-        daemon.start_again();
+        daemon.serve();
         daemon
     }
 
     /// A new folder.
-    pub(crate) fn prepare(options: &[&'static str]) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("fulmar-log-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(folder.join("run/util")).unwrap();
-        std::fs::create_dir_all(folder.join("state")).unwrap();
-        Self { folder, options: options.to_vec(), child: None }
-    }
-
-    /// The program with these folders.
-    pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmmd_log"));
-        command.arg("--run").arg(self.folder.join("run")).arg("--state").arg(self.folder.join("state"));
-        command.args(&self.options);
-        command
-    }
-
-    pub(crate) fn start_again(&mut self) {
-        let log = OpenOptions::new().create(true).append(true).open(self.folder.join("text")).unwrap();
-        self.child = Some(self.command().stdin(Stdio::null()).stderr(log).spawn().unwrap());
-        wait_until("the socket", || UnixStream::connect(self.socket()).is_ok());
-    }
-
-    /// Ends the daemon by this signal.
-    pub(crate) fn stop(&mut self, signal: Signal) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
-        child.wait().unwrap()
-    }
-
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
-    }
-
-    /// KiB of memory that the daemon has; nothing where the system does not tell this way.
-    pub(crate) fn resident_kib(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref()?.id())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
+    pub(crate) fn prepare(options: &[&str]) -> Self {
+        let mut daemon = daemon::Daemon::prepare(env!("CARGO_BIN_EXE_vmmd_log"), "log.sock");
+        let state = daemon.folder.join("state");
+        daemon.add_options(&["--state", state.to_str().unwrap()]);
+        daemon.add_options(options);
+        Self(daemon)
     }
 
     /// Milliseconds of processor time that the daemon has had; nothing where the system does not tell this way.
     pub(crate) fn processor_ms(&self) -> Option<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.as_ref()?.id())).ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
         let fields: Vec<u64> = stat.rsplit_once(") ")?.1.split(' ').filter_map(|field| field.parse().ok()).collect();
         Some((fields.get(10)? + fields.get(11)?) * 10)
-    }
-
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.join("run/util/log.sock")
-    }
-
-    /// What it has said.
-    pub(crate) fn text(&self) -> String {
-        std::fs::read_to_string(self.folder.join("text")).unwrap()
     }
 
     /// The segments, from the oldest to the newest.
@@ -140,13 +89,17 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = std::fs::remove_dir_all(&self.folder);
+impl Deref for Daemon {
+    type Target = daemon::Daemon;
+
+    fn deref(&self) -> &daemon::Daemon {
+        &self.0
+    }
+}
+
+impl DerefMut for Daemon {
+    fn deref_mut(&mut self) -> &mut daemon::Daemon {
+        &mut self.0
     }
 }
 
@@ -240,10 +193,6 @@ pub(crate) fn told(number: u64, unix_ms: i64, event: Event<'_>) -> Vec<u8> {
     encode_frame(&Message { header: Header::new(number, Name::ROOT), payload }, &mut [0; 4096]).unwrap().to_vec()
 }
 
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+pub(crate) fn wait_until(what: &str, done: impl FnMut() -> bool) {
+    assert!(system::wait_until(done), "waited in vain for {what}");
 }

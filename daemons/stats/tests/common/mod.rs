@@ -2,11 +2,10 @@
 //! a test wants.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::fs::OpenOptions;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::ops::{Deref, DerefMut};
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
 use fulmar_core::name::Name;
@@ -14,69 +13,24 @@ use fulmar_core::wire::{
     self, Command as WireCommand, Data, Frame, Header, List, Message, Payload, StatsCommand, Success, Tap, encode_frame,
 };
 use fulmar_host::socket::listen;
+use fulmar_tests::daemon;
 use fulmar_tests::raw::{Answer, Raw};
-use fulmar_tests::system::{PATIENCE, make_folder, wait_until};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use fulmar_tests::system::PATIENCE;
 
 /// A run folder, and the daemon that serves it.
-pub(crate) struct Daemon {
-    folder: PathBuf,
-    child: Option<Child>,
-}
+pub(crate) struct Daemon(daemon::Daemon);
 
 impl Daemon {
     /// A daemon in a new folder, ready to serve, with a short time between measurements.
     pub(crate) fn start() -> Self {
-        let folder = make_folder("stats").unwrap();
-        std::fs::create_dir_all(folder.join("util")).unwrap();
-        let mut daemon = Self { folder, child: None };
-        daemon.start_again();
-        daemon
-    }
-
-    /// The program with this folder.
-    pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmmd_stats"));
-        command.arg("--run").arg(&self.folder).args(["--interval", "0.1"]);
-        command
-    }
-
-    pub(crate) fn start_again(&mut self) {
-        let log = OpenOptions::new().create(true).append(true).open(self.folder.join("log")).unwrap();
-        self.child = Some(self.command().stdin(Stdio::null()).stderr(log).spawn().unwrap());
-        assert!(wait_until(|| UnixStream::connect(self.socket()).is_ok()), "{}", self.log());
-    }
-
-    /// Ends the daemon by this signal.
-    pub(crate) fn stop(&mut self, signal: Signal) -> std::process::ExitStatus {
-        let mut child = self.child.take().unwrap();
-        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
-        child.wait().unwrap()
-    }
-
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.child.as_mut().unwrap().try_wait().unwrap().is_none()
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.join("util/stat.sock")
-    }
-
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap()
-    }
-
-    pub(crate) fn expect_log(&self, text: &str) {
-        assert!(wait_until(|| self.log().contains(text)), "no '{text}' in\n{}", self.log());
+        let mut daemon = daemon::Daemon::prepare(env!("CARGO_BIN_EXE_vmmd_stats"), "stat.sock");
+        daemon.add_options(&["--interval", "0.1"]);
+        daemon.serve();
+        Self(daemon)
     }
 
     pub(crate) fn connect(&self) -> Raw {
-        Raw::connect(&self.socket())
+        Raw::connect(self.socket())
     }
 
     /// Somebody who gets what is measured of this name or path.
@@ -99,19 +53,23 @@ impl Daemon {
 
     /// Listens where `vmmd` would.
     pub(crate) fn vmmd(&self) -> UnixListener {
-        let listener = listen(&self.folder.join("util/vmmd.sock"), 0o660).unwrap();
+        let listener = listen(&self.folder.join("run/util/vmmd.sock"), 0o660).unwrap();
         listener.set_nonblocking(false).unwrap();
         listener
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let _ = std::fs::remove_dir_all(&self.folder);
+impl Deref for Daemon {
+    type Target = daemon::Daemon;
+
+    fn deref(&self) -> &daemon::Daemon {
+        &self.0
+    }
+}
+
+impl DerefMut for Daemon {
+    fn deref_mut(&mut self) -> &mut daemon::Daemon {
+        &mut self.0
     }
 }
 

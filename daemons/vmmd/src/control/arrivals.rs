@@ -25,43 +25,43 @@ impl Control<'_> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Reading::Acted,
             Err(_) => return Reading::Over,
         };
-        let input = std::mem::take(&mut self.slots.input);
+        let input = std::mem::take(&mut self.connections.input);
         let mut rest = &input[..read];
         let spooled = self.spooled_by_user(index);
         let ended = loop {
-            let (slot, _, own) = self.slots.parts(index);
-            match slot.imaging.0.next(&mut rest) {
+            let (connection, _, own) = self.connections.parts(index);
+            match connection.imaging.0.next(&mut rest) {
                 Ok(Piece::More) => break Ok(false),
                 Ok(Piece::Bytes(piece)) if spooled + piece.len() as u64 > SPOOL_BYTES_PER_USER_MAX => {
                     break Err(Ok(SpoolError::UserQuota));
                 }
                 Ok(Piece::Bytes(piece)) => {
-                    if slot.spool.is_none() {
+                    if connection.spool.is_none() {
                         match self.spools.create(IMAGE_BYTES_MAX) {
-                            Ok(spool) => slot.spool = Some(spool),
+                            Ok(spool) => connection.spool = Some(spool),
                             Err(error) => break Err(Ok(error)),
                         }
                     }
-                    if let Some(Err(error)) = slot.spool.as_mut().map(|spool| spool.append(piece)) {
+                    if let Some(Err(error)) = connection.spool.as_mut().map(|spool| spool.append(piece)) {
                         break Err(Ok(error));
                     }
                 }
                 Ok(Piece::End) => {
                     own[..rest.len()].copy_from_slice(rest);
-                    slot.early_bytes = rest.len();
+                    connection.early_bytes = rest.len();
                     break Ok(true);
                 }
                 Err(error) => break Err(Err(error)),
             }
         };
-        self.slots.input = input;
+        self.connections.input = input;
         match ended {
             Ok(false) => {
                 self.progress(index, read, false);
                 Reading::Acted
             }
             Ok(true) => {
-                let head_len = self.slots.get(index).imaging.1;
+                let head_len = self.connections.get(index).imaging.1;
                 self.dispatch(index, head_len, None);
                 Reading::Acted
             }
@@ -78,11 +78,11 @@ impl Control<'_> {
     pub(super) fn spooled_by_user(&mut self, index: u16) -> u64 {
         let uid = self.uid_of(index);
         if !Self::trusts(uid) {
-            return self.slots.spooled_by(uid);
+            return self.connections.spooled_by(uid);
         }
         let header = if uid == 0 { None } else { self.header_so_far(index) };
         let domain = header.as_ref().and_then(|header| header.name.domain());
-        domain.map_or(0, |domain| self.slots.spooled_for(uid, domain))
+        domain.map_or(0, |domain| self.connections.spooled_for(uid, domain))
     }
 
     pub(super) fn refuse_spool(&mut self, index: u16, error: &SpoolError) -> Reading {

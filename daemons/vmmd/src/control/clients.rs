@@ -23,8 +23,8 @@ use mio::net::UnixStream;
 
 use super::Control;
 use super::arrivals::{is_followed_by_image, spool_inline};
+use super::connections::Stage;
 use super::replies::Written;
-use super::slots::Stage;
 use super::turn::token_of;
 
 /// Connections that are accepted before others have their turn.
@@ -55,7 +55,7 @@ impl Control<'_> {
                 return;
             };
             match listener.accept() {
-                Ok((stream, _)) => match self.slots.take(stream, self.now.ms + IDLE_MS_MAX) {
+                Ok((stream, _)) => match self.connections.take(stream, self.now.ms + IDLE_MS_MAX) {
                     Ok(index) => self.serve(index),
                     Err(stream) => self.turn_away(stream),
                 },
@@ -75,14 +75,14 @@ impl Control<'_> {
         }
     }
 
-    /// All slots are taken: says so, without waiting.
+    /// All places are taken: says so, without waiting.
     fn turn_away(&mut self, mut stream: UnixStream) {
         warning!("connection refused: all are in use");
-        let read = stream.read(&mut self.slots.input).unwrap_or(0);
-        let header = self.slots.input.get(4..read).and_then(wire::peek_header);
+        let read = stream.read(&mut self.connections.input).unwrap_or(0);
+        let header = self.connections.input.get(4..read).and_then(wire::peek_header);
         let header = header.unwrap_or_else(|| Header::new(0, Name::ROOT));
         let payload = Payload::Failure("too many connections, try again".into());
-        if let Ok(frame) = wire::encode_frame(&Message { header, payload }, &mut self.slots.reply) {
+        if let Ok(frame) = wire::encode_frame(&Message { header, payload }, &mut self.connections.reply) {
             let _ = stream.write(frame);
         }
     }
@@ -94,17 +94,17 @@ impl Control<'_> {
         let goes_on = (0..STEPS_MAX).all(|_| self.step(index));
         self.serving = None;
         if goes_on {
-            self.slots.wake(index);
+            self.connections.wake(index);
         }
     }
 
     /// One step of a connection; `false` when it has to wait or is gone.
     fn step(&mut self, index: u16) -> bool {
-        let slot = self.slots.get(index);
-        if slot.stream.is_none() {
+        let connection = self.connections.get(index);
+        if connection.stream.is_none() {
             return false;
         }
-        match slot.stage {
+        match connection.stage {
             Stage::Reading => match self.read(index) {
                 Reading::Acted => return true,
                 Reading::Blocked => self.watch(index),
@@ -128,9 +128,9 @@ impl Control<'_> {
             Stage::Waiting => self.watch(index),
             Stage::Deferred => {
                 self.send_reply(index);
-                if self.slots.get(index).stage != Stage::Deferred {
+                if self.connections.get(index).stage != Stage::Deferred {
                     // It may not have needed the buffer in the end.
-                    self.slots.wake_deferred();
+                    self.connections.wake_deferred();
                     return true;
                 }
                 self.watch(index);
@@ -140,15 +140,15 @@ impl Control<'_> {
                 Written::Failed => self.close(index),
                 Written::All => {
                     let deadline_ms = self.now.ms + IDLE_MS_MAX;
-                    let slot = self.slots.get(index);
-                    if slot.linger {
-                        slot.stage = Stage::Lingering;
-                        if let Some(stream) = &slot.stream {
+                    let connection = self.connections.get(index);
+                    if connection.linger {
+                        connection.stage = Stage::Lingering;
+                        if let Some(stream) = &connection.stream {
                             let _ = stream.shutdown(Shutdown::Write);
                         }
-                    } else if slot.keep {
-                        slot.listen();
-                        self.slots.set_deadline(index, deadline_ms);
+                    } else if connection.keep {
+                        connection.listen();
+                        self.connections.set_deadline(index, deadline_ms);
                     } else {
                         self.close(index);
                         return false;
@@ -162,18 +162,18 @@ impl Control<'_> {
 
     /// Lets the event loop watch a connection that has to wait, unless its user has too many.
     fn watch(&mut self, index: u16) {
-        let slot = self.slots.get(index);
-        let Some(stream) = slot.stream.as_mut().filter(|_| !slot.watched) else { return };
-        slot.watched = true;
+        let connection = self.connections.get(index);
+        let Some(stream) = connection.stream.as_mut().filter(|_| !connection.watched) else { return };
+        connection.watched = true;
         let watched = self.poll.registry().register(stream, token_of(index), Interest::READABLE | Interest::WRITABLE);
         if let Err(error) = watched {
             error!(connection = index; "could not watch a connection: {error}");
             return self.close(index);
         }
         let uid = self.uid_of(index);
-        if !Self::trusts(uid) && self.slots.count_of(uid) > CONNECTIONS_PER_USER_MAX {
+        if !Self::trusts(uid) && self.connections.count_of(uid) > CONNECTIONS_PER_USER_MAX {
             warning!(user = uid, connection = index; "connection refused: user {uid} has {CONNECTIONS_PER_USER_MAX} already");
-            if self.slots.get(index).stage == Stage::Reading {
+            if self.connections.get(index).stage == Stage::Reading {
                 let header = self.header_so_far(index).unwrap_or_else(|| Header::new(0, Name::ROOT));
                 self.refuse(index, &header, "too many connections of this user, try again");
             }
@@ -183,9 +183,9 @@ impl Control<'_> {
 
     /// Who is on the other side, noted for the count of its connections.
     pub(super) fn uid_of(&mut self, index: u16) -> u32 {
-        let slot = self.slots.get(index);
-        slot.uid = slot.stream.as_ref().and_then(|stream| peer_uid(stream).ok()).unwrap_or(u32::MAX);
-        slot.uid
+        let connection = self.connections.get(index);
+        connection.uid = connection.stream.as_ref().and_then(|stream| peer_uid(stream).ok()).unwrap_or(u32::MAX);
+        connection.uid
     }
 
     /// Whether nothing is kept from this user for the sake of others.
@@ -195,13 +195,13 @@ impl Control<'_> {
 
     /// Ends a connection. What it asked for goes on.
     pub(super) fn close(&mut self, index: u16) {
-        let was_waiting = matches!(self.slots.get(index).stage, Stage::Waiting | Stage::Receiving);
+        let was_waiting = matches!(self.connections.get(index).stage, Stage::Waiting | Stage::Receiving);
         if was_waiting {
-            let serial = self.slots.get(index).serial;
+            let serial = self.connections.get(index).serial;
             self.events.note_gone(index, serial);
         }
         self.drop_content(index);
-        self.slots.free(index);
+        self.connections.free(index);
         if was_waiting {
             self.handle(Input::HangUp { connection: index });
         }
@@ -210,7 +210,7 @@ impl Control<'_> {
     fn read(&mut self, index: u16) -> Reading {
         let read = match self.receive(index) {
             Ok(0) => {
-                if !self.slots.get(index).scanner.is_between_frames() {
+                if !self.connections.get(index).scanner.is_between_frames() {
                     info!(connection = index; "a connection ended within a message");
                 }
                 return Reading::Over;
@@ -220,7 +220,7 @@ impl Control<'_> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Reading::Acted,
             Err(_) => return Reading::Over,
         };
-        let begins = self.slots.get(index).scanner.is_between_frames();
+        let begins = self.connections.get(index).scanner.is_between_frames();
         self.scan(index, read).unwrap_or_else(|| {
             self.progress(index, read, begins);
             Reading::Acted
@@ -230,59 +230,59 @@ impl Control<'_> {
     /// Some more of a message has arrived. Whoever sends a little again and again keeps its connection, and what it makes us hold,
     /// no longer than whoever sends nothing.
     pub(super) fn progress(&mut self, index: u16, read: usize, begins: bool) {
-        let slot = self.slots.get(index);
-        slot.arrived_bytes = slot.arrived_bytes.saturating_add(read as u64);
-        if begins || slot.arrived_bytes >= PROGRESS_BYTES_MIN {
-            slot.arrived_bytes = 0;
-            self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+        let connection = self.connections.get(index);
+        connection.arrived_bytes = connection.arrived_bytes.saturating_add(read as u64);
+        if begins || connection.arrived_bytes >= PROGRESS_BYTES_MIN {
+            connection.arrived_bytes = 0;
+            self.connections.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
         }
     }
 
     /// Fills the input: with what came early, or with what has come now.
     pub(super) fn receive(&mut self, index: u16) -> io::Result<usize> {
-        let mut input = std::mem::take(&mut self.slots.input);
-        let (slot, _, own) = self.slots.parts(index);
-        let received = match std::mem::take(&mut slot.early_bytes) {
-            0 => slot.stream.as_mut().map_or(Ok(0), |stream| stream.read(&mut input)),
+        let mut input = std::mem::take(&mut self.connections.input);
+        let (connection, _, own) = self.connections.parts(index);
+        let received = match std::mem::take(&mut connection.early_bytes) {
+            0 => connection.stream.as_mut().map_or(Ok(0), |stream| stream.read(&mut input)),
             early => {
                 input[..early].copy_from_slice(&own[..early]);
                 Ok(early)
             }
         };
-        self.slots.input = input;
+        self.connections.input = input;
         received
     }
 
     /// Scans so many bytes of the input. Nothing while the message goes on.
     fn scan(&mut self, index: u16, read: usize) -> Option<Reading> {
-        let input = std::mem::take(&mut self.slots.input);
+        let input = std::mem::take(&mut self.connections.input);
         let mut rest = &input[..read];
-        let spooled = if self.slots.get(index).spool.is_some() { self.spooled_by_user(index) } else { 0 };
+        let spooled = if self.connections.get(index).spool.is_some() { self.spooled_by_user(index) } else { 0 };
         let scanned = loop {
-            let (slot, head, own) = self.slots.parts(index);
-            match slot.scanner.next(head, &mut rest) {
+            let (connection, head, own) = self.connections.parts(index);
+            match connection.scanner.next(head, &mut rest) {
                 Ok(Event::More) => break None,
                 Ok(Event::DivertBegin { .. }) => match self.spools.create(IMAGE_BYTES_MAX) {
-                    Ok(spool) => slot.spool = Some(spool),
+                    Ok(spool) => connection.spool = Some(spool),
                     Err(error) => break Some(Err(error)),
                 },
                 Ok(Event::Diverted(piece)) if spooled + piece.len() as u64 > SPOOL_BYTES_PER_USER_MAX => {
                     break Some(Err(SpoolError::UserQuota));
                 }
                 Ok(Event::Diverted(piece)) => {
-                    if let Some(Err(error)) = slot.spool.as_mut().map(|spool| spool.append(piece)) {
+                    if let Some(Err(error)) = connection.spool.as_mut().map(|spool| spool.append(piece)) {
                         break Some(Err(error));
                     }
                 }
                 Ok(Event::Frame { head_len, cut }) => {
                     own[..rest.len()].copy_from_slice(rest);
-                    slot.early_bytes = rest.len();
+                    connection.early_bytes = rest.len();
                     break Some(Ok(Ok((head_len, cut))));
                 }
                 Err(error) => break Some(Ok(Err(error))),
             }
         };
-        self.slots.input = input;
+        self.connections.input = input;
         Some(match scanned? {
             Ok(Ok((head_len, cut))) => {
                 self.dispatch(index, head_len, cut);
@@ -295,37 +295,37 @@ impl Control<'_> {
 
     /// The header of the message that is coming, as far as it has come.
     pub(super) fn header_so_far(&mut self, index: u16) -> Option<Header> {
-        let (slot, head, _) = self.slots.parts(index);
-        wire::peek_header(&head[..slot.scanner.head_len().min(head.len())])
+        let (connection, head, _) = self.connections.parts(index);
+        wire::peek_header(&head[..connection.scanner.head_len().min(head.len())])
     }
 
     fn refuse_stream(&mut self, index: u16, read: usize, error: ScanError) -> Reading {
         info!(connection = index; "malformed message: {error}");
         let so_far = self.header_so_far(index);
         // A frame whose length is refused has no head yet: what follows the length may still tell.
-        let header = so_far.or_else(|| wire::peek_header(self.slots.input.get(4..read)?));
+        let header = so_far.or_else(|| wire::peek_header(self.connections.input.get(4..read)?));
         let Some(header) = header else { return Reading::Over };
         self.refuse_and_linger(index, &header, format_args!("{error}"))
     }
 
     /// Refuses while the client may still be sending: it gets to read the reason only if it can send on for a while.
     pub(super) fn refuse_and_linger(&mut self, index: u16, header: &Header, text: std::fmt::Arguments<'_>) -> Reading {
-        self.slots.get(index).spool = None;
+        self.connections.get(index).spool = None;
         let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
         let _ = std::fmt::write(&mut words, text);
         self.refuse(index, header, &words);
-        self.slots.get(index).linger = true;
-        self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+        self.connections.get(index).linger = true;
+        self.connections.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
         Reading::Acted
     }
 
     /// Reads and forgets what a refused client still sends, until it has read the reason and closes, or its time is over.
     fn discard(&mut self, index: u16) -> Reading {
-        let mut input = std::mem::take(&mut self.slots.input);
-        let slot = self.slots.get(index);
-        slot.early_bytes = 0;
-        let read = slot.stream.as_mut().map_or(Ok(0), |stream| stream.read(&mut input));
-        self.slots.input = input;
+        let mut input = std::mem::take(&mut self.connections.input);
+        let connection = self.connections.get(index);
+        connection.early_bytes = 0;
+        let read = connection.stream.as_mut().map_or(Ok(0), |stream| stream.read(&mut input));
+        self.connections.input = input;
         match read {
             Ok(0) => Reading::Over,
             Ok(_) => Reading::Acted,
@@ -338,7 +338,7 @@ impl Control<'_> {
     /// Does something about a whole message.
     pub(super) fn dispatch(&mut self, index: u16, head_len: usize, cut: Option<Cut>) {
         let now = self.now;
-        let (slot, head, _) = self.slots.parts(index);
+        let (connection, head, _) = self.connections.parts(index);
         let message = match wire::decode(Frame { head: &head[..head_len], cut }) {
             Ok(message) => message,
             Err(error) => {
@@ -363,30 +363,30 @@ impl Control<'_> {
                 false => self.refuse(index, &header, "only root and the user of the daemons may measure"),
             };
         }
-        if slot.stage == Stage::Reading && is_followed_by_image(&payload) {
-            slot.stage = Stage::Imaging;
-            slot.imaging = (Chunks::new(), head_len);
-            return self.slots.set_deadline(index, now.ms + PROGRESS_MS_MAX);
+        if connection.stage == Stage::Reading && is_followed_by_image(&payload) {
+            connection.stage = Stage::Imaging;
+            connection.imaging = (Chunks::new(), head_len);
+            return self.connections.set_deadline(index, now.ms + PROGRESS_MS_MAX);
         }
         // Chunks follow at once, whatever is said to it.
-        slot.linger = matches!(command, Command::Block(BlockCommand::Set { .. }));
-        slot.compressed = is_compressed(command);
+        connection.linger = matches!(command, Command::Block(BlockCommand::Set { .. }));
+        connection.compressed = is_compressed(command);
         if let Some(octets) = payload.image()
-            && let Err(error) = spool_inline(octets, &self.spools, &mut slot.spool)
+            && let Err(error) = spool_inline(octets, &self.spools, &mut connection.spool)
         {
             self.tell_image_refused(index, &header.name, &error);
             let mut words = heapless::String::<REFUSAL_BYTES_MAX>::new();
             let _ = std::fmt::write(&mut words, format_args!("{error}"));
             return self.refuse(index, &header, &words);
         }
-        slot.stage = Stage::Waiting;
-        slot.deadline_ms = u64::MAX;
-        let image = slot.spool.as_ref().map(|_| Spooled { spool: u32::from(index) });
-        self.events.note_command(index, slot, &header.name, command);
+        connection.stage = Stage::Waiting;
+        connection.deadline_ms = u64::MAX;
+        let image = connection.spool.as_ref().map(|_| Spooled { spool: u32::from(index) });
+        self.events.note_command(index, connection, &header.name, command);
         self.machine.handle(now, Input::Command { connection: index, header: &header, command, image });
         self.drain();
         // What was admitted has taken it.
-        self.slots.get(index).spool = None;
+        self.connections.get(index).spool = None;
     }
 }
 

@@ -9,8 +9,8 @@ use fulmar_host::content::Form;
 use fulmar_host::{debug, info};
 
 use super::clients::Reading;
+use super::connections::Stage;
 use super::replies::Written;
-use super::slots::Stage;
 use super::transfers::{Client, Dumping, NotOpened, Opening, Setting, Target, Transfer, Transferred, Whole};
 use super::{Control, ImageSpool};
 
@@ -73,43 +73,43 @@ impl Control<'_> {
                 let (spool, compressed) = content.map_or((None, false), |content| self.take_spool(content));
                 self.worker.transfer(Transfer::Whole(Box::new(Whole::new(target, false, spool, compressed))));
             }
-            Source::Chunks { connection } => {
-                let client = self.client(connection);
+            Source::Chunks { connection: index } => {
+                let client = self.client(index);
                 let now_ms = self.now.ms;
-                let slot = self.slots.get(connection);
-                slot.stage = Stage::Receiving;
-                slot.setting = Some(Box::new(Setting::new(client, target, slot.compressed)));
-                slot.turn = Turn::begin(now_ms);
-                self.expect_progress(connection);
+                let connection = self.connections.get(index);
+                connection.stage = Stage::Receiving;
+                connection.setting = Some(Box::new(Setting::new(client, target, connection.compressed)));
+                connection.turn = Turn::begin(now_ms);
+                self.expect_progress(index);
             }
         }
     }
 
     fn take_spool(&mut self, content: Spooled) -> (Option<ImageSpool>, bool) {
-        let connection = u16::try_from(content.spool).unwrap_or(u16::MAX);
-        let slot = self.slots.get(connection);
-        (slot.spool.take(), slot.compressed)
+        let index = u16::try_from(content.spool).unwrap_or(u16::MAX);
+        let connection = self.connections.get(index);
+        (connection.spool.take(), connection.compressed)
     }
 
     fn client(&mut self, connection: u16) -> Client {
-        Client { connection, serial: self.slots.get(connection).serial }
+        Client { connection, serial: self.connections.get(connection).serial }
     }
 
     /// Whether this client is still there.
     fn is_here(&mut self, client: Client) -> bool {
-        let slot = self.slots.get(client.connection);
-        slot.serial == client.serial && slot.stream.is_some()
+        let connection = self.connections.get(client.connection);
+        connection.serial == client.serial && connection.stream.is_some()
     }
 
     /// Reads what has come of a new content.
     pub(super) fn receive_content(&mut self, index: u16) -> Reading {
         let now_ms = self.now.ms;
-        let (slot, _, own) = self.slots.parts(index);
+        let (connection, _, own) = self.connections.parts(index);
         // A thread works on it.
-        let Some(setting) = &mut slot.setting else { return Reading::Blocked };
+        let Some(setting) = &mut connection.setting else { return Reading::Blocked };
         let room = setting.room();
-        let read = match std::mem::take(&mut slot.early_bytes) {
-            0 => slot.stream.as_mut().map_or(Ok(0), |stream| stream.read(room)),
+        let read = match std::mem::take(&mut connection.early_bytes) {
+            0 => connection.stream.as_mut().map_or(Ok(0), |stream| stream.read(room)),
             early => {
                 room[..early].copy_from_slice(&own[..early]);
                 Ok(early)
@@ -118,13 +118,13 @@ impl Control<'_> {
         match read {
             Ok(0) => {
                 self.drop_setting(index);
-                self.slots.get(index).stage = Stage::Waiting;
+                self.connections.get(index).stage = Stage::Waiting;
                 Reading::Blocked
             }
             Ok(read) => {
                 setting.filled(read);
                 let full = setting.room().is_empty();
-                slot.turn.progress(now_ms, read);
+                connection.turn.progress(now_ms, read);
                 self.expect_progress(index);
                 if full {
                     self.hand_over_setting(index);
@@ -144,22 +144,22 @@ impl Control<'_> {
 
     /// It is the client's turn.
     fn expect_progress(&mut self, index: u16) {
-        let deadline_ms = self.slots.get(index).turn.deadline_ms(self.now.ms);
-        self.slots.set_deadline(index, deadline_ms);
+        let deadline_ms = self.connections.get(index).turn.deadline_ms(self.now.ms);
+        self.connections.set_deadline(index, deadline_ms);
     }
 
     fn hand_over_setting(&mut self, index: u16) {
         let now_ms = self.now.ms;
-        let slot = self.slots.get(index);
-        if let Some(setting) = slot.setting.take() {
-            slot.deadline_ms = u64::MAX;
-            slot.turn.hand_over(now_ms);
+        let connection = self.connections.get(index);
+        if let Some(setting) = connection.setting.take() {
+            connection.deadline_ms = u64::MAX;
+            connection.turn.hand_over(now_ms);
             self.worker.transfer(Transfer::Take(setting));
         }
     }
 
     fn drop_setting(&mut self, index: u16) {
-        if let Some(setting) = self.slots.get(index).setting.take() {
+        if let Some(setting) = self.connections.get(index).setting.take() {
             self.worker.transfer(Transfer::Drop(setting, BlockFileError::Cut));
         }
     }
@@ -167,7 +167,7 @@ impl Control<'_> {
     /// What a connection that is being closed had to do with contents is forgotten. What a thread works on is forgotten when it comes back.
     pub(super) fn drop_content(&mut self, index: u16) {
         self.drop_setting(index);
-        if let Some(dumping) = self.slots.get(index).dumping.take() {
+        if let Some(dumping) = self.connections.get(index).dumping.take() {
             self.end_dump(*dumping);
         }
     }
@@ -191,17 +191,19 @@ impl Control<'_> {
     /// Sends what is ready of a content.
     pub(super) fn write_content(&mut self, index: u16) -> Written {
         loop {
-            let slot = self.slots.get(index);
-            let (Some(dumping), Some(stream)) = (&mut slot.dumping, &mut slot.stream) else { return Written::Failed };
+            let connection = self.connections.get(index);
+            let (Some(dumping), Some(stream)) = (&mut connection.dumping, &mut connection.stream) else {
+                return Written::Failed;
+            };
             if dumping.outgoing.ready().is_empty() {
                 let over = dumping.outgoing.is_over();
-                let Some(dumping) = slot.dumping.take() else { return Written::Failed };
+                let Some(dumping) = connection.dumping.take() else { return Written::Failed };
                 if over {
                     self.end_dump(*dumping);
                     return Written::All;
                 }
-                slot.stage = Stage::Waiting;
-                slot.deadline_ms = u64::MAX;
+                connection.stage = Stage::Waiting;
+                connection.deadline_ms = u64::MAX;
                 self.worker.transfer(Transfer::Step(dumping));
                 return Written::Blocked;
             }
@@ -224,9 +226,9 @@ impl Control<'_> {
             Transferred::Made(slot, outcome) => self.handle(Input::BlockMade { slot, outcome }),
             Transferred::Set(client, slot, outcome) => {
                 if let Some(client) = client.filter(|client| self.is_here(*client)) {
-                    let slot = self.slots.get(client.connection);
-                    slot.stage = Stage::Waiting;
-                    slot.linger = outcome.is_err();
+                    let connection = self.connections.get(client.connection);
+                    connection.stage = Stage::Waiting;
+                    connection.linger = outcome.is_err();
                 }
                 if outcome.is_ok() {
                     self.tell_content_set(slot);
@@ -239,11 +241,11 @@ impl Control<'_> {
                     return self.worker.transfer(Transfer::Drop(setting, BlockFileError::Cut));
                 }
                 let now_ms = self.now.ms;
-                let slot = self.slots.get(client.connection);
-                slot.setting = Some(setting);
-                slot.turn.take_back(now_ms);
+                let connection = self.connections.get(client.connection);
+                connection.setting = Some(setting);
+                connection.turn.take_back(now_ms);
                 self.expect_progress(client.connection);
-                self.slots.wake(client.connection);
+                self.connections.wake(client.connection);
             }
             Transferred::Ready(dumping) => {
                 let client = dumping.client;
@@ -251,13 +253,13 @@ impl Control<'_> {
                     return self.end_dump(*dumping);
                 }
                 let now_ms = self.now.ms;
-                let slot = self.slots.get(client.connection);
-                slot.dumping = Some(dumping);
-                slot.stage = Stage::Writing;
-                slot.keep = false;
-                slot.turn = Turn::begin(now_ms);
+                let connection = self.connections.get(client.connection);
+                connection.dumping = Some(dumping);
+                connection.stage = Stage::Writing;
+                connection.keep = false;
+                connection.turn = Turn::begin(now_ms);
                 self.expect_progress(client.connection);
-                self.slots.wake(client.connection);
+                self.connections.wake(client.connection);
             }
             Transferred::NotOpened(client, slot, error) => {
                 self.handle(Input::Dumped { slot });
@@ -284,7 +286,7 @@ impl Control<'_> {
         };
         info!(name = header.name; "{}: refused: {text}", header.name);
         self.refuse(index, &header, &text);
-        self.slots.wake(index);
+        self.connections.wake(index);
     }
 }
 

@@ -73,7 +73,7 @@ impl Control<'_> {
     fn store(&mut self, slot: u16) {
         let Some(unikernel) = self.machine.unikernel(slot) else { return };
         let connection = u16::try_from(unikernel.spool()).unwrap_or(u16::MAX);
-        let client = self.slots.get(connection);
+        let client = self.connections.get(connection);
         // The machine was given it by this connection in the input that it now answers.
         if let Some(spool) = client.spool.take() {
             let compressed = client.compressed;
@@ -183,7 +183,7 @@ impl Control<'_> {
                 return true;
             }
         };
-        let console = match self.console.make_fifo(&name) {
+        let console = match self.console.fifos.make(&name) {
             Ok(fifo) => fifo,
             Err(error) => {
                 error!(name = name, unit = unit.0; "{name}: could not make its fifo: {error}");

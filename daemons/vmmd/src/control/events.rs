@@ -19,7 +19,7 @@ use fulmar_host::log::{Level, keys, line};
 use fulmar_host::socket::peer_uid;
 
 use super::Control;
-use super::slots::Slot;
+use super::connections::Connection;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -66,15 +66,15 @@ impl Events {
     }
 
     /// A client asks for this.
-    pub(super) fn note_command(&mut self, index: u16, slot: &Slot, name: &Name, command: &Command<'_>) {
+    pub(super) fn note_command(&mut self, index: u16, of: &Connection, name: &Name, command: &Command<'_>) {
         let Some(deed) = deed_of(command) else { return };
         // One that asked for the same, is gone, and came to nothing.
         self.asked.retain(|asked| !(asked.is_gone && asked.deed == deed && asked.name == *name));
         if self.asked.len() >= ASKED_MAX {
             self.asked.pop_front();
         }
-        let uid = slot.stream.as_ref().and_then(|stream| peer_uid(stream).ok());
-        let (connection, serial) = (index, slot.serial);
+        let uid = of.stream.as_ref().and_then(|stream| peer_uid(stream).ok());
+        let (connection, serial) = (index, of.serial);
         self.asked.push_back(Asked { connection, serial, name: *name, deed, uid, is_gone: false });
     }
 
@@ -176,7 +176,7 @@ impl Control<'_> {
 
     /// What a client asked for, now that it is answered; nothing where that was no change, or one that was told of.
     fn take_answered(&mut self, index: u16) -> Option<Asked> {
-        let serial = self.slots.get(index).serial;
+        let serial = self.connections.get(index).serial;
         let is_its = |asked: &Asked| asked.connection == index && asked.serial == serial;
         let at = self.events.asked.iter().position(is_its)?;
         self.events.asked.remove(at)
@@ -200,7 +200,7 @@ impl Control<'_> {
 
     /// What a client sent with its command is refused, before the machine was asked.
     pub(super) fn tell_image_refused(&mut self, index: u16, name: &Name, error: &dyn fmt::Display) {
-        let uid = self.slots.get(index).stream.as_ref().and_then(|stream| peer_uid(stream).ok());
+        let uid = self.connections.get(index).stream.as_ref().and_then(|stream| peer_uid(stream).ok());
         self.tell_refusal(name, &text(format_args!("{error}")), uid);
     }
 

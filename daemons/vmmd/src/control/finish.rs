@@ -8,7 +8,7 @@ use fulmar_core::limits::{CONNECTIONS_MAX, FAREWELL_MS_MAX, FINISH_MS_MAX};
 use fulmar_host::info;
 use mio::Events;
 
-use super::slots::Stage;
+use super::connections::Stage;
 use super::{Control, Ended};
 
 impl Control<'_> {
@@ -49,11 +49,11 @@ impl Control<'_> {
     fn is_under_way(&mut self) -> bool {
         let mut is_owed = !self.appends.filling.is_empty() || self.appends.spare.is_none();
         for index in 0..u16::try_from(CONNECTIONS_MAX).unwrap_or(u16::MAX) {
-            let slot = self.slots.get(index);
-            if slot.stream.is_none() {
+            let connection = self.connections.get(index);
+            if connection.stream.is_none() {
                 continue;
             }
-            match slot.stage {
+            match connection.stage {
                 Stage::Waiting | Stage::Deferred | Stage::Writing => is_owed = true,
                 // It may have asked already; nothing has been done about it.
                 Stage::Reading | Stage::Receiving | Stage::Imaging | Stage::Lingering => self.close(index),

@@ -14,8 +14,8 @@ use fulmar_host::error;
 use fulmar_host::files;
 
 use super::Control;
+use super::connections::Stage;
 use super::host::Asking;
-use super::slots::Stage;
 
 /// What is told beside what the machine knows.
 const OWN_USES: usize = 11;
@@ -23,7 +23,7 @@ const OWN_USES: usize = 11;
 impl Control<'_> {
     /// A client asks about the host. The answer waits for that of the host half.
     pub(super) fn ask_about_host(&mut self, index: u16) {
-        let serial = self.slots.get(index).serial;
+        let serial = self.connections.get(index).serial;
         // As many as there are connections can ask.
         let _ = self.askers.push((index, serial));
         if self.askers.len() == 1 {
@@ -34,10 +34,10 @@ impl Control<'_> {
     /// Answers all who asked about the host, whose other half has so many files open and may have so many.
     pub(super) fn tell_of_host(&mut self, open: u64, limit: u64) {
         for (index, serial) in std::mem::take(&mut self.askers) {
-            let slot = self.slots.get(index);
-            if slot.serial == serial && slot.stream.is_some() && slot.stage == Stage::Waiting {
+            let connection = self.connections.get(index);
+            if connection.serial == serial && connection.stream.is_some() && connection.stage == Stage::Waiting {
                 self.tell_one_of_host(index, open, limit);
-                self.slots.wake(index);
+                self.connections.wake(index);
             }
         }
     }
@@ -62,11 +62,11 @@ impl Control<'_> {
             facts: List::Items(&facts),
         };
         let message = Message { header, payload: Payload::Success(Success::Host(host)) };
-        let buffer_bytes = self.slots.reply.len();
-        match wire::encode_frame(&message, &mut self.slots.reply) {
+        let buffer_bytes = self.connections.reply.len();
+        match wire::encode_frame(&message, &mut self.connections.reply) {
             Ok(frame) => {
                 let begin = buffer_bytes - frame.len();
-                self.slots.get(index).keep = false;
+                self.connections.get(index).keep = false;
                 self.send(index, begin);
             }
             Err(error) => {
@@ -78,7 +78,7 @@ impl Control<'_> {
 
     fn own_uses(&mut self, index: u16) -> [Use<'static>; OWN_USES - 2] {
         let (journal, journal_max) = self.worker.journal_bytes();
-        let fifos = self.console.count_fifos();
+        let fifos = self.console.fifos.count();
         let space = self.images.space().unwrap_or_default();
         let uid = self.uid_of(index);
         [
@@ -90,8 +90,8 @@ impl Control<'_> {
             entry("event-bytes", self.log_link.waiting_bytes(), EVENTS_WAITING_BYTES_MAX as u64),
             // None should be.
             entry("events-lost", self.log_link.lost_in_all(), 0),
-            entry("connections", self.slots.count() as u64, CONNECTIONS_MAX as u64),
-            entry("connections-of-user", self.slots.count_of(uid) as u64, CONNECTIONS_PER_USER_MAX as u64),
+            entry("connections", self.connections.count() as u64, CONNECTIONS_MAX as u64),
+            entry("connections-of-user", self.connections.count_of(uid) as u64, CONNECTIONS_PER_USER_MAX as u64),
         ]
     }
 }

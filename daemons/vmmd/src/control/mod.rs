@@ -10,32 +10,36 @@
 //! | `clients` | accepting, reading, dispatching |
 //! | `arrivals` | images that arrive |
 //! | `replies` | writing, long replies, images |
-//! | `slots` | the memory of connections |
+//! | `connections` | their memory, and where each conversation is |
 //! | `blocks` | the files of block devices |
 //! | `content` | clients that set or dump a block device |
 //! | `host` | the channel to the host half |
 //! | `inventory` | what there is of the host and what of it is used |
-//! | `console` | the link to the console daemon, and fifos |
+//! | `link` | a link to a daemon that we call |
+//! | `console` | the link to the console daemon |
+//! | `fifos` | what unikernels write to |
+//! | `log_link` | the link to the event log |
 //! | `stats` | the link to the statistics daemon |
 //! | `worker` | the threads that wait: for the journal, for files, for the compressor |
 //! | `events` | what is worth an event, and who asked for it |
 //! | `finish` | ending in order |
-//! | `log_link` | the link to the event log |
 //! | `transfers` | the threads that move the content of block devices |
 
 mod arrivals;
 mod blocks;
 mod clients;
+mod connections;
 mod console;
 mod content;
 mod effects;
 mod events;
+mod fifos;
 mod finish;
 mod host;
 mod inventory;
+mod link;
 mod log_link;
 mod replies;
-mod slots;
 mod start;
 mod stats;
 mod transfers;
@@ -63,11 +67,11 @@ use fulmar_host::journal::Batch;
 use fulmar_host::spool::{Spool, Spools};
 use mio::{Interest, Poll};
 
+use connections::Connections;
 use console::Console;
 use events::Events;
 use host::HostLink;
 use log_link::LogLink;
-use slots::Slots;
 use stats::Stats;
 use turn::SIGNALS;
 use worker::Worker;
@@ -128,7 +132,7 @@ pub struct Control<'m> {
     asked: bool,
     /// Whether connections may be waiting to be accepted: edges are told once.
     accepting: bool,
-    slots: Slots,
+    connections: Connections,
     /// The connection that is being served now: it needs no wake-up.
     serving: Option<u16>,
     /// The state folder is ours alone.

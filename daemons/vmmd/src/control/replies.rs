@@ -9,7 +9,7 @@ use fulmar_host::content::Form;
 use fulmar_host::error;
 use fulmar_host::store;
 
-use super::slots::{Octets, PIECE_BYTES, Rest, Sending, Slots, Stage};
+use super::connections::{Connections, Octets, PIECE_BYTES, Rest, Sending, Stage};
 use super::worker::Pressing;
 use super::{Control, ImageSpool};
 
@@ -28,7 +28,7 @@ impl Control<'_> {
             Reply::None => return,
             Reply::Image { digest, bytes, level: 0 } => self.send_stored(index, &header, &digest, bytes),
             Reply::Image { digest, level, .. } => {
-                let serial = self.slots.get(index).serial;
+                let serial = self.connections.get(index).serial;
                 self.worker.press(Pressing::Compress { connection: index, serial, digest, level });
                 return;
             }
@@ -36,11 +36,11 @@ impl Control<'_> {
             Reply::Dump { slot, level, whole } => return self.begin_dump(index, slot, Form { level, whole }),
             Reply::Refused(refusal) => {
                 let now_ms = self.now.ms;
-                let slot = self.slots.get(index);
-                if slot.linger {
+                let connection = self.connections.get(index);
+                if connection.linger {
                     // What it still sends is not read any more.
-                    slot.early_bytes = 0;
-                    self.slots.set_deadline(index, now_ms + PROGRESS_MS_MAX);
+                    connection.early_bytes = 0;
+                    self.connections.set_deadline(index, now_ms + PROGRESS_MS_MAX);
                 }
                 self.tell_refused(index, &header.name, &refusal);
                 self.send_reply(index);
@@ -52,17 +52,17 @@ impl Control<'_> {
             Reply::Infos(_) | Reply::Conditions(_) | Reply::Policies | Reply::Blocks => self.send_reply(index),
         }
         if self.serving != Some(index) {
-            self.slots.wake(index);
+            self.connections.wake(index);
         }
     }
 
     /// Makes and sends the reply that the machine has for this connection.
     pub(super) fn send_reply(&mut self, index: u16) {
-        let buffer_bytes = self.slots.reply.len();
-        match self.machine.encode_reply(index, &mut self.slots.reply) {
+        let buffer_bytes = self.connections.reply.len();
+        match self.machine.encode_reply(index, &mut self.connections.reply) {
             Ok(frame) => {
                 let begin = buffer_bytes - frame.len();
-                self.slots.get(index).keep = self.machine.keeps_open(index);
+                self.connections.get(index).keep = self.machine.keeps_open(index);
                 self.send(index, begin);
             }
             Err(_) => {
@@ -76,13 +76,13 @@ impl Control<'_> {
     /// Sends a refusal; the connection ends after it.
     pub(super) fn refuse(&mut self, index: u16, header: &Header, text: &str) {
         let payload = Payload::Failure(text.into());
-        let buffer_bytes = self.slots.reply.len();
-        let slot = self.slots.get(index);
-        slot.keep = false;
+        let buffer_bytes = self.connections.reply.len();
+        let connection = self.connections.get(index);
+        connection.keep = false;
         // What came after the message will not be read. So a refusal always fits, and never waits for a long buffer: what
         // is sent after that wait is the machine's reply, and this is none.
-        slot.early_bytes = 0;
-        match wire::encode_frame(&Message { header: *header, payload }, &mut self.slots.reply) {
+        connection.early_bytes = 0;
+        match wire::encode_frame(&Message { header: *header, payload }, &mut self.connections.reply) {
             Ok(frame) => {
                 let begin = buffer_bytes - frame.len();
                 self.send(index, begin);
@@ -93,28 +93,28 @@ impl Control<'_> {
 
     /// Ends a connection in its next step.
     pub(super) fn give_up(&mut self, index: u16) {
-        let slot = self.slots.get(index);
-        slot.stage = Stage::Writing;
-        slot.keep = false;
-        slot.linger = false;
+        let connection = self.connections.get(index);
+        connection.stage = Stage::Writing;
+        connection.keep = false;
+        connection.linger = false;
     }
 
     /// Sends the reply buffer from `begin` on, as far as it goes, and keeps the rest.
     pub(super) fn send(&mut self, index: u16, begin: usize) {
-        let bytes = self.slots.reply.len() - begin;
-        let fits = bytes <= PIECE_BYTES && self.slots.get(index).early_bytes == 0;
-        if !fits && self.slots.long_taken.iter().all(|taken| *taken) {
-            let slot = self.slots.get(index);
-            slot.stage = Stage::Deferred;
+        let bytes = self.connections.reply.len() - begin;
+        let fits = bytes <= PIECE_BYTES && self.connections.get(index).early_bytes == 0;
+        if !fits && self.connections.long_taken.iter().all(|taken| *taken) {
+            let connection = self.connections.get(index);
+            connection.stage = Stage::Deferred;
             // It waits for others, who have their deadlines.
-            slot.deadline_ms = u64::MAX;
+            connection.deadline_ms = u64::MAX;
             return;
         }
-        let Slots { all, reply, .. } = &mut self.slots;
-        let slot = &mut all[usize::from(index)];
-        slot.stage = Stage::Writing;
-        slot.rest = Rest::Nothing;
-        let Some(stream) = &mut slot.stream else { return };
+        let Connections { all, reply, .. } = &mut self.connections;
+        let connection = &mut all[usize::from(index)];
+        connection.stage = Stage::Writing;
+        connection.rest = Rest::Nothing;
+        let Some(stream) = &mut connection.stream else { return };
         let mut at = begin;
         while at < reply.len() {
             match stream.write(&reply[at..]) {
@@ -130,27 +130,27 @@ impl Control<'_> {
 
     /// Keeps the reply buffer from `at` on where only this connection needs it.
     fn keep(&mut self, index: u16, at: usize) {
-        let reply = std::mem::take(&mut self.slots.reply);
+        let reply = std::mem::take(&mut self.connections.reply);
         let rest = &reply[at..];
-        let (slot, _, own) = self.slots.parts(index);
-        if rest.len() <= own.len() && slot.early_bytes == 0 {
+        let (connection, _, own) = self.connections.parts(index);
+        if rest.len() <= own.len() && connection.early_bytes == 0 {
             own[..rest.len()].copy_from_slice(rest);
-            slot.rest = Rest::Own { begin: 0, end: rest.len() };
-            self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
-        } else if let Some(buffer) = self.slots.take_long() {
-            self.slots.long[buffer][at..].copy_from_slice(rest);
-            self.slots.get(index).rest = Rest::Long { buffer, begin: at };
-            self.slots.set_deadline(index, self.now.ms + LONG_REPLY_MS_MAX);
+            connection.rest = Rest::Own { begin: 0, end: rest.len() };
+            self.connections.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+        } else if let Some(buffer) = self.connections.take_long() {
+            self.connections.long[buffer][at..].copy_from_slice(rest);
+            self.connections.get(index).rest = Rest::Long { buffer, begin: at };
+            self.connections.set_deadline(index, self.now.ms + LONG_REPLY_MS_MAX);
         } else {
             self.give_up(index);
         }
-        self.slots.reply = reply;
+        self.connections.reply = reply;
     }
 
     /// Sends on what is kept, then the octets that follow.
     pub(super) fn write(&mut self, index: u16) -> Written {
         loop {
-            let Slots { all, long, .. } = &mut self.slots;
+            let Connections { all, long, .. } = &mut self.connections;
             let rest = all[usize::from(index)].rest;
             if rest == Rest::Nothing && all[usize::from(index)].dumping.is_some() {
                 return self.write_content(index);
@@ -166,8 +166,8 @@ impl Control<'_> {
                     stream.map_or(Ok(0), |stream| stream.write(&long[buffer][begin..]))
                 }
                 Rest::Own { begin, end } => {
-                    let (slot, _, own) = self.slots.parts(index);
-                    slot.stream.as_mut().map_or(Ok(0), |stream| stream.write(&own[begin..end]))
+                    let (connection, _, own) = self.connections.parts(index);
+                    connection.stream.as_mut().map_or(Ok(0), |stream| stream.write(&own[begin..end]))
                 }
             };
             match sent {
@@ -183,34 +183,34 @@ impl Control<'_> {
     fn sent(&mut self, index: u16, rest: Rest, sent: usize) {
         let left = match rest {
             Rest::Own { begin, end } if begin + sent < end => Rest::Own { begin: begin + sent, end },
-            Rest::Long { buffer, begin } if begin + sent < self.slots.long[buffer].len() => {
+            Rest::Long { buffer, begin } if begin + sent < self.connections.long[buffer].len() => {
                 Rest::Long { buffer, begin: begin + sent }
             }
             _ => Rest::Nothing,
         };
-        self.slots.get(index).rest = left;
+        self.connections.get(index).rest = left;
         if left == Rest::Nothing {
-            self.slots.release(rest);
+            self.connections.release(rest);
         }
         // Others may wait for a long buffer: a little progress does not keep it.
         if !matches!(left, Rest::Long { .. }) {
-            self.slots.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
+            self.connections.set_deadline(index, self.now.ms + PROGRESS_MS_MAX);
         }
     }
 
     /// Reads the next octets of an image into the connection's own memory. Nothing when they cannot be read.
     fn refill(&mut self, index: u16) -> Option<bool> {
-        let (slot, _, own) = self.slots.parts(index);
-        let Some(sending) = &mut slot.sending else { return Some(false) };
+        let (connection, _, own) = self.connections.parts(index);
+        let Some(sending) = &mut connection.sending else { return Some(false) };
         if sending.offset == sending.bytes {
-            slot.sending = None;
+            connection.sending = None;
             return Some(false);
         }
         let left = usize::try_from(sending.bytes - sending.offset).unwrap_or(usize::MAX);
         let piece = &mut own[..left.min(PIECE_BYTES)];
         let read = sending.octets.read_at(piece, sending.offset).filter(|read| *read > 0)?;
         sending.offset += read as u64;
-        slot.rest = Rest::Own { begin: 0, end: read };
+        connection.rest = Rest::Own { begin: 0, end: read };
         Some(true)
     }
 
@@ -225,8 +225,8 @@ impl Control<'_> {
 
     /// The image that this connection asked for has been compressed.
     pub(super) fn compressed(&mut self, index: u16, serial: u32, compressed: Result<ImageSpool, store::StoreError>) {
-        let slot = self.slots.get(index);
-        if slot.serial != serial || slot.stream.is_none() {
+        let connection = self.connections.get(index);
+        if connection.serial != serial || connection.stream.is_none() {
             return;
         }
         let Some(header) = self.machine.reply_header(index) else { return };
@@ -237,7 +237,7 @@ impl Control<'_> {
             }
             Err(error) => self.refuse_image(index, &header, &error),
         }
-        self.slots.wake(index);
+        self.connections.wake(index);
     }
 
     fn refuse_image(&mut self, index: u16, header: &Header, error: &store::StoreError) {
@@ -248,14 +248,14 @@ impl Control<'_> {
     }
 
     fn send_image(&mut self, index: u16, header: &Header, compressed: bool, sending: Sending) {
-        let buffer_bytes = self.slots.reply.len();
-        match wire::encode_image_head(header, compressed, sending.bytes, &mut self.slots.reply) {
+        let buffer_bytes = self.connections.reply.len();
+        match wire::encode_image_head(header, compressed, sending.bytes, &mut self.connections.reply) {
             Ok(head) => {
                 let begin = buffer_bytes - head.len();
-                let slot = self.slots.get(index);
-                slot.early_bytes = 0;
-                slot.keep = false;
-                slot.sending = Some(sending);
+                let connection = self.connections.get(index);
+                connection.early_bytes = 0;
+                connection.keep = false;
+                connection.sending = Some(sending);
                 self.send(index, begin);
             }
             Err(_) => self.refuse(index, header, "the image is too large for one reply"),

@@ -23,12 +23,12 @@ use fulmar_host::spool::{SpoolError, Spools};
 use fulmar_host::{error, info, warning};
 use mio::{Interest, Poll, Waker};
 
+use super::connections::Connections;
 use super::console::Console;
 use super::events::{Events, run_end};
 use super::host::{Asking, HostLink, collect_bridges, exit_of};
 use super::inventory::{bounds, lacks};
 use super::log_link::LogLink;
-use super::slots::Slots;
 use super::stats::Stats;
 use super::turn::{HOST, LISTENER, WAKER};
 use super::worker::Worker;
@@ -136,7 +136,7 @@ pub(super) fn start<'m>(
         signals: None,
         asked: false,
         accepting: true,
-        slots: Slots::new(),
+        connections: Connections::new(),
         serving: None,
         host,
         console,

@@ -2,7 +2,6 @@
 //! nothing waits for it. Where it does not take what is to be said it is hung up on; it calls again and is told everything.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
 
 use fulmar_core::halves::{Tender, Texts, Unit, machine_name};
 use fulmar_core::limits::{DEVICES_MAX, STATS_FRAME_BYTES_MAX, STATS_LINK_BYTES_MAX, UNITS_MAX};
@@ -14,6 +13,7 @@ use mio::Interest;
 use mio::net::UnixStream;
 
 use super::Control;
+use super::link::{Broken, receive, send};
 use super::turn::STATS;
 
 /// Bytes that are read at once; what is read is not looked at.
@@ -69,36 +69,28 @@ impl Link {
         said
     }
 
-    /// Sends what waits. `false` when the link is broken.
-    fn flush(&mut self) -> bool {
-        let Some(stream) = &mut self.stream else { return true };
+    /// Sends what waits.
+    fn flush(&mut self) -> Result<(), Broken> {
         while !self.out.is_empty() {
-            match stream.write(&self.out) {
-                Ok(written) => drop(self.out.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+            match send(&mut self.stream, &self.out)? {
+                0 => return Ok(()),
+                sent => drop(self.out.drain(..sent)),
             }
         }
         self.out.shrink_to(ANSWER_BYTES);
-        true
+        Ok(())
     }
 
-    /// Reads what was answered, which changes nothing. `false` when the link is broken.
-    fn hear(&mut self) -> bool {
-        let Some(stream) = &mut self.stream else { return true };
+    /// Reads what was answered, which changes nothing.
+    fn hear(&mut self) -> Result<(), Broken> {
         let mut buffer = [0; ANSWER_BYTES];
         for _ in 0..READS_MAX {
-            match stream.read(&mut buffer) {
-                Ok(0) => return false,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+            if receive(&mut self.stream, &mut buffer)? == 0 {
+                return Ok(());
             }
         }
         // More than it can have to answer.
-        false
+        Err(Broken)
     }
 }
 
@@ -115,12 +107,12 @@ impl Stats {
 }
 
 impl Control<'_> {
-    /// The client in this slot is the statistics daemon: it leaves the clients, and takes the place of one before.
+    /// This client is the statistics daemon: it leaves the clients, and takes the place of one before.
     pub(super) fn link_stats(&mut self, index: u16, header: &Header) {
-        let slot = self.slots.get(index);
-        let watched = slot.watched;
-        let stream = slot.stream.take();
-        self.slots.free(index);
+        let connection = self.connections.get(index);
+        let watched = connection.watched;
+        let stream = connection.stream.take();
+        self.connections.free(index);
         let Some(mut stream) = stream else { return };
         if self.stats.link.stream.is_some() {
             warning!("another statistics daemon takes the place of the one that was here");
@@ -143,17 +135,20 @@ impl Control<'_> {
 
     /// Goes on with the link: answers, what is still to be told, what waits to be sent.
     pub(super) fn serve_stats(&mut self) {
-        let mut whole = self.stats.link.hear();
-        while whole && self.announce_stats() {
-            whole = self.stats.link.flush();
+        if self.stats.link.hear().and_then(|()| self.go_on_with_stats()).is_err() {
+            self.hang_up_on_stats();
+        }
+    }
+
+    fn go_on_with_stats(&mut self) -> Result<(), Broken> {
+        while self.announce_stats() {
+            self.stats.link.flush()?;
             // What is left goes on when the system says so.
             if !self.stats.link.out.is_empty() {
                 break;
             }
         }
-        if !(whole && self.stats.link.flush()) {
-            self.hang_up_on_stats();
-        }
+        self.stats.link.flush()
     }
 
     fn hang_up_on_stats(&mut self) {

@@ -24,7 +24,7 @@ type Folder = Arc<HostFolder>;
 /// The threads: enough that a few compressions and a few disks do not wait for each other.
 const THREADS: usize = 4;
 
-/// A connection, told apart from those that had or will have its slot.
+/// A connection, told apart from those that had or will have its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Client {
     pub(super) connection: u16,

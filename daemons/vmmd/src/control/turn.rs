@@ -10,8 +10,8 @@ use mio::event::Event;
 use mio::{Events, Token};
 
 use super::Control;
+use super::connections::Stage;
 use super::host::Asking;
-use super::slots::Stage;
 
 pub(super) const LISTENER: Token = Token(0);
 pub(super) const WAKER: Token = Token(1);
@@ -20,11 +20,11 @@ pub(super) const CONSOLE: Token = Token(3);
 pub(super) const STATS: Token = Token(4);
 pub(super) const LOG: Token = Token(5);
 pub(super) const SIGNALS: Token = Token(6);
-const FIRST_SLOT: usize = 7;
+const FIRST_CONNECTION: usize = 7;
 
 /// The token of a connection.
 pub(super) fn token_of(index: u16) -> Token {
-    Token(FIRST_SLOT + usize::from(index))
+    Token(FIRST_CONNECTION + usize::from(index))
 }
 
 impl Control<'_> {
@@ -56,9 +56,9 @@ impl Control<'_> {
                 token => self.connection_event(token, event),
             }
         }
-        // After the events, so that none of them meets another connection in the same slot.
-        for _ in 0..self.slots.ready.len() {
-            if let Some(index) = self.slots.ready.pop_front() {
+        // After the events, so that none of them meets another connection in the same place.
+        for _ in 0..self.connections.ready.len() {
+            if let Some(index) = self.connections.ready.pop_front() {
                 self.serve(index);
             }
         }
@@ -73,11 +73,13 @@ impl Control<'_> {
     }
 
     fn connection_event(&mut self, token: Token, event: &Event) {
-        let Some(index) = token.0.checked_sub(FIRST_SLOT).filter(|index| *index < CONNECTIONS_MAX) else { return };
+        let Some(index) = token.0.checked_sub(FIRST_CONNECTION).filter(|index| *index < CONNECTIONS_MAX) else {
+            return;
+        };
         let index = u16::try_from(index).unwrap_or(u16::MAX);
-        let slot = self.slots.get(index);
-        let waits = matches!(slot.stage, Stage::Waiting | Stage::Deferred);
-        if slot.stream.is_none() {
+        let connection = self.connections.get(index);
+        let waits = matches!(connection.stage, Stage::Waiting | Stage::Deferred);
+        if connection.stream.is_none() {
             return;
         }
         if waits && (event.is_write_closed() || event.is_error()) {
@@ -87,13 +89,13 @@ impl Control<'_> {
     }
 
     fn timeout(&self) -> Duration {
-        if self.accepting || !self.slots.ready.is_empty() {
+        if self.accepting || !self.connections.ready.is_empty() {
             return Duration::ZERO;
         }
         let machine = self.machine.deadline().unwrap_or(u64::MAX);
         let first = machine
-            .min(self.slots.alarm_ms)
-            .min(self.console.alarm_ms())
+            .min(self.connections.alarm_ms)
+            .min(self.console.link.alarm_ms())
             .min(self.log_link.alarm_ms())
             .min(self.bridges_at_ms);
         // A millisecond more than the rest of the current one, so that it has passed when we wake.
@@ -106,19 +108,19 @@ impl Control<'_> {
         if self.machine.deadline().is_some_and(|deadline| deadline <= now_ms) {
             self.handle(Input::Tick);
         }
-        if self.slots.alarm_ms <= now_ms {
-            self.slots.alarm_ms = u64::MAX;
+        if self.connections.alarm_ms <= now_ms {
+            self.connections.alarm_ms = u64::MAX;
             for index in 0..u16::try_from(CONNECTIONS_MAX).unwrap_or(u16::MAX) {
-                let slot = self.slots.get(index);
-                let (stage, at_ms) = (slot.stage, slot.deadline_ms);
-                if slot.stream.is_none() {
+                let connection = self.connections.get(index);
+                let (stage, at_ms) = (connection.stage, connection.deadline_ms);
+                if connection.stream.is_none() {
                     continue;
                 }
                 if at_ms > now_ms {
-                    self.slots.set_deadline(index, at_ms);
+                    self.connections.set_deadline(index, at_ms);
                     continue;
                 }
-                if stage != Stage::Lingering && !(stage == Stage::Reading && slot.scanner.is_between_frames()) {
+                if stage != Stage::Lingering && !(stage == Stage::Reading && connection.scanner.is_between_frames()) {
                     info!(connection = index; "connection closed: the client did not {}",
                     match stage {
                         Stage::Reading | Stage::Receiving | Stage::Imaging => "finish its message",

@@ -1,5 +1,5 @@
-//! The memory of connections, all of it taken at the start: a slot is used again and again, and its buffers cost memory only where
-//! they were written. The lowest free slot is taken first, so a quiet daemon touches few.
+//! The memory of connections, all of it taken at the start: a place is used again and again, and its buffers cost memory only where
+//! they were written. The lowest free place is taken first, so a quiet daemon touches few.
 
 use std::fs::File;
 
@@ -80,9 +80,9 @@ pub(super) struct Sending {
 }
 
 /// One connection, or room for one.
-pub(super) struct Slot {
+pub(super) struct Connection {
     pub(super) stream: Option<UnixStream>,
-    /// Told apart from the connection that had this slot before.
+    /// Told apart from the connection that had this place before.
     pub(super) serial: u32,
     /// Whether the event loop watches it; then `uid` is known.
     pub(super) watched: bool,
@@ -115,7 +115,7 @@ pub(super) struct Slot {
     pub(super) deadline_ms: u64,
 }
 
-impl Slot {
+impl Connection {
     fn new() -> Self {
         Self {
             stream: None,
@@ -151,8 +151,8 @@ impl Slot {
 }
 
 /// All connections and their buffers.
-pub(super) struct Slots {
-    pub(super) all: Vec<Slot>,
+pub(super) struct Connections {
+    pub(super) all: Vec<Connection>,
     /// The head of each connection's message.
     heads: Vec<u8>,
     /// Each connection's own memory: what came too early, and then what could not be sent yet.
@@ -170,11 +170,11 @@ pub(super) struct Slots {
     pub(super) alarm_ms: u64,
 }
 
-impl Slots {
+impl Connections {
     pub(super) fn new() -> Self {
         // Zeroed memory of this size comes from the system untouched.
         Self {
-            all: (0..CONNECTIONS_MAX).map(|_| Slot::new()).collect(),
+            all: (0..CONNECTIONS_MAX).map(|_| Connection::new()).collect(),
             heads: vec![0; CONNECTIONS_MAX * FRAME_HEAD_BYTES_MAX],
             own: vec![0; CONNECTIONS_MAX * PIECE_BYTES],
             input: vec![0; PIECE_BYTES],
@@ -186,28 +186,30 @@ impl Slots {
         }
     }
 
-    /// Takes the lowest free slot for this stream; gives it back where there is none.
+    /// Takes the lowest free place for this stream; gives it back where there is none.
     pub(super) fn take(&mut self, stream: UnixStream, deadline_ms: u64) -> Result<u16, UnixStream> {
-        let Some((index, slot)) = self.all.iter_mut().enumerate().find(|(_, slot)| slot.stream.is_none()) else {
+        let Some((index, connection)) =
+            self.all.iter_mut().enumerate().find(|(_, connection)| connection.stream.is_none())
+        else {
             return Err(stream);
         };
-        slot.stream = Some(stream);
-        slot.serial = slot.serial.wrapping_add(1);
-        slot.watched = false;
-        slot.scanner = Scanner::new(LIMITS);
-        slot.early_bytes = 0;
-        slot.listen();
+        connection.stream = Some(stream);
+        connection.serial = connection.serial.wrapping_add(1);
+        connection.watched = false;
+        connection.scanner = Scanner::new(LIMITS);
+        connection.early_bytes = 0;
+        connection.listen();
         let index = u16::try_from(index).unwrap_or(u16::MAX);
         self.set_deadline(index, deadline_ms);
         Ok(index)
     }
 
-    pub(super) fn get(&mut self, index: u16) -> &mut Slot {
+    pub(super) fn get(&mut self, index: u16) -> &mut Connection {
         &mut self.all[usize::from(index)]
     }
 
-    /// A slot with its head and its own memory.
-    pub(super) fn parts(&mut self, index: u16) -> (&mut Slot, &mut [u8], &mut [u8]) {
+    /// A connection with its head and its own memory.
+    pub(super) fn parts(&mut self, index: u16) -> (&mut Connection, &mut [u8], &mut [u8]) {
         let index = usize::from(index);
         let head = &mut self.heads[index * FRAME_HEAD_BYTES_MAX..][..FRAME_HEAD_BYTES_MAX];
         (&mut self.all[index], head, &mut self.own[index * PIECE_BYTES..][..PIECE_BYTES])
@@ -220,29 +222,38 @@ impl Slots {
 
     /// All connections.
     pub(super) fn count(&self) -> usize {
-        self.all.iter().filter(|slot| slot.stream.is_some()).count()
+        self.all.iter().filter(|connection| connection.stream.is_some()).count()
     }
 
     /// Bytes of the images that arrive from this user.
     pub(super) fn spooled_by(&self, uid: u32) -> u64 {
-        let spools = self.all.iter().filter(|slot| slot.uid == uid).filter_map(|slot| slot.spool.as_ref());
+        let spools = self
+            .all
+            .iter()
+            .filter(|connection| connection.uid == uid)
+            .filter_map(|connection| connection.spool.as_ref());
         spools.map(|spool| spool.bytes()).sum()
     }
 
     /// Bytes of the images that arrive from this user for this domain.
     pub(super) fn spooled_for(&self, uid: u32, domain: &str) -> u64 {
-        let is_for = |slot: &Slot, head: &[u8]| {
-            let so_far = &head[..slot.scanner.head_len().min(head.len())];
+        let is_for = |connection: &Connection, head: &[u8]| {
+            let so_far = &head[..connection.scanner.head_len().min(head.len())];
             wire::peek_header(so_far).is_some_and(|header| header.name.domain() == Some(domain))
         };
-        let slots = self.all.iter().zip(self.heads.chunks(FRAME_HEAD_BYTES_MAX));
-        let arriving = slots.filter(|(slot, head)| slot.uid == uid && slot.spool.is_some() && is_for(slot, head));
-        arriving.filter_map(|(slot, _)| slot.spool.as_ref()).map(|spool| spool.bytes()).sum()
+        let all = self.all.iter().zip(self.heads.chunks(FRAME_HEAD_BYTES_MAX));
+        let arriving = all.filter(|(connection, head)| {
+            connection.uid == uid && connection.spool.is_some() && is_for(connection, head)
+        });
+        arriving.filter_map(|(connection, _)| connection.spool.as_ref()).map(|spool| spool.bytes()).sum()
     }
 
     /// Connections of this user that are watched.
     pub(super) fn count_of(&self, uid: u32) -> usize {
-        self.all.iter().filter(|slot| slot.stream.is_some() && slot.watched && slot.uid == uid).count()
+        self.all
+            .iter()
+            .filter(|connection| connection.stream.is_some() && connection.watched && connection.uid == uid)
+            .count()
     }
 
     /// Lets this one go on in the next turn.
@@ -270,20 +281,21 @@ impl Slots {
 
     /// One connection that waits for a long buffer tries again.
     pub(super) fn wake_deferred(&mut self) {
-        let waiting = self.all.iter().position(|slot| slot.stream.is_some() && slot.stage == Stage::Deferred);
+        let waiting =
+            self.all.iter().position(|connection| connection.stream.is_some() && connection.stage == Stage::Deferred);
         if let Some(index) = waiting.and_then(|index| u16::try_from(index).ok()) {
             self.wake(index);
         }
     }
 
-    /// Frees a slot and closes its stream.
+    /// Frees a place and closes its stream.
     pub(super) fn free(&mut self, index: u16) {
-        let slot = self.get(index);
-        let rest = std::mem::replace(&mut slot.rest, Rest::Nothing);
-        slot.stream = None;
-        slot.sending = None;
-        slot.deadline_ms = u64::MAX;
-        slot.listen();
+        let connection = self.get(index);
+        let rest = std::mem::replace(&mut connection.rest, Rest::Nothing);
+        connection.stream = None;
+        connection.sending = None;
+        connection.deadline_ms = u64::MAX;
+        connection.listen();
         self.release(rest);
     }
 }
