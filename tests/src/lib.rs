@@ -19,7 +19,7 @@
 //! | [`contents`] | setting and dumping block devices of such a system |
 //! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
-//! | [`trace`] | the system calls of a daemon |
+//! | [`trace`], [`puppet`] | the system calls of a daemon; a daemon that was taken over |
 //! | [`namespace`] | mounts and networks that vanish with their test |
 
 pub mod acknowledged;
@@ -41,6 +41,8 @@ pub mod mixture;
 pub mod namespace;
 pub mod oracle;
 pub mod pki;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod puppet;
 pub mod raw;
 pub mod recorded;
 pub mod remote;
