@@ -20,7 +20,7 @@
 //! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
 //! | [`trace`], [`puppet`] | the system calls of a daemon; a daemon that was taken over |
-//! | [`namespace`] | mounts and networks that vanish with their test |
+//! | [`namespace`], [`dns`] | mounts and networks that vanish with their test; a server of names in such a one |
 
 pub mod acknowledged;
 pub mod albatross;
@@ -31,6 +31,7 @@ pub mod built;
 pub mod checks;
 pub mod choose;
 pub mod contents;
+pub mod dns;
 pub mod drive;
 pub mod generate;
 pub mod images;

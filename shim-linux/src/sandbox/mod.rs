@@ -42,8 +42,25 @@ pub struct Row {
     pub argument: Option<(u8, u64)>,
     /// Why the program cannot do without it.
     pub why: &'static str,
-    /// Whether it is needed only where something is not as usual, so that a test need not see it.
-    pub is_rare: bool,
+    /// Why no test can be sure to see it, where that is so.
+    pub unseen: Option<Unseen>,
+}
+
+/// Why no test can be sure to see a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unseen {
+    /// Which call brings memory, the allocator chooses by what it has.
+    Memory,
+    /// It depends on which of two threads is faster.
+    Race,
+    /// Other versions of the C library make it, in the place of another row.
+    Library,
+    /// Modules of the C library make it, ways to look up names that only some systems have.
+    Module,
+    /// The kernel is asked only on machines without a clock that programs can read.
+    Kernel,
+    /// Only builds with debug assertions make it.
+    Build,
 }
 
 /// Why a program could not be confined, with what the kernel says.
