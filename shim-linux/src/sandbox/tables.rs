@@ -158,7 +158,6 @@ const INFLUX: &[Row] = &[
     row(libc::SYS_getsockname, "which of two addresses of a database is nearer"),
     row(libc::SYS_getsockopt, "whether a connection has come about"),
     row(libc::SYS_recvmsg, "servers of names"),
-    rare(libc::SYS_sendmsg, Unseen::Module, "a way to look up names"),
     row(libc::SYS_sendmmsg, "servers of names"),
     #[cfg(target_arch = "x86_64")]
     row(libc::SYS_poll, "servers of names; a database that may be slow"),

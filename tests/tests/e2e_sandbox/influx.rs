@@ -22,6 +22,9 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use super::{Seen, expect_nothing_kept, show};
 
+/// A name that only the server of this test knows.
+const DATABASE: &str = "database.example";
+
 /// Adds what is seen of it.
 pub(crate) fn watch(siege: &mut Siege, seen: &mut Seen) {
     let folder = siege.system.folder().to_path_buf();
@@ -50,7 +53,7 @@ fn by_name(siege: &Siege, folder: &Path) -> fulmar_tests::trace::Calls {
     let database = serve_tls();
     let metrics = free_port();
     let sections = format!(
-        "[tcp]\naddress = \"{}.example:{}\"\n[http]\nurl = \"https://database.example:{database}\"\ndatabase = \"d\"\n\
+        "[tcp]\naddress = \"{}.example:{}\"\n[http]\nurl = \"https://{DATABASE}:{database}\"\ndatabase = \"d\"\n\
          [metrics]\nlisten = \"127.0.0.1:{metrics}\"\n",
         dns::LONG,
         receiver.local_addr().unwrap().port()
