@@ -5,6 +5,10 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+/// Links that are followed one after the other, as many as the system follows.
+#[cfg(target_os = "linux")]
+const LINKS_MAX: usize = 40;
+
 /// Where such a file is.
 #[derive(Debug)]
 pub struct Reread {
@@ -34,6 +38,27 @@ impl Reread {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folders that must stay within reach for it to be read again, when it has been replaced: the one in which its name lies, and,
+    /// where that is a link, the one in which that leads. Where such a folder is a link itself, the one in which that lies too, but
+    /// not the root: who replaces a whole folder does so beside it.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let (mut folders, mut path) = (Vec::new(), self.path.clone());
+        for _ in 0..LINKS_MAX {
+            let folder =
+                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+            if folder.is_symlink() {
+                folders.extend(folder.parent().filter(|above| above.file_name().is_some()).map(Path::to_owned));
+            }
+            let next = path.read_link().map(|target| folder.join(target));
+            folders.push(folder);
+            let Ok(next) = next else { break };
+            path = next;
+        }
+        folders
     }
 
     /// Reads all of it.
@@ -115,6 +140,30 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o300)).unwrap();
         assert_eq!(Reread::new(&path.join("file")).unwrap().read().unwrap(), b"second");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    /// However a file is replaced, where it is then is beneath one of the folders that were named before.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_folders_of_a_file_are_those_in_which_it_is_replaced() {
+        let path = std::env::temp_dir().join(format!("fulmar-reread-folders-{}", std::process::id()));
+        for folder in ["live", "archive", "first"] {
+            fs::create_dir_all(path.join(folder)).unwrap();
+        }
+        let folders = |name: &str| {
+            let mut folders = Reread::new(&path.join(name)).unwrap().folders();
+            folders.iter_mut().for_each(|folder| *folder = folder.canonicalize().unwrap());
+            folders.iter().map(|folder| folder.strip_prefix(&path).unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(folders("live/file"), [Path::new("live")]);
+        symlink("../archive/file", path.join("live/link")).unwrap();
+        assert_eq!(folders("live/link"), ["live", "archive"].map(PathBuf::from));
+        symlink("first", path.join("current")).unwrap();
+        assert_eq!(folders("current/file"), ["", "first"].map(PathBuf::from));
+        assert_eq!(Reread::new(Path::new("file")).unwrap().folders(), [Path::new(".")]);
+        symlink("loop", path.join("loop")).unwrap();
+        assert_eq!(Reread::new(&path.join("loop")).unwrap().folders().len(), LINKS_MAX);
         fs::remove_dir_all(path).unwrap();
     }
 

@@ -21,8 +21,8 @@
 //! | [`contents`] | setting and dumping block devices of such a system |
 //! | [`pki`], [`remote`], [`tenants`] | certificates made by hand; a client that comes by TLS; a system that serves such clients |
 //! | [`bridge`] | a siege in a network of its own, with a bridge |
-//! | [`trace`] | the system calls of a daemon |
-//! | [`namespace`] | mounts and networks that vanish with their test |
+//! | [`trace`], [`puppet`] | the system calls of a daemon; a daemon that was taken over |
+//! | [`namespace`], [`dns`] | mounts and networks that vanish with their test; a server of names in such a one |
 
 pub mod acknowledged;
 pub mod albatross;
@@ -34,6 +34,7 @@ pub mod checks;
 pub mod choose;
 pub mod contents;
 pub mod daemon;
+pub mod dns;
 pub mod drive;
 pub mod generate;
 pub mod images;
@@ -45,6 +46,8 @@ pub mod namespace;
 pub mod oracle;
 pub mod pages;
 pub mod pki;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod puppet;
 pub mod raw;
 pub mod recorded;
 pub mod remote;

@@ -91,7 +91,10 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let (listener, made) = daemon::listen(&path, handed_over)?;
     descent.finish()?;
     #[cfg(target_os = "linux")]
-    fulmar_shim_linux::sandbox::enclose(fulmar_shim_linux::sandbox::Program::Console, &options.run, None);
+    {
+        use fulmar_shim_linux::sandbox::{Enclosure, enclose};
+        enclose(Enclosure::Console { run: &options.run }).map_err(StartError::Confine)?;
+    }
     // The system gives zeroed memory away only where it is touched: this costs what the lines in it need.
     let mut memory = vec![0; CONSOLES_BYTES_MAX];
     let fifos = Folder::open(&fifos).map_err(BeginError::Loop)?;

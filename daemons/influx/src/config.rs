@@ -11,8 +11,12 @@ use fulmar_host::log;
 use fulmar_host::privilege::Identity;
 use fulmar_host::settings::{self, set_log_level, set_log_target};
 use serde::Deserialize;
+use ureq::http::Uri;
 
 use crate::line::Form;
+#[cfg(target_os = "linux")]
+use crate::names;
+use crate::names::Names;
 
 /// The run folder where none is given.
 const RUN: &str = "/run/albatross";
@@ -44,6 +48,8 @@ pub(crate) struct Config {
 pub(crate) struct Tcp {
     /// `HOST:PORT`; looked up anew for each connection.
     pub(crate) address: String,
+    /// The port in it.
+    pub(crate) port: u16,
     pub(crate) form: Form,
 }
 
@@ -52,6 +58,9 @@ pub(crate) struct Tcp {
 pub(crate) struct Http {
     /// Where they are posted to.
     pub(crate) url: String,
+    /// The host in it, and the port that it means.
+    pub(crate) host: String,
+    pub(crate) port: u16,
     /// The header that says who we are.
     pub(crate) authorization: Option<String>,
     pub(crate) form: Form,
@@ -129,7 +138,28 @@ struct MetricsSection {
     listen: SocketAddr,
 }
 
+impl Tcp {
+    /// The host in its address.
+    pub(crate) fn host(&self) -> &str {
+        self.address.rsplit_once(':').map_or("", |(host, _)| host)
+    }
+}
+
 impl Config {
+    /// By what the names in it are looked up.
+    pub(crate) fn names(&self) -> Names {
+        let (tcp, http) = (self.tcp.as_ref().map(Tcp::host), self.http.as_ref().map(|http| http.host.as_str()));
+        Names::of(&tcp.into_iter().chain(http).collect::<Vec<_>>())
+    }
+
+    /// The ports that are connected to.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let names = Some(names::PORT).filter(|_| self.names().are_used());
+        let (tcp, http) = (self.tcp.as_ref().map(|tcp| tcp.port), self.http.as_ref().map(|http| http.port));
+        tcp.into_iter().chain(http).chain(names).collect()
+    }
+
     /// Reads and checks a configuration.
     ///
     /// # Errors
@@ -172,11 +202,11 @@ impl Config {
 impl TcpSection {
     fn check(self) -> Result<Tcp, ConfigError> {
         // A name that is not known now may be later; what has no port never is.
-        let port = self.address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(1..))) {
+        let port = self.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let Some(port @ 1..) = port else {
             return Err(ConfigError::Setting("tcp.address", format!("'{}' is not HOST:PORT", self.address)));
-        }
-        Ok(Tcp { address: self.address, form: Form { full_names: self.full_names, with_time: false } })
+        };
+        Ok(Tcp { address: self.address, port, form: Form { full_names: self.full_names, with_time: false } })
     }
 }
 
@@ -184,9 +214,16 @@ impl HttpSection {
     fn check(self) -> Result<Http, ConfigError> {
         let setting = |setting, why: &str| Err(ConfigError::Setting(setting, why.to_owned()));
         let base = self.url.trim_end_matches('/');
-        if !base.starts_with("http://") && !base.starts_with("https://") {
-            return setting("http.url", "it must begin with http:// or https://");
-        }
+        let usual_port = match base.split_once("://") {
+            Some(("http", _)) => 80,
+            Some(("https", _)) => 443,
+            _ => return setting("http.url", "it must begin with http:// or https://"),
+        };
+        let uri: Option<Uri> = base.parse().ok();
+        let Some((host, port)) = uri.and_then(|uri| Some((uri.host()?.to_owned(), uri.port_u16()))) else {
+            return setting("http.url", "it is none: write one as http://127.0.0.1:8086");
+        };
+        let port = port.unwrap_or(usual_port);
         let (url, authorization) = match (&self.database, &self.organisation, &self.bucket) {
             (Some(database), None, None) => {
                 if self.token_file.is_some() {
@@ -213,7 +250,7 @@ impl HttpSection {
             }
             _ => return setting("http", "give database (InfluxDB 1), or organisation, bucket and token-file (2)"),
         };
-        Ok(Http { url, authorization, form: Form { full_names: self.full_names, with_time: true } })
+        Ok(Http { url, host, port, authorization, form: Form { full_names: self.full_names, with_time: true } })
     }
 }
 
@@ -268,6 +305,8 @@ mod tests {
             token
         );
         let config = Config::parse(&all).unwrap();
+        assert!(config.names().are_used());
+        assert_eq!(config.ports(), [8094, 1, 53]);
         assert_eq!((config.run, config.interval), ("/r".into(), Duration::from_secs(3)));
         assert_eq!(config.tcp.unwrap().address, "localhost:8094");
         let http = config.http.unwrap();
@@ -276,7 +315,10 @@ mod tests {
         assert_eq!(config.metrics.unwrap().port(), 9102);
         let user =
             format!("[http]\nurl = \"https://127.0.0.1\"\ndatabase = \"d\"\nuser = \"u\"\npassword-file = {token:?}");
-        let http = Config::parse(&user).unwrap().http.unwrap();
+        let config = Config::parse(&user).unwrap();
+        assert!(!config.names().are_used());
+        assert_eq!(config.ports(), [443]);
+        let http = config.http.unwrap();
         assert_eq!(http.url, "https://127.0.0.1/write?db=d&precision=ms&u=u&p=abc%3D%3D");
 
         let (none, empty) = (file("none"), file("empty"));
@@ -296,6 +338,7 @@ mod tests {
             ("interval-seconds = 0\n[tcp]\naddress = \"h:1\"".into(), "interval-seconds: 0 is not from 1"),
             ("[metrics]\nlisten = \"h\"".into(), "line 2"),
             ("[http]\nurl = \"h\"\ndatabase = \"d\"".into(), "http.url: it must begin with"),
+            ("[http]\nurl = \"http://127.0.0.1:1 2\"\ndatabase = \"d\"".into(), "http.url: it is none"),
             ("[http]\nurl = \"http://127.0.0.1\"".into(), "give database (InfluxDB 1), or"),
             ("[http]\nurl = \"http://127.0.0.1\"\ndatabase = \"d\"\nbucket = \"b\"".into(), "give database"),
             ("[http]\nurl = \"http://127.0.0.1\"\ndatabase = \"d\"\nuser = \"u\"".into(), "go together"),

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `options` | the command line |
 //! | `config` | the configuration file |
+//! | `names` | by what the names in it are looked up |
 //! | `daemon` | a conversation with one of the daemons |
 //! | `measure` | measurements as they come from `vmmd_stats` |
 //! | `survey` | what `vmmd` says of unikernels, policies and the host |
@@ -23,6 +24,7 @@ mod http;
 mod line;
 mod measure;
 mod metrics;
+mod names;
 mod options;
 mod queue;
 mod snapshot;
@@ -32,7 +34,7 @@ mod tcp;
 use fulmar_host::{error, info};
 use std::fmt;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{Builder, sleep};
@@ -47,7 +49,9 @@ use fulmar_host::settings::USAGE;
 use fulmar_host::signals;
 
 use crate::config::{Config, ConfigError, addresses};
+use crate::daemon::RETRY;
 use crate::endpoint::Endpoint;
+use crate::names::Names;
 use crate::options::{Command, Options};
 use crate::queue::Queue;
 use crate::snapshot::Shared;
@@ -75,6 +79,8 @@ enum StartError {
     /// The program could not be confined.
     #[cfg(target_os = "linux")]
     Confine(fulmar_shim_linux::sandbox::NotConfined),
+    /// A file by which names are looked up was replaced.
+    Names(&'static Path),
     /// A thread or a signal.
     System(io::Error),
 }
@@ -88,6 +94,11 @@ impl fmt::Display for StartError {
             Self::Service(error) => error.fmt(f),
             #[cfg(target_os = "linux")]
             Self::Confine(error) => error.fmt(f),
+            Self::Names(path) => write!(
+                f,
+                "{} was replaced, and names would be looked up without it: started anew, {PROGRAM} reads it",
+                path.display()
+            ),
             Self::System(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -170,6 +181,8 @@ fn report(config: Config) -> Result<(), StartError> {
             .map_err(BeginError::Renounce)
             .map_err(StartError::Begin)?;
     }
+    let names = config.names();
+    enclose(&config, &names)?;
     let mut signals = signals::catch(&signals::ENDS).map_err(StartError::System)?;
     signals.set_nonblocking(false).map_err(StartError::System)?;
     let shared = Arc::new(Shared::default());
@@ -201,9 +214,11 @@ fn report(config: Config) -> Result<(), StartError> {
     // Nothing needs to be put in order: what was not sent is measured again.
     loop {
         let left = service.alarm().map(|at| at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+        let left = left.into_iter().chain(names.are_used().then_some(RETRY)).min();
         signals.set_read_timeout(left).map_err(StartError::System)?;
         match signals.read(&mut [0; 16]) {
             Ok(_) => break,
+            Err(_) if let Some(lost) = names.lost() => return Err(StartError::Names(lost)),
             // Whoever holds what all share for ever, or asks for ever, is a reason to be started anew.
             Err(_) if seen.lock().since_survey() < interval + SURVEY_MAX => service.turn(),
             Err(_) => sleep(Duration::from_secs(1)),
@@ -211,6 +226,18 @@ fn report(config: Config) -> Result<(), StartError> {
     }
     service.stopping();
     info!("ended by a signal");
+    Ok(())
+}
+
+/// From here on nothing is reached but by what names are looked up and what is reported to. What is listened on is so now.
+#[cfg(target_os = "linux")]
+fn enclose(config: &Config, names: &Names) -> Result<(), StartError> {
+    use fulmar_shim_linux::sandbox::{Enclosure, enclose};
+    enclose(Enclosure::Influx { names: &names.reach(), ports: &config.ports() }).map_err(StartError::Confine)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn enclose(_config: &Config, _names: &Names) -> Result<(), StartError> {
     Ok(())
 }
 

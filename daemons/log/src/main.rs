@@ -103,7 +103,10 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let early = descent.is_last_chance().then(|| daemon::listen(&path, handed_over.take())).transpose()?;
     descent.finish()?;
     #[cfg(target_os = "linux")]
-    fulmar_shim_linux::sandbox::enclose(fulmar_shim_linux::sandbox::Program::Log, &options.run, Some(&folder));
+    {
+        use fulmar_shim_linux::sandbox::{Enclosure, enclose};
+        enclose(Enclosure::Log { run: &options.run, events: &folder }).map_err(StartError::Confine)?;
+    }
     let mut store = Store::open(&folder, Bounds::new(options.size_mb, options.days)).map_err(broken)?;
     let (listener, made) = early.map_or_else(|| daemon::listen(&path, handed_over), Ok)?;
     store.keep_own(&daemon_event(true));

@@ -94,7 +94,10 @@ fn serve(options: &Options) -> Result<(), StartError> {
     let (listener, made) = daemon::listen(&path, handed_over)?;
     descent.finish()?;
     #[cfg(target_os = "linux")]
-    fulmar_shim_linux::sandbox::enclose(fulmar_shim_linux::sandbox::Program::Stats, &options.run, None);
+    {
+        use fulmar_shim_linux::sandbox::{Enclosure, enclose};
+        enclose(Enclosure::Stats { run: &options.run }).map_err(StartError::Confine)?;
+    }
     let meter = meter()?;
     let mut server = Server::new(signals, listener, util.join("vmmd.sock"), meter, options.interval, service)
         .map_err(BeginError::Loop)?;

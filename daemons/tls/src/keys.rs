@@ -51,6 +51,12 @@ impl Files {
         })
     }
 
+    /// Where they are read again.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        [&self.ca, &self.certificate, &self.key].into_iter().flat_map(Reread::folders).collect()
+    }
+
     /// What will not be read again, in words.
     pub(crate) fn doubts(&self) -> impl Iterator<Item = String> {
         let lost = [&self.ca, &self.certificate, &self.key].into_iter().filter(|file| file.will_be_lost());
@@ -83,6 +89,18 @@ pub(crate) enum KeysError {
     Key(PathBuf, rustls::Error),
     /// The key is not that of the certificate.
     Mismatch(PathBuf, PathBuf),
+}
+
+impl KeysError {
+    /// What to do about it where the files were read before, in words.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Read(_, _, error) if cfg!(target_os = "linux") && error.kind() == io::ErrorKind::PermissionDenied => {
+                "; where it has come to lie in another folder than at the start, start vmmd_tls anew"
+            }
+            _ => "",
+        }
+    }
 }
 
 impl fmt::Display for KeysError {

@@ -100,6 +100,12 @@ impl Server {
         })
     }
 
+    /// Where the certificates are read again.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn certificate_folders(&self) -> Vec<std::path::PathBuf> {
+        self.files.folders()
+    }
+
     /// Says what will not be read again.
     pub(crate) fn tell_doubts(&self) {
         self.files.doubts().for_each(|doubt| warning!("{doubt}"));
@@ -211,7 +217,7 @@ impl Server {
                 self.keys = keys;
                 info!("the certificates were read again");
             }
-            Err(error) => error!("the certificates stay as they were: {error}"),
+            Err(error) => error!("the certificates stay as they were: {error}{}", error.remedy()),
         }
     }
 

@@ -96,7 +96,7 @@ pub fn listening() -> ExitCode {
         let address = listener.local_addr().unwrap_or(options.address);
         server.listen(listener).map_err(StartError::Loop)?;
         server.tell_doubts();
-        confine()?;
+        confine(options, &server)?;
         daemon::confine()?;
         info!("serving on {address}");
         server.service.ready(format_args!("serving on {address}"));
@@ -117,7 +117,7 @@ pub fn one() -> ExitCode {
         let client = take_client().map_err(StartError::NoClient)?;
         let peer = client.peer_addr().map_err(StartError::NoClient)?;
         let mut server = begin(options, Service::default())?;
-        confine()?;
+        confine(options, &server)?;
         daemon::confine()?;
         server.admit(client, peer);
         server.run().map_err(StartError::Loop)
@@ -158,15 +158,17 @@ fn begin(options: &Options, service: Service) -> Result<Server, StartError> {
     Server::new(sockets()?, files, keys, revoked, events, service).map_err(StartError::Loop)
 }
 
-/// From here on nothing is asked of the kernel but what serving needs.
+/// From here on nothing is asked of the kernel but what serving needs, and nothing else is reached. What is listened on is so now.
 #[cfg(target_os = "linux")]
-fn confine() -> Result<(), StartError> {
-    use fulmar_shim_linux::sandbox::{Program, confine};
+fn confine(options: &Options, server: &Server) -> Result<(), StartError> {
+    use fulmar_shim_linux::sandbox::{Enclosure, Program, confine, enclose};
+    let certificates = server.certificate_folders();
+    enclose(Enclosure::Tls { certificates: &certificates, revoked: &options.revoked }).map_err(StartError::Confine)?;
     confine(Program::Tls).map_err(StartError::Confine)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn confine() -> Result<(), StartError> {
+fn confine(_options: &Options, _server: &Server) -> Result<(), StartError> {
     Ok(())
 }
 

@@ -1,44 +1,49 @@
-//! The table of system calls of `vmmd_tls` against what it does: every row is needed, but those that say that they are rarely so. (That
-//! it does no more is seen in every other test: it would not live.)
+//! The table of system calls of `vmmd_tls` against what it does: every row is needed, but those that say why no test can be sure of
+//! them. (That it does no more is seen in every other test: it would not live.)
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
-use std::fs;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 
 use fulmar_core::wire::{self, ConsoleCommand, Window};
 use fulmar_shim_linux::sandbox::{Program, rows};
+use fulmar_tests::managed::{hear, listen_at};
 use fulmar_tests::pki::Identity;
 use fulmar_tests::raw::Answer;
 use fulmar_tests::remote::{Remote, config};
-use fulmar_tests::siege::pid_of;
-use fulmar_tests::system::wait_until;
+use fulmar_tests::system::PATIENCE;
 use fulmar_tests::tenants::{INFO, REVOKE, Tenants, create, policy};
-use fulmar_tests::trace::Trace;
+use fulmar_tests::trace::Traced;
 use nix::sys::signal::{Signal, kill};
+
+/// Starts it, as a service manager does, with its lines there.
+fn start(tenants: &Tenants, lines: &str) -> (Traced, UnixDatagram) {
+    let system = &tenants.siege.system;
+    let notify = system.folder().join("notify");
+    let manager = listen_at(&notify);
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = Command::new(fulmar_tests::system::programs().join("vmmd_tls"));
+    command.arg("--run").arg(system.run()).args(tenants.options());
+    command.args(["--ip", "127.0.0.1", "--port", "0", "--log", lines]).env("NOTIFY_SOCKET", notify);
+    (Traced::start(&command, system.folder().join("traced.log")), manager)
+}
 
 #[test]
 fn no_row_of_the_table_is_spare() {
-    let Some(tenants) = Tenants::begin("no_row_of_the_table_is_spare") else { return };
-    let folder = tenants.siege.system.folder().to_path_buf();
-    let log = folder.join("traced.log");
-    #[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
-    let child = Command::new(fulmar_tests::system::programs().join("vmmd_tls"))
-        .arg("--run")
-        .arg(tenants.siege.system.run())
-        .args(tenants.options())
-        .args(["--ip", "127.0.0.1", "--port", "0"])
-        .stdin(Stdio::null())
-        .stderr(fs::File::create(&log).unwrap())
-        .spawn()
-        .unwrap();
-    let text = || fs::read_to_string(&log).unwrap();
-    assert!(wait_until(|| text().contains("serving on ")), "{}", text());
-    let address: SocketAddr = text().split_once("serving on ").unwrap().1.trim().parse().unwrap();
-    let pid = pid_of(child.id());
-    let trace = Trace::begin(pid);
+    let test = "no_row_of_the_table_is_spare";
+    if !nix::unistd::Uid::effective().is_root() {
+        return fulmar_tests::skips::skip(test, "daemons cannot be looked at here, run it as root");
+    }
+    let Some(tenants) = Tenants::begin(test) else { return };
+    let (traced, manager) = start(&tenants, "syslog");
+    assert!(hear(&manager).unwrap().starts_with("READY=1"), "{}", traced.log());
+    let mut seen = traced.end();
+    let (traced, _manager) = start(&tenants, "stderr");
+    traced.expect("serving on ");
+    let address: SocketAddr = traced.log().split_once("serving on ").unwrap().1.trim().parse().unwrap();
 
     let connect = |identity: &Identity| Remote::connect(address, config(&tenants.server.chain[0], identity)).unwrap();
     let tenant = tenants.ca.delegate("tenant", policy(2, 64));
@@ -54,17 +59,15 @@ fn no_row_of_the_table_is_spare() {
     assert!(revokes.send(&fulmar_tests::contents::chunks(&tenant.list(1, &[&info.serial]), 1 << 16)));
     assert_eq!(revokes.receive().unwrap(), Answer::Done("revoked".into()));
     assert!(matches!(connect(&info).receive().unwrap(), Answer::Refused(_)));
-    kill(pid, Signal::SIGHUP).unwrap();
-    assert!(wait_until(|| text().contains("read again")), "{}", text());
+    kill(traced.pid, Signal::SIGHUP).unwrap();
+    traced.expect("read again");
     drop(follows);
-    kill(pid, Signal::SIGTERM).unwrap();
-    let seen = trace.end();
+    seen.add(traced.end());
 
     let rows = rows(Program::Tls);
-    let spare: Vec<_> = rows.iter().filter(|row| !row.is_rare && !seen.contains(&row.call)).collect();
+    let spare: Vec<_> = rows.iter().filter(|row| row.unseen.is_none() && !seen.have(row.call, row.argument)).collect();
     assert!(spare.is_empty(), "not needed: {spare:?}");
-    let foreign: Vec<_> = seen.iter().filter(|call| !rows.iter().any(|row| row.call == **call)).collect();
-    // What a process is in when it is stopped for the first time has no number.
-    assert!(foreign.iter().all(|call| **call < 0), "not in the table: {foreign:?}");
+    let foreign: Vec<_> = seen.numbers().filter(|call| !rows.iter().any(|row| row.call == *call)).collect();
+    assert!(foreign.is_empty(), "not in the table: {foreign:?}");
     tenants.end();
 }

@@ -49,6 +49,9 @@ pub(crate) enum StartError {
     Privileges(Identity, Errno),
     /// What a half was started with could not be given up.
     Renounce(NotRenounced),
+    /// The control half could not be confined.
+    #[cfg(target_os = "linux")]
+    Confine(fulmar_shim_linux::sandbox::NotConfined),
     /// Who started it asks for what cannot be.
     Service(ServiceError),
 }
@@ -87,6 +90,8 @@ impl fmt::Display for StartError {
                 write!(f, "could not become user {user}: {}; see --user", errno.desc())
             }
             Self::Renounce(error) => error.fmt(f),
+            #[cfg(target_os = "linux")]
+            Self::Confine(error) => error.fmt(f),
             Self::Service(error) => error.fmt(f),
         }
     }
@@ -246,7 +251,10 @@ pub(crate) fn become_control(options: ControlOptions) -> Result<(ControlPlace, C
     renounce::renounce().map_err(StartError::Renounce)?;
     let ControlOptions { run, state, zvols, .. } = options;
     #[cfg(target_os = "linux")]
-    fulmar_shim_linux::sandbox::enclose(fulmar_shim_linux::sandbox::Program::Control, &run, Some(&state));
+    {
+        use fulmar_shim_linux::sandbox::{Enclosure, enclose};
+        enclose(Enclosure::Control { run: &run, state: &state }).map_err(StartError::Confine)?;
+    }
     Ok((ControlPlace { run, state, zvols, lock, socket }, Channel::from(channel)))
 }
 

@@ -1,6 +1,6 @@
-//! What a daemon may ask of the kernel once it has begun: a table of calls with a reason each. Whatever is not in it ends the process.
-//! A daemon that was taken over can do no more than this with what its user may do anyway: it starts no program, opens no
-//! socket to another host, looks into no other process.
+//! What a daemon may ask of the kernel once it has begun: a table of calls with a reason each, of which whatever is not in it ends the
+//! process; and what it reaches by these calls. A daemon that was taken over can do no more than this with what its user may do
+//! anyway: it starts no program, connects to no other host, looks into no other process.
 
 mod enclosure;
 mod tables;
@@ -13,7 +13,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-pub use self::enclosure::enclose;
+pub use self::enclosure::{Enclosure, enclose};
 pub use self::tables::rows;
 
 /// A program that has a table.
@@ -42,17 +42,49 @@ pub struct Row {
     pub argument: Option<(u8, u64)>,
     /// Why the program cannot do without it.
     pub why: &'static str,
-    /// Whether it is needed only where something is not as usual, so that a test need not see it.
-    pub is_rare: bool,
+    /// Why no test can be sure to see it, where that is so.
+    pub unseen: Option<Unseen>,
 }
 
-/// Why a program could not be confined.
+/// Why no test can be sure to see a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unseen {
+    /// Which call brings memory, the allocator chooses by what it has.
+    Memory,
+    /// It depends on which of two threads is faster.
+    Race,
+    /// Other versions of the C library make it, in the place of another row.
+    Library,
+    /// Modules of the C library make it, ways to look up names that only some systems have.
+    Module,
+    /// The kernel is asked only on machines without a clock that programs can read.
+    Kernel,
+    /// Only builds with debug assertions make it.
+    Build,
+}
+
+/// Why a program could not be confined, with what the kernel says.
 #[derive(Debug)]
-pub struct NotConfined(String);
+pub enum NotConfined {
+    /// To the calls of its table.
+    Calls(String),
+    /// To what it reaches, although the kernel has Landlock.
+    Reach(String),
+}
 
 impl fmt::Display for NotConfined {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the program could not be confined by seccomp ({}): run a kernel with CONFIG_SECCOMP_FILTER", self.0)
+        match self {
+            Self::Calls(said) => write!(
+                f,
+                "the program could not be confined by seccomp ({said}): run a kernel with CONFIG_SECCOMP_FILTER"
+            ),
+            Self::Reach(said) => write!(
+                f,
+                "the program could not be enclosed by Landlock ({said}): start it where landlock_add_rule and \
+                 landlock_restrict_self are allowed, in fewer than 16 layers of Landlock"
+            ),
+        }
     }
 }
 
@@ -61,9 +93,9 @@ impl std::error::Error for NotConfined {}
 /// Confines this process, with all of its threads, for ever to what the table of `program` allows. It can gain no privilege afterwards.
 ///
 /// # Errors
-/// [`NotConfined`], with what the kernel says.
+/// [`NotConfined::Calls`].
 pub fn confine(program: Program) -> Result<(), NotConfined> {
-    let said = |error: &dyn fmt::Display| NotConfined(error.to_string());
+    let said = |error: &dyn fmt::Display| NotConfined::Calls(error.to_string());
     let mut rules = BTreeMap::new();
     for row in rows(program) {
         let rules: &mut Vec<SeccompRule> = rules.entry(row.call).or_default();

@@ -2,14 +2,14 @@
 
 use nix::libc;
 
-use super::{Program, Row};
+use super::{Program, Row, Unseen};
 
 const fn row(call: libc::c_long, why: &'static str) -> Row {
-    Row { call, argument: None, why, is_rare: false }
+    Row { call, argument: None, why, unseen: None }
 }
 
-const fn rare(call: libc::c_long, why: &'static str) -> Row {
-    Row { call, argument: None, why, is_rare: true }
+const fn rare(call: libc::c_long, unseen: Unseen, why: &'static str) -> Row {
+    Row { call, argument: None, why, unseen: Some(unseen) }
 }
 
 /// The first argument of `socket`: `AF_UNIX`.
@@ -28,39 +28,39 @@ const SET_NAME: Option<(u8, u64)> = Some((0, libc::PR_SET_NAME as u64));
 /// The third argument of `prlimit64`: no new limit.
 const NO_NEW_LIMIT: Option<(u8, u64)> = Some((2, 0));
 
+/// The second argument of `ioctl`: `FIONREAD`.
+const BYTES_WAITING: Option<(u8, u64)> = Some((1, libc::FIONREAD));
+
 /// The second argument of `ioctl`: `FIONBIO`.
 const NON_BLOCKING: Option<(u8, u64)> = Some((1, libc::FIONBIO));
 
 /// Memory, time, signals, the end.
 const BASICS: &[Row] = &[
-    rare(libc::SYS_brk, "memory beyond what there was at the start"),
-    rare(libc::SYS_mmap, "memory, in large pieces"),
-    rare(libc::SYS_mremap, "memory, in large pieces"),
-    rare(libc::SYS_munmap, "memory that is not needed any more"),
-    rare(libc::SYS_madvise, "memory that is not needed any more"),
-    rare(libc::SYS_clock_gettime, "the time, where the kernel's page does not tell it"),
-    rare(libc::SYS_futex, "a lock that somebody holds"),
-    rare(libc::SYS_restart_syscall, "waiting goes on after a stop"),
+    rare(libc::SYS_brk, Unseen::Memory, "memory beyond what there was at the start"),
+    rare(libc::SYS_mmap, Unseen::Memory, "memory, in large pieces"),
+    rare(libc::SYS_mremap, Unseen::Memory, "memory, in large pieces"),
+    rare(libc::SYS_munmap, Unseen::Memory, "memory that is not needed any more"),
+    rare(libc::SYS_clock_gettime, Unseen::Kernel, "the time, where the kernel's page does not tell it"),
     row(libc::SYS_rt_sigreturn, "the handler of a signal is done"),
     row(libc::SYS_sigaltstack, "the stack of handlers goes at the end"),
     row(libc::SYS_exit_group, "the end"),
     row(libc::SYS_close, "a conversation that is over, a file that was read"),
-    rare(libc::SYS_fcntl, "whether what is closed is open, in builds that look for mistakes"),
+    rare(libc::SYS_fcntl, Unseen::Build, "whether what is closed is open"),
 ];
 
 /// Chance.
 const CHANCE: &[Row] = &[row(libc::SYS_getrandom, "keys of connections, seeds of tables")];
 
-/// Several threads.
+/// Threads that began at the start: their first calls may come before this table holds, or after.
 const THREADS: &[Row] = &[
-    rare(libc::SYS_mprotect, "the memory of a thread grows"),
-    rare(libc::SYS_rt_sigprocmask, "a thread begins or ends without being disturbed"),
-    rare(libc::SYS_set_robust_list, "a thread has just begun"),
-    rare(libc::SYS_rseq, "a thread has just begun"),
-    rare(libc::SYS_sched_getaffinity, "a thread asks where its stack is"),
-    rare(libc::SYS_gettid, "a thread asks where its stack is"),
-    Row { argument: SET_NAME, ..rare(libc::SYS_prctl, "a thread has just begun and gets its name") },
-    rare(libc::SYS_exit, "a thread has ended"),
+    row(libc::SYS_futex, "a lock that somebody holds, work for a thread"),
+    rare(libc::SYS_mprotect, Unseen::Race, "the memory of a thread grows"),
+    rare(libc::SYS_rt_sigprocmask, Unseen::Race, "a thread begins without being disturbed"),
+    rare(libc::SYS_set_robust_list, Unseen::Race, "a thread has just begun"),
+    rare(libc::SYS_rseq, Unseen::Race, "a thread has just begun"),
+    rare(libc::SYS_sched_getaffinity, Unseen::Race, "a thread asks where its stack is"),
+    rare(libc::SYS_gettid, Unseen::Race, "a thread asks where its stack is"),
+    Row { argument: SET_NAME, ..rare(libc::SYS_prctl, Unseen::Race, "a thread has just begun and gets its name") },
 ];
 
 /// An event loop.
@@ -82,17 +82,18 @@ const SOCKETS: &[Row] = &[
 /// A daemon that is asked by programs of this host.
 const LOCAL: &[Row] = &[
     row(libc::SYS_getsockopt, "who has connected"),
-    rare(libc::SYS_setsockopt, "how long the service manager is waited for"),
-    rare(libc::SYS_shutdown, "a client has got everything"),
     row(libc::SYS_unlinkat, "its socket goes at the end"),
     row(libc::SYS_write, "lines for people"),
 ];
 
-/// Who asks for a service manager or for syslog.
+/// What is said to a service manager, by who is started by one.
 const MANAGED: &[Row] = &[
-    Row { argument: NON_BLOCKING, ..rare(libc::SYS_ioctl, "the service manager is not waited for") },
-    rare(libc::SYS_getpid, "a line for syslog"),
+    row(libc::SYS_setsockopt, "how long the service manager is waited for"),
+    Row { argument: NON_BLOCKING, ..row(libc::SYS_ioctl, "the service manager is not waited for") },
 ];
+
+/// Lines for syslog.
+const LINES: &[Row] = &[row(libc::SYS_getpid, "a line for syslog")];
 
 /// Conversations with the daemons of this host, and with no other host.
 const DAEMONS: &[Row] = &[
@@ -100,24 +101,17 @@ const DAEMONS: &[Row] = &[
     row(libc::SYS_connect, "a conversation with a daemon of this host"),
 ];
 
-/// A new connection to syslog, where its daemon was started anew.
-const SYSLOG: &[Row] = &[
-    Row { argument: UNIX, ..rare(libc::SYS_socket, "syslog, which was started anew") },
-    rare(libc::SYS_connect, "syslog, which was started anew"),
-];
-
 /// What `vmmd_tls` does beside the others.
 const TLS: &[Row] = &[
     row(libc::SYS_writev, "what a client is told"),
     row(libc::SYS_shutdown, "a client has got everything"),
-    row(libc::SYS_setsockopt, "small answers are sent at once, who is gone is noticed"),
     row(libc::SYS_openat, "certificates, the lists of revoked ones"),
     row(libc::SYS_read, "a file, a signal that has come"),
     row(libc::SYS_write, "a list of revoked certificates, the log"),
     row(libc::SYS_statx, "how large a file is, when a folder was changed"),
     row(libc::SYS_newfstatat, "a folder that is read"),
-    rare(libc::SYS_fstat, "a folder that is read"),
-    rare(libc::SYS_lseek, "how much of a file is left, where the library asks"),
+    rare(libc::SYS_fstat, Unseen::Library, "a folder that is read"),
+    row(libc::SYS_lseek, "how much of a file is left"),
     row(libc::SYS_getdents64, "the folder of revoked certificates"),
     row(libc::SYS_flock, "two that take in a list take turns"),
     row(libc::SYS_fsync, "a list is durable"),
@@ -129,7 +123,7 @@ const CONSOLE: &[Row] = &[
     row(libc::SYS_openat, "the fifo of a unikernel"),
     row(libc::SYS_read, "what a unikernel writes"),
     row(libc::SYS_statx, "which fifo it is"),
-    rare(libc::SYS_newfstatat, "whether a fifo is a link"),
+    row(libc::SYS_newfstatat, "whether a fifo is a link"),
 ];
 
 /// What `vmmd_log` does beside the others.
@@ -137,15 +131,9 @@ const LOG: &[Row] = &[
     row(libc::SYS_pread64, "events of a segment"),
     row(libc::SYS_pwrite64, "an event"),
     row(libc::SYS_fdatasync, "events are durable"),
-    rare(libc::SYS_fsync, "a new segment is durable"),
-    rare(libc::SYS_ftruncate, "a segment ends where its last event does"),
-    rare(libc::SYS_openat, "another segment"),
-    rare(libc::SYS_statx, "how large a segment is"),
-    rare(libc::SYS_newfstatat, "how large a segment is"),
-    rare(libc::SYS_fstat, "how large a segment is"),
-    rare(libc::SYS_lseek, "the end of a segment"),
-    rare(libc::SYS_getdents64, "which segments there are"),
-    rare(libc::SYS_read, "a signal that has come"),
+    row(libc::SYS_ftruncate, "a segment ends where its last event does, when the disk is full"),
+    row(libc::SYS_openat, "another segment"),
+    row(libc::SYS_read, "what cannot be guessed, for another segment"),
 ];
 
 /// What `vmmd_stats` does beside the others.
@@ -157,60 +145,54 @@ const STATS: &[Row] = &[
     row(libc::SYS_poll, "whether a process that is watched has ended"),
     #[cfg(not(target_arch = "x86_64"))]
     row(libc::SYS_ppoll, "whether a process that is watched has ended"),
-    rare(libc::SYS_statx, "how large a file is"),
-    rare(libc::SYS_lseek, "how much of a file is left, where the library asks"),
-    rare(libc::SYS_sendmsg, "what went through taps, asked of the kernel"),
-    rare(libc::SYS_recvmsg, "what went through taps, told by the kernel"),
 ];
 
-/// What `vmmd_influx` does: the one that speaks with other hosts.
+/// What `vmmd_influx` does: the one that speaks with other hosts, and whose threads come and go.
 const INFLUX: &[Row] = &[
     Row { argument: UNIX, ..row(libc::SYS_socket, "a conversation with a daemon of this host") },
-    Row { argument: INET, ..rare(libc::SYS_socket, "a database, the servers of names") },
-    Row { argument: INET6, ..rare(libc::SYS_socket, "a database, the servers of names") },
-    Row { argument: NETLINK, ..rare(libc::SYS_socket, "which addresses this host has, where a name is looked up") },
+    Row { argument: INET, ..row(libc::SYS_socket, "a database, the servers of names") },
+    Row { argument: INET6, ..row(libc::SYS_socket, "a database, the servers of names") },
+    Row { argument: NETLINK, ..row(libc::SYS_socket, "which addresses this host has, where a name is looked up") },
     row(libc::SYS_connect, "a daemon, a database"),
-    rare(libc::SYS_bind, "which addresses this host has, where a name is looked up"),
-    rare(libc::SYS_getsockname, "which of two addresses of a database is nearer"),
-    rare(libc::SYS_getpeername, "where a client asks from"),
-    rare(libc::SYS_getsockopt, "whether a connection has come about"),
-    rare(libc::SYS_recvmsg, "servers of names"),
-    rare(libc::SYS_sendmsg, "servers of names"),
-    rare(libc::SYS_sendmmsg, "servers of names"),
-    rare(libc::SYS_recvmmsg, "servers of names"),
+    row(libc::SYS_bind, "which addresses this host has, where a name is looked up"),
+    row(libc::SYS_getsockname, "which of two addresses of a database is nearer"),
+    row(libc::SYS_getsockopt, "whether a connection has come about"),
+    row(libc::SYS_recvmsg, "servers of names"),
+    row(libc::SYS_sendmmsg, "servers of names"),
     #[cfg(target_arch = "x86_64")]
-    rare(libc::SYS_poll, "servers of names; a database that may be slow"),
-    rare(libc::SYS_ppoll, "servers of names"),
-    rare(libc::SYS_uname, "servers of names"),
-    rare(libc::SYS_openat, "how names are looked up, by files in /etc"),
-    rare(libc::SYS_newfstatat, "how names are looked up, by files in /etc"),
-    rare(libc::SYS_fstat, "how names are looked up, by files in /etc"),
-    rare(libc::SYS_statx, "how names are looked up, by files in /etc"),
-    rare(libc::SYS_lseek, "how names are looked up, by files in /etc"),
-    rare(libc::SYS_pread64, "how names are looked up, by files in /etc"),
+    row(libc::SYS_poll, "servers of names; a database that may be slow"),
+    rare(libc::SYS_ppoll, Unseen::Module, "a way to look up names"),
+    row(libc::SYS_uname, "servers of names"),
+    row(libc::SYS_openat, "how names are looked up, by files in /etc"),
+    row(libc::SYS_newfstatat, "how names are looked up, by files in /etc"),
+    rare(libc::SYS_fstat, Unseen::Library, "how names are looked up, by files in /etc"),
+    row(libc::SYS_lseek, "how names are looked up, by files in /etc"),
+    rare(libc::SYS_pread64, Unseen::Module, "a library of a way to look up names"),
     row(libc::SYS_write, "lines for people"),
-    rare(libc::SYS_writev, "a database"),
-    rare(libc::SYS_read, "files in /etc"),
+    row(libc::SYS_writev, "a database"),
+    row(libc::SYS_read, "files in /etc"),
     row(libc::SYS_accept4, "who asks for metrics"),
     row(libc::SYS_recvfrom, "what a daemon or a database says"),
     row(libc::SYS_sendto, "what a daemon or a database is told"),
     row(libc::SYS_setsockopt, "how long somebody is waited for"),
     row(libc::SYS_shutdown, "who asked for metrics has got everything"),
-    rare(libc::SYS_ioctl, "a connection that is or is not waited for"),
+    Row { argument: NON_BLOCKING, ..row(libc::SYS_ioctl, "a connection that is or is not waited for") },
+    Row { argument: BYTES_WAITING, ..row(libc::SYS_ioctl, "how long an answer of a server of names is") },
     row(libc::SYS_clone3, "a thread for who asks for metrics"),
-    rare(libc::SYS_clone, "a thread for who asks for metrics, where there is no newer way"),
+    row(libc::SYS_clone, "a thread for who asks for metrics, where there is no newer way"),
+    row(libc::SYS_madvise, "the stack of a thread that has ended"),
+    row(libc::SYS_exit, "a thread has ended"),
     row(libc::SYS_clock_nanosleep, "until the next survey"),
-    rare(libc::SYS_getrandom, "keys of connections"),
-    rare(libc::SYS_getpid, "a line for syslog"),
-    rare(libc::SYS_getuid, "how names are looked up"),
+    row(libc::SYS_restart_syscall, "waiting goes on after a stop"),
+    row(libc::SYS_getrandom, "keys of connections"),
 ];
 
 /// What the half of `vmmd` that decides does beside the others.
 const CONTROL: &[Row] = &[
     row(libc::SYS_recvmsg, "what the host half says"),
     row(libc::SYS_sendmsg, "what the host half is asked, with files for tenders"),
+    row(libc::SYS_shutdown, "a client has got everything"),
     row(libc::SYS_openat, "images, block devices, fifos, by names in its folders"),
-    rare(libc::SYS_read, "an image that is compressed, a signal"),
     row(libc::SYS_pread64, "an image, the content of a block device"),
     row(libc::SYS_pwrite64, "an image, a record of the journal, the content of a block device"),
     row(libc::SYS_fdatasync, "a record of the journal is durable"),
@@ -219,17 +201,13 @@ const CONTROL: &[Row] = &[
     row(libc::SYS_flock, "a block device is one tender's"),
     row(libc::SYS_fstatfs, "how much of the disk is left"),
     row(libc::SYS_statx, "how large a file is"),
-    row(libc::SYS_newfstatat, "how large a file is"),
-    rare(libc::SYS_fstat, "how large a file is"),
-    rare(libc::SYS_lseek, "how much of a file is left, where the library asks"),
-    rare(libc::SYS_fallocate, "a block device has its place on the disk"),
-    row(libc::SYS_getdents64, "how many files are open"),
+    row(libc::SYS_newfstatat, "which files are open"),
+    rare(libc::SYS_fstat, Unseen::Library, "which files are open"),
+    row(libc::SYS_getdents64, "which files are open"),
     row(libc::SYS_renameat, "an image, a content, a journal takes its place"),
     row(libc::SYS_mknodat, "a fifo: the console of a unikernel"),
-    #[cfg(target_arch = "x86_64")]
-    rare(libc::SYS_poll, "a client that is slow with the content of a block device"),
-    #[cfg(not(target_arch = "x86_64"))]
-    rare(libc::SYS_ppoll, "a client that is slow with the content of a block device"),
+    rare(libc::SYS_madvise, Unseen::Memory, "memory of a thread that is not needed any more"),
+    row(libc::SYS_exit, "a thread has ended"),
     Row { argument: NO_NEW_LIMIT, ..row(libc::SYS_prlimit64, "how many files may be open") },
 ];
 
@@ -237,12 +215,12 @@ const CONTROL: &[Row] = &[
 #[must_use]
 pub fn rows(program: Program) -> Vec<Row> {
     let parts: &[&[Row]] = match program {
-        Program::Tls => &[BASICS, CHANCE, LOOP, SOCKETS, DAEMONS, MANAGED, TLS],
-        Program::Console => &[BASICS, LOOP, SOCKETS, LOCAL, SYSLOG, MANAGED, CONSOLE],
-        Program::Log => &[BASICS, THREADS, LOOP, SOCKETS, LOCAL, SYSLOG, MANAGED, LOG],
-        Program::Stats => &[BASICS, LOOP, SOCKETS, LOCAL, DAEMONS, MANAGED, STATS],
-        Program::Influx => &[BASICS, THREADS, INFLUX],
-        Program::Control => &[BASICS, THREADS, LOOP, SOCKETS, LOCAL, DAEMONS, MANAGED, CONTROL],
+        Program::Tls => &[BASICS, CHANCE, LOOP, SOCKETS, DAEMONS, MANAGED, LINES, TLS],
+        Program::Console => &[BASICS, LOOP, SOCKETS, LOCAL, MANAGED, LINES, CONSOLE],
+        Program::Log => &[BASICS, THREADS, LOOP, SOCKETS, LOCAL, MANAGED, LINES, LOG],
+        Program::Stats => &[BASICS, LOOP, SOCKETS, LOCAL, DAEMONS, MANAGED, LINES, STATS],
+        Program::Influx => &[BASICS, THREADS, LINES, INFLUX],
+        Program::Control => &[BASICS, THREADS, LOOP, SOCKETS, LOCAL, DAEMONS, LINES, CONTROL],
     };
     parts.concat()
 }
