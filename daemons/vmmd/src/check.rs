@@ -1,13 +1,18 @@
 //! What `vmmd --check` looks at: all that a start needs, and nothing is made or changed.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use fulmar_core::limits::{ACCOUNTS_MAX, CONTROL_FILES_MAX, HOST_FILES_MAX};
+use fulmar_host::blocks::Blocks;
 use fulmar_host::check::Findings;
+use fulmar_host::disk::HostFolder;
 use fulmar_host::files;
+use fulmar_host::journal::Journal;
 use fulmar_host::privilege;
+use fulmar_host::store;
 use nix::unistd::Uid;
 
 use crate::options::Options;
@@ -37,6 +42,9 @@ pub(crate) fn check(options: &Options, findings: &mut Findings) {
     }
     for folder in [&options.run, &options.state] {
         check_folder(folder, findings);
+    }
+    if options.state.is_dir() {
+        check_state(&options.state, findings);
     }
     findings.check_socket(&options.run.join("util/vmmd.sock"));
     if let Some(tender) = findings.expect(options.tender()) {
@@ -70,6 +78,22 @@ fn check_folder(folder: &Path, findings: &mut Findings) {
         // Below where we are.
         None => findings.check_writable(Path::new(".")),
     }
+}
+
+/// What is kept, as far as can be told without changing it.
+fn check_state(state: &Path, findings: &mut Findings) {
+    let found = |name: &str| match HostFolder::find(&state.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some).map_err(|error| format!("{}: {error}", state.join(name).display())),
+    };
+    let folders = ["images", "block", ""].map(|name| findings.expect(found(name)));
+    let [Some(images), Some(blocks), Some(Some(folder))] = folders else { return };
+    let images = images.map_or(Ok(0), |images| store::count(&images));
+    let blocks = blocks.map_or(Ok(0), |blocks| Blocks::new(blocks).count());
+    let [images, blocks] = [findings.expect(images), findings.expect(blocks)];
+    let Some((images, blocks)) = images.zip(blocks) else { return };
+    let journal = Journal::check(&folder, images + blocks > 0);
+    findings.expect(journal.map_err(|error| format!("{}: {error}", state.join("journal").display())));
 }
 
 fn check_tender(tender: &Path, findings: &mut Findings) {
