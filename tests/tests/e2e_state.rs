@@ -1,4 +1,5 @@
 //! A state folder that has lost its journal, all of it or its last part, loses nothing else by that: not by itself, and not by a start.
+//! And what else must hold before `vmmd` starts: a check says it, and a start keeps to it.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -9,10 +10,13 @@
 )]
 
 use std::fs;
-use std::process::Command;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::process::{Command, Stdio};
 
+use fulmar_tests::managed::Place;
 use fulmar_tests::siege::{self, Said, Siege, control_half, expect_gone};
-use fulmar_tests::system;
+use fulmar_tests::skips::skip;
+use fulmar_tests::system::{self, wait_until};
 use nix::sys::signal::Signal;
 
 /// Bytes of the header of a journal.
@@ -36,6 +40,18 @@ fn check(siege: &Siege) -> Said {
     let mut command = Command::new(system::programs().join("vmmd"));
     command.arg("--check").arg("--run").arg(siege.system.run()).arg("--state").arg(siege.system.state());
     siege::said(&command.output().unwrap())
+}
+
+/// What a program says that ends by itself.
+fn said_at_once(command: &mut Command) -> Said {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let has_ended = wait_until(|| child.try_wait().unwrap().is_some());
+    if !has_ended {
+        child.kill().unwrap();
+    }
+    let said = siege::said(&child.wait_with_output().unwrap());
+    assert!(has_ended, "it does not end: {said:?}");
+    said
 }
 
 /// A start and a check say so, and nothing has changed.
@@ -109,5 +125,89 @@ fn a_journal_that_is_gone_or_old_takes_no_block_device_with_it() {
     done(&siege, &["remove-block", "p:disk"]);
     done(&siege, &["destroy", "siege:stays"]);
     siege.expect_clean();
+    siege.end();
+}
+
+#[test]
+fn a_start_refuses_what_a_check_refuses_with_one_line() {
+    let test = "a_start_refuses_what_a_check_refuses_with_one_line";
+    let Some(place) = Place::begin(test) else { return };
+    let path = |name: &str| place.folder.join(name);
+    let text = |name: &str| path(name).into_os_string().into_string().unwrap();
+    let expect = |words: &[&str], texts: &[&str]| {
+        let vmmd = || {
+            let mut command = Command::new(place.programs.join("vmmd"));
+            command.args(words);
+            command
+        };
+        let checked = said_at_once(vmmd().arg("--check"));
+        let started = said_at_once(&mut vmmd());
+        for said in [&checked, &started] {
+            assert_eq!(said.code, 1, "{words:?}: {said:?}");
+            assert!(texts.iter().all(|text| said.err.contains(text)), "{words:?}, {texts:?}: {said:?}");
+        }
+        let errors = started.err.lines().filter(|line| !line.contains("cgroups")).count();
+        assert_eq!(errors, 1, "{started:?}");
+    };
+    let (run, state) = (text("run"), text("state"));
+    let folders = ["--run", &run, "--state", &state];
+    let with = |words: &[&'static str]| [&folders[..], words].concat();
+    let mode = |name: &str, mode| fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+
+    expect(&["--run", &run, "--state", &run], &["cannot be both run folder and state folder"]);
+    symlink(&run, path("link")).unwrap();
+    expect(&["--run", &run, "--state", &text("link")], &["cannot be both run folder and state folder"]);
+    expect(&with(&["--tender", "/nonexistent/tender"]), &["no tender program /nonexistent/tender: ", "see --tender"]);
+    expect(&with(&["--tender", "/"]), &["/ is no program: see --tender"]);
+    expect(&with(&["--user", "0"]), &["the control half is not to be root: give another --user"]);
+    let long = format!("{run}/{}", "x".repeat(90));
+    expect(&["--run", &long, "--state", &state], &["bytes are too long for a socket's path", "see --run"]);
+    fs::write(path("file"), "").unwrap();
+    expect(&["--run", &run, "--state", &text("file")], &["file is no folder: see --run and --state"]);
+    for (name, said) in [("run", "the run folder"), ("state", "the state folder")] {
+        mode(name, 0o777);
+        expect(&folders, &[said, "has mode 777"]);
+        mode(name, 0o755);
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return skip(test, "users cannot be changed here, the rest needs root");
+    }
+    let range = "--user 516095:516095 is one of the 8192 user ids from 516095 on";
+    expect(&with(&["--user", "516095", "--tender-uid-base", "516095"]), &[range, "choose another --tender-uid-base"]);
+    chown(path("state"), Some(77), Some(77)).unwrap();
+    expect(&with(&["--user", "78"]), &["state belongs to user 77", "chown -R 78:78", "or give --user 77"]);
+    chown(path("state"), Some(0), Some(0)).unwrap();
+    // What a copy as root leaves.
+    fs::write(path("state/journal"), "").unwrap();
+    expect(&with(&["--user", "78"]), &["state/journal belongs to user 0", "chown -R 78:78"]);
+}
+
+#[test]
+fn a_daemon_that_would_run_as_root_says_so() {
+    let test = "a_daemon_that_would_run_as_root_says_so";
+    let Some(place) = Place::begin(test) else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return skip(test, "it is not root here");
+    }
+    for program in ["vmmd_console", "vmmd_stats", "vmmd_log"] {
+        let said = said_at_once(place.command(program).arg("--check"));
+        assert!(said.err.contains("this runs as root, which it need not: "), "{program}: {said:?}");
+        chown(place.folder.join("run/util"), Some(77), Some(77)).unwrap();
+        let said = said_at_once(place.command(program).arg("--check"));
+        assert!(!said.err.contains("as root"), "{program}: {said:?}");
+        chown(place.folder.join("run/util"), Some(0), Some(0)).unwrap();
+    }
+}
+
+#[test]
+fn a_second_vmmd_on_one_state_folder_says_so_in_one_line() {
+    let Some(siege) = Siege::begin("a_second_vmmd_on_one_state_folder_says_so_in_one_line") else { return };
+    let mut second = Command::new(system::programs().join("vmmd"));
+    second.arg("--run").arg(siege.system.folder().join("run2")).arg("--state").arg(siege.system.state());
+    let said = said_at_once(&mut second);
+    let lines: Vec<_> = said.err.lines().filter(|line| !line.contains("cgroups")).collect();
+    assert!(matches!(lines[..], [line] if line.contains("another vmmd uses this folder, stop it first")), "{lines:?}");
+    assert_eq!(said.code, 1);
+    siege.expect_service();
     siege.end();
 }

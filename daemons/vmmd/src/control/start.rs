@@ -71,6 +71,10 @@ impl fmt::Display for StartError {
             Self::Path(path, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "{}: another daemon serves this socket, stop it first", path.display())
             }
+            Self::Path(path, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let user = nix::unistd::geteuid();
+                write!(f, "{}: {error}; user {user}, the control half, must be able to write to it", path.display())
+            }
             Self::Path(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Locked(path) => write!(f, "{}: another vmmd uses this folder, stop it first", path.display()),
             Self::Journal(path, error) => write!(f, "{}: {error}", path.display()),
