@@ -338,6 +338,16 @@ pub const BLOCK_FILE_SUFFIX: &str = "_disk";
 /// The same of the file in which a new content arrives, until it takes the place of the old one.
 pub const BLOCK_ASIDE_SUFFIX: &str = "_new";
 
+/// The same of the file of a block device that is being removed, until its record is gone durably.
+pub const BLOCK_RETIRED_SUFFIX: &str = "_gone";
+
+/// The same, before a number, of a file that no record names and that has something in it. It has to be short: together they are no
+/// longer than [`BLOCK_FILE_SUFFIX`].
+pub const BLOCK_UNCLAIMED_SUFFIX: &str = "_un";
+
+/// Files of one name that are kept without a record: two digits' worth. What would be one more stops the start rather than be lost.
+pub const BLOCK_UNCLAIMED_MAX: u8 = 99;
+
 /// Connections that `vmmd` serves at once.
 pub const CONNECTIONS_MAX: usize = 256;
 
@@ -422,6 +432,8 @@ pub const STARTUP_DEFAULT: i64 = 50;
 
 const _: () = assert!(NAME_BYTES_MAX + BLOCK_FILE_SUFFIX.len() <= 255);
 const _: () = assert!(BLOCK_ASIDE_SUFFIX.len() <= BLOCK_FILE_SUFFIX.len());
+const _: () = assert!(BLOCK_RETIRED_SUFFIX.len() <= BLOCK_FILE_SUFFIX.len());
+const _: () = assert!(BLOCK_UNCLAIMED_SUFFIX.len() + 2 <= BLOCK_FILE_SUFFIX.len() && BLOCK_UNCLAIMED_MAX < 100);
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DIVERT_BYTES_MIN + NAME_BYTES_MAX < FRAME_HEAD_BYTES_MAX);
 const _: () = assert!(COMMAND_LINE_BYTES_MAX < ARGUMENTS_BYTES_MAX);
 const _: () = assert!(ARGUMENTS_BYTES_MAX + DEVICES_MAX * (DEVICE_NAME_BYTES_MAX + 512) < ARGV_BYTES_MAX);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::unistd::{AccessFlags, access};
@@ -12,6 +12,41 @@ use crate::{error, warning};
 
 /// Bytes of a path that a socket can be bound to, with what it is called before it is ready.
 const SOCKET_PATH_BYTES_MAX: usize = 107 - ".new".len();
+
+/// Why no socket can be made at a place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NoSocket {
+    /// Its path is longer than the system takes.
+    TooLong(PathBuf),
+    /// Something else is there.
+    Taken(PathBuf),
+}
+
+impl fmt::Display for NoSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong(path) => {
+                let (bytes, most) = (path.as_os_str().len(), SOCKET_PATH_BYTES_MAX);
+                write!(f, "{}: {bytes} bytes are too long for a socket's path, {most} are not", path.display())
+            }
+            Self::Taken(path) => write!(f, "{}: there is something that is no socket: move it away", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for NoSocket {}
+
+/// Whether a socket can be made there, or takes the place of one.
+///
+/// # Errors
+/// [`NoSocket`].
+pub fn check_socket(path: &Path) -> Result<(), NoSocket> {
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        return Err(NoSocket::TooLong(path.to_owned()));
+    }
+    let is_taken = path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket());
+    if is_taken { Err(NoSocket::Taken(path.to_owned())) } else { Ok(()) }
+}
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -46,17 +81,7 @@ impl Findings {
 
     /// A place for a socket. Who serves there already is not in the way of a check.
     pub fn check_socket(&mut self, path: &Path) {
-        let bytes = path.as_os_str().len();
-        if bytes > SOCKET_PATH_BYTES_MAX {
-            let most = SOCKET_PATH_BYTES_MAX;
-            self.wrong(format_args!(
-                "{}: {bytes} bytes are too long for a socket's path, {most} are not",
-                path.display()
-            ));
-        }
-        if path.symlink_metadata().is_ok_and(|found| !found.file_type().is_socket()) {
-            self.wrong(format_args!("{}: there is something that is no socket: move it away", path.display()));
-        }
+        self.expect(check_socket(path));
     }
 
     /// Where lines are to go.

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid};
 
-use crate::check::Findings;
+use crate::check::{Findings, NoSocket, check_socket};
 use crate::folder::Folder;
 use crate::privilege::{self, Identity};
 use crate::renounce::{self, NotRenounced};
@@ -46,6 +46,8 @@ pub enum BeginError {
     },
     /// The socket cannot be made.
     Listen(PathBuf, io::Error),
+    /// There is no place for the socket.
+    NoSocket(NoSocket),
     /// Who started it asks for what cannot be.
     Service(ServiceError),
     /// The event loop cannot be set up or has failed.
@@ -66,13 +68,17 @@ impl fmt::Display for BeginError {
                 write!(f, "cannot become {user}: {error}; see user in the settings, or else who owns the folder util")
             }
             Self::Renounce(error) => error.fmt(f),
-            Self::Lock(path, error) => write!(f, "cannot lock {}: {error}", path.display()),
+            Self::Lock(path, error) => {
+                let user = Uid::effective();
+                write!(f, "cannot lock {}: {error}; user {user} must be able to write to it", path.display())
+            }
             Self::Running { program, lock, option } => write!(
                 f,
                 "another {program} serves this folder (it holds {}): stop it first, or choose another {option}",
                 lock.display()
             ),
             Self::Listen(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
+            Self::NoSocket(error) => error.fmt(f),
             Self::Service(error) => error.fmt(f),
             Self::Loop(error) => write!(f, "the event loop failed: {error}"),
             Self::ConfinedLog => f.write_str(
@@ -150,6 +156,12 @@ pub fn descend(util: &Path, named: Option<Identity>, system_user: &str) -> Resul
     };
     let can = !user.uid.is_root() && privilege::can_become(user.uid.as_raw(), user.gid.as_raw(), 1);
     let user = if can { user } else { Identity::current() };
+    if user.uid.is_root() && privilege::can_become(1, 1, 1) {
+        warning!(
+            "this runs as root, which it need not: {} is root's. It is given to the user of vmmd when that starts; start it first",
+            util.display()
+        );
+    }
     let owns_folder = user.uid == owner.uid;
     let joined = if can && !owns_folder { privilege::join(user.gid) } else { Ok(()) };
     joined.map_err(|error| BeginError::Privilege(user, error))?;
@@ -279,13 +291,14 @@ impl Drop for Made {
 /// Listens there, or on what was handed over: that belongs to who did so, and stays.
 ///
 /// # Errors
-/// [`BeginError::Listen`].
+/// [`BeginError::Listen`] and [`BeginError::NoSocket`].
 pub fn listen(path: &Path, handed_over: Option<OwnedFd>) -> Result<(UnixListener, Option<Made>), BeginError> {
     if let Some(socket) = handed_over {
         let listener = UnixListener::from(socket);
         service::expect_place(&listener, path);
         return Ok((listener, None));
     }
+    check_socket(path).map_err(BeginError::NoSocket)?;
     let failed = |error| BeginError::Listen(path.to_owned(), error);
     let listener = socket::listen(path, SOCKET_MODE).map_err(failed)?;
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {

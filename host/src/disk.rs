@@ -8,15 +8,19 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::fstatvfs;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, Whence, lseek, unlinkat};
 
 use crate::folder::names_in;
 
 #[cfg(test)]
 pub(crate) mod simulated;
+
+/// What is read of a file to see that it is blank: some file systems have the last block of a file on the disk, which is smaller.
+const BLANK_BYTES_MAX: usize = 128 * 1024;
 
 /// One folder. Names are file names, without any `/`.
 pub trait Folder: Send + Sync {
@@ -144,6 +148,13 @@ pub trait Content: Send + std::fmt::Debug {
     /// What the system says.
     fn bytes(&self) -> io::Result<u64>;
 
+    /// Whether nothing but zeros is in the file: nobody has written to it. To be sure of that only so much is read; a file with more is
+    /// not called blank.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn is_blank(&self) -> io::Result<bool>;
+
     /// Makes the content durable, the file's length included. After a failure nobody knows what is.
     ///
     /// # Errors
@@ -168,6 +179,14 @@ impl HostFolder {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        Self::find(path)
+    }
+
+    /// Opens `path`, which is there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn find(path: &Path) -> io::Result<Self> {
         let fd = open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         Ok(Self { fd, path: path.to_owned() })
     }
@@ -244,6 +263,26 @@ impl Content for File {
         Ok(self.metadata()?.len())
     }
 
+    fn is_blank(&self) -> io::Result<bool> {
+        let (mut at, mut left, mut piece) = (0, BLANK_BYTES_MAX, [0; 4096]);
+        loop {
+            at = match lseek(self, at, Whence::SeekData) {
+                // Nothing but a hole up to the end.
+                Err(Errno::ENXIO) => return Ok(true),
+                found => found?,
+            };
+            let read = Content::read_at(self, &mut piece, at.unsigned_abs())?;
+            if read == 0 {
+                return Ok(true);
+            }
+            left = left.saturating_sub(read);
+            if left == 0 || piece.iter().take(read).any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += i64::try_from(read).unwrap_or_default();
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }
@@ -277,6 +316,26 @@ impl FolderLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_blank_until_somebody_writes_to_it() {
+        let path = std::env::temp_dir().join(format!("fulmar-blank-{}", std::process::id()));
+        let folder = HostFolder::open(&path).unwrap();
+        let file = folder.create("a").unwrap();
+        assert!(file.is_blank().unwrap());
+        file.set_bytes(1 << 30).unwrap();
+        assert!(file.is_blank().unwrap());
+        // As some file systems have it from the start.
+        Content::write_at(&file, &[0; 4096], (1 << 30) - 4096).unwrap();
+        assert!(file.is_blank().unwrap() && folder.open_read_only("a").unwrap().is_blank().unwrap());
+        Content::write_at(&file, b"x", (1 << 29) + 5).unwrap();
+        assert!(!file.is_blank().unwrap() && !folder.open_read_only("a").unwrap().is_blank().unwrap());
+        // So many zeros are not read.
+        let zeros = folder.create("b").unwrap();
+        Content::write_at(&zeros, &[0; 2 * BLANK_BYTES_MAX], 0).unwrap();
+        assert!(!zeros.is_blank().unwrap());
+        std::fs::remove_dir_all(path).unwrap();
+    }
 
     #[test]
     fn a_folder_is_locked_once() {

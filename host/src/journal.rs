@@ -7,6 +7,9 @@
 //!   what it could not write. Nothing is appended to such a file any more ([`AppendError::Unknown`]): [`Journal::compact`]
 //!   must first write what was durable before into a new one. Until then every append is refused.
 //!
+//! A journal is never without records: the first one in it says nothing and is as durable as its header. So one without any has
+//! lost them, and is as good as none: neither is made again beside what only its records can name.
+//!
 //! This must never report success for a record that a power failure could still take away.
 
 use std::collections::BTreeMap;
@@ -21,6 +24,9 @@ use crate::disk::{Content, Folder, is_full};
 
 const NAME: &str = "journal";
 const NEW_NAME: &str = "journal.new";
+
+/// What each journal begins with. Nothing could be less: the root, which the host is, has no policy on record.
+const FIRST: Record<'static> = Record::PolicyGone { path: ":" };
 
 /// A journal is written anew when it is larger than this and than [`GROWTH`] times what it was when it was last new.
 const COMPACT_BYTES_MIN: u64 = 1 << 20;
@@ -79,6 +85,10 @@ pub enum OpenError {
     Refused(Refused),
     /// It is larger than any journal; bytes.
     TooLarge(u64),
+    /// There is none.
+    Gone,
+    /// It has no records.
+    Empty,
     /// The system said no.
     Io(&'static str, io::Error),
 }
@@ -88,10 +98,15 @@ impl fmt::Display for OpenError {
         match self {
             Self::Refused(refused) => refused.fmt(f),
             Self::TooLarge(bytes) => write!(f, "journal of {bytes} bytes: no journal is larger than {FILE_BYTES_MAX}"),
+            Self::Gone => write!(f, "there is no journal, and images or block devices are: {REMEDY}"),
+            Self::Empty => write!(f, "the journal has no records, and images or block devices are there: {REMEDY}"),
             Self::Io(attempt, error) => write!(f, "could not {attempt}: {error}"),
         }
     }
 }
+
+/// Where a journal has lost what names images and block devices.
+const REMEDY: &str = "restore it from a copy, or move the whole state folder away to begin empty";
 
 impl std::error::Error for OpenError {}
 
@@ -150,47 +165,73 @@ pub struct Journal<F: Folder> {
 }
 
 impl<F: Folder> Journal<F> {
-    /// Opens the journal, makes an empty one if there is none, and hands every record to `each` in order. `salt` is for a new one
-    /// and should be hard to guess.
+    /// Opens the journal, and hands every record to `each` in order. Where there is none, or none with records, an empty one is made, unless
+    /// there `is_state` that it should name. `salt` is for a new one and should be hard to guess.
     ///
     /// # Errors
     /// [`OpenError`]: then whatever `each` was told must be forgotten.
-    pub fn open(folder: F, salt: u32, mut each: impl FnMut(Entry<'_>)) -> Result<(Self, Opened), OpenError> {
+    pub fn open(
+        folder: F,
+        salt: u32,
+        is_state: bool,
+        mut each: impl FnMut(Entry<'_>),
+    ) -> Result<(Self, Opened), OpenError> {
         let io = |attempt| move |error| OpenError::Io(attempt, error);
+        let found = match folder.open(NAME) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            found => Some(found.map_err(io("open the journal"))?),
+        };
+        if found.is_none() && is_state {
+            return Err(OpenError::Gone);
+        }
         match folder.remove(NEW_NAME) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io("remove an unfinished journal")(error));
             }
             _ => {}
         }
-        let file = match folder.open(NAME) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let new =
-                    write_new(&folder, Header { salt, base: 0 }, &[]).and_then(|new| take_place(&folder).map(|()| new));
-                new.map_err(io("make a journal"))?
-            }
-            found => found.map_err(io("open the journal"))?,
+        let mut file = match found {
+            None => begin(&folder, Header { salt, base: 0 })?,
+            Some(found) => found,
         };
-        let content = read_all(&file)?;
-        let mut replay = Replay::new(&content).map_err(OpenError::Refused)?;
-        let mut records = 0;
-        while let Some(entry) = replay.next_entry().map_err(OpenError::Refused)? {
-            records += 1;
-            each(entry);
+        let mut read = read_records(&file, &mut each)?;
+        if read.records == 0 {
+            if is_state {
+                return Err(OpenError::Empty);
+            }
+            // Of an older version, and nothing was ever asked of that.
+            file = begin(&folder, Header { salt, base: read.generation })?;
+            read = Read { bytes_found: read.bytes_found, ..read_records(&file, &mut each)? };
+        } else if read.bytes_found > read.bytes {
+            file.set_bytes(read.bytes).map_err(io("cut the torn end of the journal"))?;
         }
-        let (bytes, generation) = match replay.tail().map_err(OpenError::Refused)? {
-            Tail::Clean { bytes, generation } => (bytes, generation),
-            Tail::Torn { bytes, generation } => {
-                file.set_bytes(bytes).map_err(io("cut the torn end of the journal"))?;
-                (bytes, generation)
-            }
-        };
         // What was read may be in the memory of the system only, if the daemon alone died: from here on it counts as durable.
         file.sync().and_then(|()| folder.sync()).map_err(io("sync the journal"))?;
-        let opened = Opened { records, generation, cut_bytes: content.len() as u64 - bytes };
-        let header = replay.header();
+        let Read { header, records, generation, bytes, bytes_found } = read;
+        let opened = Opened { records, generation, cut_bytes: bytes_found.saturating_sub(bytes) };
         let journal = Self { folder, file, header, bytes, generation, bytes_when_new: bytes, closed: false };
         Ok((journal, opened))
+    }
+
+    /// Whether [`Journal::open`] could open it, as far as can be told without changing anything.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn check(folder: &F, is_state: bool) -> Result<(), OpenError> {
+        match folder.open_read_only(NAME) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if is_state {
+                    Err(OpenError::Gone)
+                } else {
+                    Ok(())
+                }
+            }
+            Err(error) => Err(OpenError::Io("open the journal", error)),
+            Ok(file) => match read_records(&file, &mut |_| {})?.records {
+                0 if is_state => Err(OpenError::Empty),
+                _ => Ok(()),
+            },
+        }
     }
 
     /// Appends all records of the batch and makes them durable, or none.
@@ -266,7 +307,7 @@ impl<F: Folder> Journal<F> {
             };
         }
         let mut batch = Batch::default();
-        for record in live.values() {
+        for record in [&FIRST].into_iter().chain(live.values()) {
             batch.push(record).map_err(|Full| OpenError::Refused(Refused::NotAJournal))?;
         }
         let header = Header { salt: self.header.salt, base: self.generation };
@@ -298,6 +339,39 @@ fn seal_all(mut bytes: &mut [u8], salt: u32, base: u64, durable: impl Fn(u64) ->
         bytes = rest;
     }
     generation - base
+}
+
+/// What is in the file of a journal.
+struct Read {
+    header: Header,
+    records: u64,
+    generation: u64,
+    /// Up to the end of the last whole record.
+    bytes: u64,
+    /// Of the file.
+    bytes_found: u64,
+}
+
+fn read_records(file: &impl Content, each: &mut impl FnMut(Entry<'_>)) -> Result<Read, OpenError> {
+    let content = read_all(file)?;
+    let mut replay = Replay::new(&content).map_err(OpenError::Refused)?;
+    let mut records = 0;
+    while let Some(entry) = replay.next_entry().map_err(OpenError::Refused)? {
+        records += 1;
+        each(entry);
+    }
+    let (Tail::Clean { bytes, generation } | Tail::Torn { bytes, generation }) =
+        replay.tail().map_err(OpenError::Refused)?;
+    Ok(Read { header: replay.header(), records, generation, bytes, bytes_found: content.len() as u64 })
+}
+
+/// Makes a journal that says nothing.
+fn begin<F: Folder>(folder: &F, header: Header) -> Result<F::File, OpenError> {
+    let mut batch = Batch::default();
+    batch.push(&FIRST).map_err(|Full| OpenError::Refused(Refused::NotAJournal))?;
+    seal_all(&mut batch.bytes, header.salt, header.base, |before| before);
+    let new = write_new(folder, header, &batch.bytes).and_then(|new| take_place(folder).map(|()| new));
+    new.map_err(|error| OpenError::Io("make a journal", error))
 }
 
 /// A durable journal of these records, not yet under its name.

@@ -238,6 +238,15 @@ fn bytes_of(file: &impl Content) -> Result<u64, StoreError> {
     file.bytes().map_err(|error| StoreError::Io("look at an image", error))
 }
 
+/// How many images are in a folder.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn count<F: Folder>(folder: &F) -> Result<usize, StoreError> {
+    let names = folder.names().map_err(|error| StoreError::Io("list the images", error))?;
+    Ok(names.iter().filter(|name| digest_of(name).is_some()).count())
+}
+
 /// Makes an image that was placed in this folder durable.
 ///
 /// # Errors

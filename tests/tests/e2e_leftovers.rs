@@ -37,7 +37,9 @@ fn files_of_the_dead_go_and_those_of_others_stay() {
     let ours = [
         (state.join("images/tmp-17"), "half an image".to_owned()),
         (state.join("images").join(&unneeded), "an image that no record names".to_owned()),
-        (state.join("block/p:old_disk"), "a disk that no record names".to_owned()),
+        (state.join("block/p:blank_disk"), "\0".repeat(5000)),
+        (state.join("block/p:going_gone"), "a disk that was being removed".to_owned()),
+        (state.join("block/p:half_new"), "half a content".to_owned()),
         (state.join("journal.new"), "fulmarJ\nhalf a journal".to_owned()),
         (run.join("units/4711"), "4194304 1 7\n".to_owned()),
         (run.join("units/4712"), format!("{} 1 7\n", stranger.id())),
@@ -50,6 +52,7 @@ fn files_of_the_dead_go_and_those_of_others_stay() {
         (state.join("images").join("F".repeat(64)), "not ours"),
         (state.join("block/p:disk"), "a disk of albatross"),
         (state.join("block/Z:_disk"), "not ours"),
+        (state.join("block/p:lost_un1"), "a disk that no record named before"),
         (state.join("state"), "not ours"),
         (run.join("units/README"), "not ours"),
         (run.join("fifo/README"), "not ours"),

@@ -70,9 +70,9 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAJournal => {
-                f.write_str("not a journal: restore the file from a copy, or move it away to start empty")
-            }
+            Self::NotAJournal => f.write_str(
+                "not a journal: restore the file from a copy, or move the whole state folder away to begin empty",
+            ),
             Self::Version(version) => write!(f, "journal of format {version}: run the version that wrote it"),
             Self::Hole { offset, generation, follower } => write!(
                 f,

@@ -1,17 +1,22 @@
 //! What `vmmd --check` looks at: all that a start needs, and nothing is made or changed.
 
+#[cfg(target_os = "linux")]
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::Path;
 
 use fulmar_core::limits::{ACCOUNTS_MAX, CONTROL_FILES_MAX, HOST_FILES_MAX};
+use fulmar_host::blocks::Blocks;
 use fulmar_host::check::Findings;
+use fulmar_host::disk::HostFolder;
 use fulmar_host::files;
+use fulmar_host::journal::Journal;
 use fulmar_host::privilege;
+use fulmar_host::store;
 use nix::unistd::Uid;
 
 use crate::options::Options;
-use crate::start;
+use crate::{requirements, start};
 
 /// Looks at everything.
 pub(crate) fn check(options: &Options, findings: &mut Findings) {
@@ -20,27 +25,20 @@ pub(crate) fn check(options: &Options, findings: &mut Findings) {
     if user != wanted {
         findings.doubt(format_args!("the control half cannot become user {wanted} here and stays {user}"));
     }
-    let (first, count) = (options.tender_uid_base, u32::from(ACCOUNTS_MAX));
-    let uid = user.uid.as_raw();
-    if (first..first.saturating_add(count)).contains(&uid) {
-        findings.wrong(format_args!(
-            "--user {user} is one of the {count} user ids from {first} on, which unikernels get: choose another --tender-uid-base"
-        ));
+    for unmet in requirements::unmet(options, user) {
+        findings.wrong(unmet);
     }
+    let (first, count) = (options.tender_uid_base, u32::from(ACCOUNTS_MAX));
     if !privilege::can_become(first, first, count) {
         findings.doubt(format_args!(
             "no privilege to change users, or the {count} from {first} on are not mapped here: all unikernels would run under one"
         ));
     }
-    if options.run.exists() {
-        findings.expect(start::trust(&options.run));
-    }
     for folder in [&options.run, &options.state] {
         check_folder(folder, findings);
     }
-    findings.check_socket(&options.run.join("util/vmmd.sock"));
-    if let Some(tender) = findings.expect(options.tender()) {
-        check_tender(&tender, findings);
+    if options.state.is_dir() {
+        check_state(&options.state, findings);
     }
     #[cfg(target_os = "linux")]
     if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
@@ -61,21 +59,25 @@ fn check_folder(folder: &Path, findings: &mut Findings) {
         }
         return;
     }
-    if folder.symlink_metadata().is_ok() {
-        return findings.wrong(format_args!("{} is no folder: see --run and --state", folder.display()));
-    }
     match folder.ancestors().skip(1).find(|above| above.exists()) {
-        Some(above) if above.is_dir() => findings.check_writable(above),
-        Some(above) => findings.wrong(format_args!("{} is no folder: see --run and --state", above.display())),
+        Some(above) => findings.check_writable(above),
         // Below where we are.
         None => findings.check_writable(Path::new(".")),
     }
 }
 
-fn check_tender(tender: &Path, findings: &mut Findings) {
-    match fs::metadata(tender) {
-        Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => {}
-        Ok(_) => findings.wrong(format_args!("{} is no program: see --tender", tender.display())),
-        Err(error) => findings.wrong(format_args!("no tender program {}: {error}; see --tender", tender.display())),
-    }
+/// What is kept, as far as can be told without changing it.
+fn check_state(state: &Path, findings: &mut Findings) {
+    let found = |name: &str| match HostFolder::find(&state.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some).map_err(|error| format!("{}: {error}", state.join(name).display())),
+    };
+    let folders = ["images", "block", ""].map(|name| findings.expect(found(name)));
+    let [Some(images), Some(blocks), Some(Some(folder))] = folders else { return };
+    let images = images.map_or(Ok(0), |images| store::count(&images));
+    let blocks = blocks.map_or(Ok(0), |blocks| Blocks::new(blocks).count());
+    let [images, blocks] = [findings.expect(images), findings.expect(blocks)];
+    let Some((images, blocks)) = images.zip(blocks) else { return };
+    let journal = Journal::check(&folder, images + blocks > 0);
+    findings.expect(journal.map_err(|error| format!("{}: {error}", state.join("journal").display())));
 }

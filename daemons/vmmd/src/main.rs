@@ -4,6 +4,7 @@
 mod check;
 mod decide;
 mod options;
+mod requirements;
 mod start;
 
 use std::ffi::OsString;
@@ -89,6 +90,7 @@ fn start_both(options: &Options, log: log::Settings) -> Result<ExitCode, StartEr
     if let Some(text) = files::too_few(HOST_FILES_MAX.max(CONTROL_FILES_MAX)) {
         warning!("{text}");
     }
+    start::require(options, user)?;
     start::make_folders(options, user)?;
     let lock = start::lock(&options.run)?;
     let (mine, theirs) = Channel::pair().map_err(StartError::Channel)?;
@@ -161,24 +163,35 @@ fn run_host(
     mut control: Child,
 ) -> ExitCode {
     let pid = i32::try_from(control.id()).map_or(Pid::this(), Pid::from_raw);
+    let mut has_served = false;
     let served = HostHalf::new(shim, channel, &options.run).and_then(|half| {
         let mut half = half.with_service(service).with_zvols(options.zvols.is_some());
-        serve(&mut half, signals, &mut || {
+        let served = serve(&mut half, signals, &mut || {
             // It cannot be gone: it is our child and has not been waited for.
             let _ = kill(pid, Signal::SIGTERM);
-        })
+        });
+        has_served = half.has_served();
+        served
     });
-    match served {
-        Ok(Ending::Asked) => {}
-        Ok(Ending::ControlGone) => error!("the control half is gone: vmmd ends, unikernels keep running"),
+    let is_killed = match served {
+        Ok(Ending::Asked) => false,
+        // It has said itself why it does not start, unless it died: then that is said below.
+        Ok(Ending::ControlGone) if !has_served => false,
+        Ok(Ending::ControlGone) => {
+            error!("the control half is gone: vmmd ends, unikernels keep running");
+            false
+        }
         Ok(Ending::Late) => {
             error!("the control half does not end: it is killed, unikernels keep running");
-            let _ = control.kill();
+            true
         }
         Err(ref error) => {
             error!("{error}: vmmd ends, unikernels keep running");
-            let _ = control.kill();
+            true
         }
+    };
+    if is_killed {
+        let _ = control.kill();
     }
     end_in_time(&mut control);
     let status = control.wait();
@@ -188,7 +201,9 @@ fn run_host(
             ExitCode::SUCCESS
         }
         Ok(status) => {
-            error!("the control half ended with {status}");
+            if !is_killed && (has_served || status.code() != Some(1)) {
+                error!("the control half ended with {status}");
+            }
             ExitCode::FAILURE
         }
         Err(_) => ExitCode::FAILURE,

@@ -150,6 +150,15 @@ impl Options {
         }
     }
 
+    /// Whether there is no kernel behind it, and no tender.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_fake(&self) -> bool {
+        #[cfg(feature = "fake-shim")]
+        return self.fake_shim;
+        #[cfg(not(feature = "fake-shim"))]
+        false
+    }
+
     /// The program that runs a unikernel.
     pub(crate) fn tender(&self) -> std::io::Result<PathBuf> {
         match &self.tender {

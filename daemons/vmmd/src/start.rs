@@ -11,6 +11,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use fulmar_host::channel::Channel;
+use fulmar_host::error;
 use fulmar_host::log;
 use fulmar_host::privilege::{self, Identity};
 use fulmar_host::renounce::{self, NotRenounced};
@@ -20,6 +21,7 @@ use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 
 use crate::decide::ControlPlace;
 use crate::options::{CONTROL_HALF, ControlOptions, Options};
+use crate::requirements::{self, Unmet};
 
 /// How often to look whether a dying predecessor has let go of the lock, and how long to wait in between.
 const LOCK_TRIES: u32 = 40;
@@ -30,8 +32,8 @@ const LOCK_WAIT: Duration = Duration::from_millis(50);
 pub(crate) enum StartError {
     /// A folder could not be made, or given to the control half.
     Folder(PathBuf, io::Error),
-    /// Others can change what is in the run folder; its owner and mode.
-    Open(PathBuf, u32, u32),
+    /// Something that must hold does not.
+    Unmet(Unmet),
     /// Another `vmmd` uses the run folder.
     InUse(PathBuf, String),
     /// The lock could not be used.
@@ -68,19 +70,16 @@ impl fmt::Display for StartError {
             Self::Folder(path, error) => {
                 write!(f, "could not use the folder {}: {error}; see --run and --state", path.display())
             }
-            Self::Open(path, uid, mode) => write!(
-                f,
-                "the run folder {} belongs to user {uid} and has mode {mode:03o}: who else can change it could take over \
-                 vmmd. Let it belong to {} and take the write permission of others away",
-                path.display(),
-                Identity::current().uid
-            ),
+            Self::Unmet(unmet) => unmet.fmt(f),
             Self::InUse(path, holder) => write!(
                 f,
                 "another vmmd, process {holder}, uses the run folder {}: end that one or give another --run",
                 path.display()
             ),
-            Self::Lock(path, error) => write!(f, "could not lock {}: {error}", path.display()),
+            Self::Lock(path, error) => {
+                let user = Identity::current().uid;
+                write!(f, "could not lock {}: {error}; user {user} must be able to write to it", path.display())
+            }
             Self::Channel(error) => write!(f, "could not set up the channel between the halves: {error}"),
             Self::Shim(error) => write!(f, "could not set up the watch over processes: {error}"),
             #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
@@ -105,8 +104,7 @@ pub(crate) fn attainable(user: Identity) -> Identity {
     if same || privilege::can_become(user.uid.as_raw(), user.gid.as_raw(), 1) { user } else { Identity::current() }
 }
 
-/// Makes the folders. Those that the control half writes to belong to `user`. What is directly in the run folder is
-/// trusted (the lock, the records of units), so nobody else may write there.
+/// Makes the folders. Those that the control half writes to belong to `user`.
 pub(crate) fn make_folders(options: &Options, user: Identity) -> Result<(), StartError> {
     make_folder(&options.run, 0o755, None)?;
     trust(&options.run)?;
@@ -117,15 +115,18 @@ pub(crate) fn make_folders(options: &Options, user: Identity) -> Result<(), Star
     make_folder(&options.state.join("block"), 0o700, Some(user))
 }
 
+/// Sees to it that all holds that must. What does not is said, the last of it as the error.
+pub(crate) fn require(options: &Options, user: Identity) -> Result<(), StartError> {
+    let mut unmet = requirements::unmet(options, user);
+    let Some(last) = unmet.pop() else { return Ok(()) };
+    unmet.iter().for_each(|it| error!("{it}"));
+    Err(StartError::Unmet(last))
+}
+
 /// Sees to it that nobody else can change what is in the run folder.
-pub(crate) fn trust(run: &Path) -> Result<(), StartError> {
+fn trust(run: &Path) -> Result<(), StartError> {
     let found = fs::metadata(run).map_err(|error| StartError::Folder(run.to_owned(), error))?;
-    let me = Identity::current();
-    let by_group = found.mode() & 0o020 != 0 && found.gid() != me.gid.as_raw();
-    if found.uid() != me.uid.as_raw() || by_group || found.mode() & 0o002 != 0 {
-        return Err(StartError::Open(run.to_owned(), found.uid(), found.mode() & 0o7777));
-    }
-    Ok(())
+    requirements::check_run(run, &found).map_or(Ok(()), |unmet| Err(StartError::Unmet(unmet)))
 }
 
 fn make_folder(path: &Path, mode: u32, owner: Option<Identity>) -> Result<(), StartError> {

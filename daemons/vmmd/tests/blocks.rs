@@ -176,11 +176,13 @@ fn a_new_vmmd_finds_all_as_it_was() {
     let block_folder = folder.0.join("state/block");
     fs::remove_file(block_folder.join("r:storage_disk")).unwrap();
     File::options().write(true).open(block_folder.join("s:storage_disk")).unwrap().set_len(5).unwrap();
-    for name in ["p:left_disk", "p:of.another.program"] {
+    for name in ["p:full_disk", "p:of.another.program"] {
         fs::write(block_folder.join(name), b"x").unwrap();
     }
+    File::create_new(block_folder.join("p:left_disk")).unwrap().set_len(1 << 20).unwrap();
     let daemon = Daemon::start(&folder.0, &world);
-    assert_eq!(files(&daemon), ["p:of.another.program", "p:storage_disk", "q:storage_disk", "s:storage_disk"]);
+    let found = ["p:full_un1", "p:of.another.program", "p:storage_disk", "q:storage_disk", "s:storage_disk"];
+    assert_eq!(files(&daemon), found);
     wait_for("the other to come back", || world.lock().unwrap().running.len() == 2);
     for name in ["p:storage", "q:storage"] {
         wait_for("the lock", || is_held(&daemon, name));

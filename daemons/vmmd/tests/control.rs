@@ -384,7 +384,7 @@ fn a_damaged_journal_is_refused_with_its_place() {
     bytes[60] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let error = Daemon::try_start(&folder.0, &world).err().unwrap();
-    assert!(error.contains("damaged at byte 28") && error.contains("generation 0"), "{error}");
+    assert!(error.contains("damaged at byte 55") && error.contains("generation 1"), "{error}");
     bytes[60] ^= 1;
     bytes.truncate(bytes.len() - 3);
     std::fs::write(&path, &bytes).unwrap();

@@ -70,6 +70,7 @@ impl Drop for Daemon {
 fn vmmd(folder: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmmd"));
     command.arg("--run").arg(folder.join("run")).arg("--state").arg(folder.join("state"));
+    command.args(["--tender", "/bin/true"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -233,6 +233,10 @@ impl Content for SimulatedFile {
         Ok(self.folder.state().inodes[self.inode].live.len() as u64)
     }
 
+    fn is_blank(&self) -> io::Result<bool> {
+        Ok(self.folder.state().inodes[self.inode].live.iter().all(|byte| *byte == 0))
+    }
+
     fn sync(&self) -> io::Result<()> {
         let (mut state, fault) = self.folder.begin()?;
         // A sync that fails has done half of its work.

@@ -11,7 +11,7 @@ type Desired = BTreeMap<String, Vec<u8>>;
 
 fn open(folder: &SimulatedFolder) -> Result<(Journal<SimulatedFolder>, Opened, Desired), OpenError> {
     let mut desired = Desired::new();
-    let (journal, opened) = Journal::open(folder.clone(), 77, |entry| match entry.record {
+    let (journal, opened) = Journal::open(folder.clone(), 77, false, |entry| match entry.record {
         Record::Policy { path, policy } => drop(desired.insert(path.to_owned(), policy.to_owned())),
         Record::PolicyGone { path } => drop(desired.remove(path)),
         _ => panic!("not in the script"),
@@ -214,7 +214,7 @@ fn a_full_disk_is_an_answer_and_room_makes_it_go_on() {
     assert!(error.to_string().contains("full"), "{error}");
     journal.append(&mut batch(&script()[0])).unwrap();
     let (_, opened, desired) = open(&folder).unwrap();
-    assert_eq!((desired.len(), opened.cut_bytes, opened.generation), (1, 0, 1));
+    assert_eq!((desired.len(), opened.cut_bytes, opened.generation), (1, 0, 2));
 }
 
 #[test]
@@ -229,11 +229,45 @@ fn compaction_keeps_what_counts_and_the_generation_goes_on() {
     let before = journal.generation();
     assert!(before > 1000);
     journal.compact().unwrap();
-    assert!(!journal.wants_compaction() && journal.generation() == before + 2);
+    assert!(!journal.wants_compaction() && journal.generation() == before + 3);
     let (_, opened, desired) = open(&folder).unwrap();
-    assert_eq!((opened.records, desired.len(), desired["a:"].len()), (2, 2, 1000));
+    assert_eq!((opened.records, desired.len(), desired["a:"].len()), (3, 2, 1000));
     // What compaction wrote is protected by what it wrote after it.
     let file = folder.open(NAME).unwrap();
     file.write_at(b"x", 100).unwrap();
     assert!(matches!(open(&folder), Err(OpenError::Refused(Refused::Hole { .. }))));
+}
+
+#[test]
+fn what_is_kept_is_never_begun_anew_without_its_journal() {
+    let kept = |folder: &SimulatedFolder| Journal::open(folder.clone(), 77, true, |_| {}).map(|_| ());
+    let folder = SimulatedFolder::default();
+    Journal::check(&folder, false).unwrap();
+    for tried in [kept(&folder), Journal::check(&folder, true)] {
+        let error = tried.unwrap_err();
+        assert!(matches!(error, OpenError::Gone) && error.to_string().contains("restore it"), "{error}");
+    }
+    assert_eq!(folder.names().unwrap(), [""; 0]);
+    // A new one is never without records, nor one from which all has gone.
+    let (mut journal, ..) = open(&folder).unwrap();
+    kept(&folder).unwrap();
+    journal.append(&mut batch(&script()[0])).unwrap();
+    journal.append(&mut batch(&[Record::PolicyGone { path: "a:" }])).unwrap();
+    journal.compact().unwrap();
+    kept(&folder).unwrap();
+    Journal::check(&folder, true).unwrap();
+    // One that has lost them all, to the last byte of the first or to the header.
+    for bytes in [journal.bytes() - 1, HEADER_BYTES as u64] {
+        let file = folder.open(NAME).unwrap();
+        file.set_bytes(bytes).unwrap();
+        for tried in [kept(&folder), Journal::check(&folder, true)] {
+            let error = tried.unwrap_err();
+            assert!(matches!(error, OpenError::Empty) && error.to_string().contains("restore it"), "{error}");
+        }
+        assert_eq!(file.bytes().unwrap(), bytes);
+    }
+    // With nothing that it should name it is begun anew, and goes on.
+    Journal::check(&folder, false).unwrap();
+    assert_eq!(open(&folder).unwrap().1, Opened { records: 1, generation: 4, cut_bytes: 0 });
+    kept(&folder).unwrap();
 }

@@ -3,21 +3,41 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
+use std::sync::Arc;
 
 use fulmar_core::halves::{Attempt, LaunchError, OsError};
 use fulmar_core::limits::DEVICES_MAX;
-use fulmar_core::machine::{Block, Input};
+use fulmar_core::machine::{Block, BlockStage, Change, Input};
 use fulmar_core::name::Name;
-use fulmar_host::blocks::BlockError;
-use fulmar_host::disk::Content;
+use fulmar_host::blocks::{BlockError, Blocks};
+use fulmar_host::disk::{Content, HostFolder};
 use fulmar_host::{error, info, warning};
 
 use super::Control;
 use super::worker::errno;
 
 impl Control<'_> {
-    /// Tells the machine what there is of the files of its block devices, and removes those that no record names.
+    /// Puts the folder of block devices in order, and tells the machine what there is of their files.
     pub(super) fn find_blocks(&mut self) -> Result<(), BlockError> {
+        let swept = self.blocks.sweep(|name| self.machine.find_block(name).is_some())?;
+        for (old, new) in &swept.moved {
+            warning!(
+                "block/{old} in the state folder: no record names it, and there is something in it. It is block/{new} now: put what is \
+                 wanted into a block device with set-block, or back into its place where the journal is restored, and remove the rest"
+            );
+        }
+        if swept.unclaimed > 0 {
+            warning!(
+                "{} files of the block folder that no record names are kept since an earlier start",
+                swept.unclaimed
+            );
+        }
+        if swept.removed > 0 {
+            info!("removed {} files of the block folder that no record names and nobody needs", swept.removed);
+        }
+        if swept.foreign > 0 {
+            warning!("{} files of the block folder are no block devices of ours and are left alone", swept.foreign);
+        }
         let recorded = |(slot, block): (u16, &Block)| (slot, *block.name(), block.bytes());
         let recorded: Vec<(u16, Name, u64)> = self.machine.blocks().map(recorded).collect();
         for (slot, name, expected) in recorded {
@@ -34,14 +54,32 @@ impl Control<'_> {
             }
             self.handle(Input::BlockFile { slot, bytes });
         }
-        let swept = self.blocks.sweep(|name| self.machine.find_block(name).is_some())?;
-        if swept.removed > 0 {
-            info!("removed {} files of the block folder that no record names", swept.removed);
-        }
-        if swept.foreign > 0 {
-            warning!("{} files of the block folder are no block devices of ours and are left alone", swept.foreign);
-        }
         Ok(())
+    }
+
+    /// What is being removed has another name from before its record goes until its file does, so that a start knows it.
+    pub(super) fn retire_block(&self, change: Change) {
+        self.rename_dropped(change, Blocks::retire);
+    }
+
+    /// Its record stays.
+    pub(super) fn reinstate_block(&self, change: Change) {
+        self.rename_dropped(change, Blocks::reinstate);
+    }
+
+    fn rename_dropped(
+        &self,
+        change: Change,
+        rename: impl Fn(&Blocks<Arc<HostFolder>>, &Name) -> Result<(), BlockError>,
+    ) {
+        let Change::BlockGone(slot) = change else { return };
+        // One that is undone was never used.
+        let Some(block) = self.machine.block(slot).filter(|block| block.stage() == BlockStage::Dropping) else {
+            return;
+        };
+        if let Err(error) = rename(&self.blocks, block.name()) {
+            warning!(name = block.name(); "{}: {error}", block.name());
+        }
     }
 
     /// Opens what the devices of the unikernel in this slot are, in their order.

@@ -86,7 +86,10 @@ impl Control<'_> {
             return error!("a change without a record: {change:?}");
         };
         match self.appends.filling.push(&record) {
-            Ok(()) => self.appends.changes.push(change),
+            Ok(()) => {
+                self.appends.changes.push(change);
+                self.retire_block(change);
+            }
             Err(error) => error!("{error}"),
         }
     }
@@ -120,8 +123,9 @@ impl Control<'_> {
                             _ => None,
                         };
                         let gone = gone.map(|unikernel| Unit(unikernel.unit()));
-                        if outcome.is_ok() {
-                            self.tell_appended(change);
+                        match outcome {
+                            Ok(()) => self.tell_appended(change),
+                            Err(_) => self.reinstate_block(change),
                         }
                         // One that ended before it was recorded: what follows is decided now.
                         let created = match change {

@@ -20,6 +20,7 @@ use fulmar_host::disk::{FolderLock, HostFolder};
 use fulmar_host::folder::Folder;
 use fulmar_host::journal::{Batch, Journal, OpenError};
 use fulmar_host::spool::{SpoolError, Spools};
+use fulmar_host::store::{self, StoreError};
 use fulmar_host::{error, info, warning};
 use mio::{Interest, Poll, Waker};
 
@@ -48,6 +49,8 @@ pub enum StartError {
     Journal(PathBuf, OpenError),
     /// What a predecessor left in the image folder cannot be removed.
     Images(SpoolError),
+    /// The image folder cannot be looked at.
+    Store(StoreError),
     /// What a predecessor left in the folder of block devices cannot be removed.
     Blocks(BlockError),
     /// The journal has a record that cannot be restored; its generation.
@@ -68,10 +71,15 @@ impl fmt::Display for StartError {
             Self::Path(path, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "{}: another daemon serves this socket, stop it first", path.display())
             }
+            Self::Path(path, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let user = nix::unistd::geteuid();
+                write!(f, "{}: {error}; user {user}, the control half, must be able to write to it", path.display())
+            }
             Self::Path(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Locked(path) => write!(f, "{}: another vmmd uses this folder, stop it first", path.display()),
             Self::Journal(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Images(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
             Self::Blocks(error) => error.fmt(f),
             Self::Restore(generation, error) => write!(f, "journal, generation {generation}: {error}"),
             Self::Channel(error) => write!(f, "the host half of vmmd does not answer: {error}"),
@@ -100,7 +108,9 @@ pub(super) fn start<'m>(
     })?;
     let images = Arc::new(open_folder(&settings.state.join("images"))?);
     let block_folder = Arc::new(open_folder(&settings.state.join("block"))?);
-    let journal = restore(settings, &state, machine)?;
+    let is_state = store::count(&*images).map_err(StartError::Store)? > 0
+        || Blocks::new(Arc::clone(&block_folder)).count().map_err(StartError::Blocks)? > 0;
+    let journal = restore(settings, &state, is_state, machine)?;
     let survey = Survey::ask(&channel)?;
 
     let system = StartError::System;
@@ -245,10 +255,11 @@ impl Control<'_> {
 fn restore(
     settings: &Settings,
     state: &Arc<HostFolder>,
+    is_state: bool,
     machine: &mut Product,
 ) -> Result<Journal<Arc<HostFolder>>, StartError> {
     let mut failed = None;
-    let opened = Journal::open(Arc::clone(state), salt()?, |entry| {
+    let opened = Journal::open(Arc::clone(state), salt()?, is_state, |entry| {
         if failed.is_none()
             && let Err(error) = machine.restore(&entry.record)
         {

@@ -174,6 +174,12 @@ impl<S: Shim> HostHalf<S> {
         self
     }
 
+    /// Whether the control half has ever said that it serves.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.serving.is_some()
+    }
+
     fn note_serving(&mut self, running: u16, desired: u16) {
         let status = format_args!("{running} of {desired} unikernels run");
         match self.serving.replace((running, desired)) {
