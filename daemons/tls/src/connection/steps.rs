@@ -60,7 +60,6 @@ impl Connection {
             match local.read(&mut piece) {
                 None => {}
                 Some(0) if !*answered => self.fail("the daemon on the host has ended the conversation: try again"),
-                Some(0) if *follows => self.fail("the stream has ended: the daemon on the host has closed it"),
                 Some(0) => self.end(),
                 Some(count) => {
                     *answered = true;
