@@ -341,6 +341,19 @@ impl Connection {
         message(daemon, Frame::whole(&self.reply)).map(Some)
     }
 
+    /// As [`Connection::next_message`], of what goes on until we have enough.
+    ///
+    /// # Errors
+    /// [`Failure::Ended`] where the daemon has closed it, and all that can be wrong with a daemon.
+    pub fn next_of_stream(&mut self) -> Result<Message<'_>, Failure> {
+        let daemon = self.daemon;
+        match self.next_message() {
+            Ok(Some(message)) => Ok(message),
+            Ok(None) | Err(Failure::Closed { .. }) => Err(Failure::Ended { daemon }),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// The length of the next frame; nothing at the end of the conversation.
     fn frame_bytes(&mut self) -> Result<Option<u64>, Failure> {
         let mut prefix = [0; 4];

@@ -48,6 +48,11 @@ pub enum Failure {
         /// Which daemon.
         daemon: Daemon,
     },
+    /// The daemon ended what would have gone on.
+    Ended {
+        /// Which daemon.
+        daemon: Daemon,
+    },
     /// Nothing came for this long.
     Silent {
         /// Which daemon.
@@ -213,6 +218,7 @@ impl Failure {
             Self::Lost { .. }
             | Self::Handshake { .. }
             | Self::Closed { .. }
+            | Self::Ended { .. }
             | Self::Silent { .. }
             | Self::Oversize { .. }
             | Self::Garbled { .. }
@@ -255,6 +261,12 @@ impl fmt::Display for Failure {
             Self::Lost { daemon, error } => write!(f, "the connection to {daemon} broke ({error}): see {daemon}'s log"),
             Self::Closed { daemon } => {
                 write!(f, "{daemon} closed the connection without a reply: see {daemon}'s log")
+            }
+            Self::Ended { daemon } => {
+                write!(
+                    f,
+                    "the stream has ended, {daemon} or the way to it was closed: see {daemon}'s log, and follow again"
+                )
             }
             Self::Silent { daemon, time_out } => write!(
                 f,

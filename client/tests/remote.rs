@@ -220,13 +220,13 @@ fn streams_end_with_what_was_asked_for() {
     log.extend(frame("shop:", Payload::Failure(Text(b"the stream has ended"))));
     let server = TlsServer::answering(&authority, vec![console.clone(), log, console]);
     let ran = client(bistro, &authority, "shop", &server.place(), &["console", "shop:web"]);
-    assert_eq!((ran.code, ran.out.as_str()), (0, "1970-01-01T00:00:00Z hi there\n"), "{}", ran.errors);
+    assert_eq!((ran.code, ran.out.as_str()), (121, "1970-01-01T00:00:00Z hi there\n"), "{}", ran.errors);
     let ran = client(bistro, &authority, "shop", &server.place(), &["log"]);
     assert_eq!((ran.code, ran.errors.as_str()), (0, ""));
     authority.request("web", &["console", "web"]);
     authority.sign("web", Some("shop"));
     let ran = client(remote, &authority, "web", &server.place(), &[]);
-    assert_eq!((ran.code, ran.out.as_str()), (0, "1970-01-01T00:00:00Z hi there\n"), "{}", ran.errors);
+    assert_eq!((ran.code, ran.out.as_str()), (121, "1970-01-01T00:00:00Z hi there\n"), "{}", ran.errors);
     let heard = server.heard();
     assert_eq!(said(&heard[2]).0, "shop:web");
     assert!(said(&heard[1]).1.starts_with("Events("));

@@ -5,12 +5,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use fulmar_tests::siege;
-use fulmar_tests::system::{self, System};
+use fulmar_tests::system::{self, System, wait_until};
+use nix::sys::signal::Signal;
 
 /// A system with a CA in `ca/`, a delegation `shop`, and all daemons.
 struct Host {
@@ -46,10 +48,15 @@ impl Host {
         Some(host)
     }
 
-    fn run(&self, program: &str, words: &[&str]) -> Said {
+    fn command(&self, program: &str, words: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join(program));
         command.args(words).current_dir(self.system.folder()).stdin(Stdio::null());
-        let output = command.env("FULMAR_RUN", self.system.run()).output().unwrap();
+        command.env("FULMAR_RUN", self.system.run());
+        command
+    }
+
+    fn run(&self, program: &str, words: &[&str]) -> Said {
+        let output = self.command(program, words).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Said { code: output.status.code().unwrap(), out: text(output.stdout), error: text(output.stderr) }
     }
@@ -96,6 +103,88 @@ impl Host {
 fn nameless(said: Said) -> Said {
     let error = said.error.replace("vmmc_bistro: ", "vmmc_local: ").replace("vmmc_remote: ", "vmmc_local: ");
     Said { error, ..said }
+}
+
+/// Somebody who follows something, and the first line of it.
+struct Follower {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    first: String,
+}
+
+impl Follower {
+    fn begin(host: &Host, program: &str, words: &[&str]) -> Self {
+        let mut command = host.command(program, words);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        out.read_line(&mut first).unwrap();
+        assert!(!first.is_empty(), "{words:?}: {}", host.system.log("vmmd_tls"));
+        Self { child, out, first }
+    }
+
+    fn end(mut self) -> Said {
+        let mut out = self.first;
+        self.out.read_to_string(&mut out).unwrap();
+        let output = self.child.wait_with_output().unwrap();
+        Said { code: output.status.code().unwrap(), out, error: String::from_utf8(output.stderr).unwrap() }
+    }
+}
+
+#[test]
+fn a_stream_that_ends_is_said_alike_here_and_from_afar() {
+    let Some(mut host) = Host::begin("a_stream_that_ends_is_said_alike_here_and_from_afar") else { return };
+    assert_eq!(host.local(&["create", "shop:web", "hello.spt", "--mem", "16"]).code, 0);
+    let expect_ended = |said: Said, daemon: &str| {
+        let text = format!(
+            "vmmc_local: the stream has ended, {daemon} or the way to it was closed: see {daemon}'s log, and follow again\n"
+        );
+        assert_eq!((nameless(said.clone()).error, said.code), (text, 121), "{said:?}");
+    };
+    let address = host.address.to_string();
+    let place = ["--ca", "ca/cacert.pem", "--cert", "shop.pem", "--key", "shop.key", &address];
+    for (daemon, words) in [
+        ("vmmd_console", &["console", "shop:web"][..]),
+        ("vmmd_console", &["console", "shop:web", "shop:other"]),
+        ("vmmd_stats", &["stats", "shop:web"]),
+        ("vmmd_log", &["log", "--follow"]),
+    ] {
+        let local = Follower::begin(&host, "vmmc_local", words);
+        let far = Follower::begin(&host, "vmmc_bistro", &[&place[..], words].concat());
+        host.system.end(daemon, Signal::SIGTERM).unwrap();
+        for follower in [local, far] {
+            let mut said = follower.end();
+            said.error = said.error.replace("shop:other: nothing yet, waiting for it to start\n", "");
+            expect_ended(said, daemon);
+        }
+        match daemon {
+            "vmmd_console" => host.system.start_console(),
+            "vmmd_stats" => host.system.start_stats(&["--interval".as_ref(), "0.5".as_ref()]),
+            _ => host.system.start_log(&[]),
+        }
+        .unwrap();
+        assert!(wait_until(|| host.system.log("vmmd").matches("is here").count() > 3), "{}", host.system.log("vmmd"));
+    }
+    // The end of what is between is one too.
+    let words = ["log", "--follow"];
+    let far = Follower::begin(&host, "vmmc_bistro", &[&place[..], &words].concat());
+    host.system.end("vmmd_tls", Signal::SIGKILL).unwrap();
+    expect_ended(far.end(), "vmmd_log");
+    // Who is thrown out is told by whom.
+    let mut followers = (0..7).map(|_| Follower::begin(&host, "vmmc_local", &["console", "shop:web"]));
+    let first = followers.next().unwrap();
+    let mut others: Vec<Follower> = followers.collect();
+    let said = first.end();
+    assert!(
+        said.out.ends_with("[the console goes on, but 6 newer subscribers have its places: subscribe again]\n"),
+        "{said:?}"
+    );
+    expect_ended(said, "vmmd_console");
+    for other in &mut others {
+        other.child.kill().unwrap();
+        other.child.wait().unwrap();
+    }
+    host.system.stop().unwrap();
 }
 
 #[test]

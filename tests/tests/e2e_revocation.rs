@@ -7,8 +7,10 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
 
 use fulmar_core::wire::{BlockCommand, Command, ConsoleCommand, Window};
 use fulmar_tests::contents::chunks;
@@ -18,6 +20,7 @@ use fulmar_tests::pki::{
 use fulmar_tests::raw::Answer;
 use fulmar_tests::remote::{Broken, Remote};
 use fulmar_tests::siege::files;
+use fulmar_tests::system::programs;
 use fulmar_tests::tenants::{DESTROY, INFO, REVOKE, Tenants, create, policy};
 use nix::sys::signal::Signal;
 
@@ -58,6 +61,10 @@ fn created() -> Answer {
 fn lists(tenants: &Tenants) -> Vec<PathBuf> {
     let folder = tenants.file("revoked");
     files(&folder).into_iter().filter(|name| name.ends_with(".crl")).map(|name| folder.join(name)).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn restart(tenants: &mut Tenants) {
@@ -108,8 +115,12 @@ fn open_connections_end_when_they_are_revoked() {
     let mut uploads = tenants.connect(&upload);
     assert!(uploads.send(&image[..5000]));
     assert_eq!(bring(&tenants, &a, &a.list(1, &[&serial, &b.serial])), revoked());
-    for remote in [&mut named, &mut below, &mut uploads] {
-        assert!(matches!(remote.receive(), Err(Broken::Closed | Broken::Cut)));
+    for (remote, serial) in [(&mut named, &serial), (&mut below, &b.serial), (&mut uploads, &b.serial)] {
+        assert_eq!(
+            remote.receive(),
+            Ok(Answer::Refused(format!("a certificate of the chain is revoked, number {}", hex(serial))))
+        );
+        assert_eq!(remote.receive(), Err(Broken::Closed));
     }
     assert!(tenants.log().contains("its certificate was revoked"), "{}", tenants.log());
     assert_eq!(tenants.siege.names(), <[&str; 0]>::default());
@@ -145,7 +156,8 @@ fn what_another_process_has_taken_in_holds_here_too() {
         });
         assert_eq!(answer, Ok(revoked()));
     }
-    assert!(matches!(follows.receive(), Err(Broken::Closed | Broken::Cut)));
+    let answer = follows.receive().unwrap();
+    assert!(answer.reason().starts_with("a certificate of the chain is revoked, number "), "{answer:?}");
     expect_revoked(&tenants, &identity);
     // The number that the other one has taken in counts here too.
     let older = bring(&tenants, &a, &a.list(1, &[]));
@@ -338,6 +350,22 @@ fn a_removal_goes_on_without_its_client_and_is_told_without_its_daemon() {
     tenants.end();
 }
 
+/// What a start says, which must be refused.
+fn refused_start(tenants: &mut Tenants) -> String {
+    let before = tenants.log().len();
+    let error = tenants.start_tls("127.0.0.1").unwrap_err();
+    assert!(error.contains("did not come up"), "{error}");
+    tenants.log()[before..].to_owned()
+}
+
+/// What `--check` says and whether it is well.
+fn check(tenants: &Tenants) -> (bool, String) {
+    let mut command = Process::new(programs().join("vmmd_tls"));
+    let output = command.arg("--run").arg(tenants.siege.system.run()).args(tenants.options()).arg("--check").output();
+    let output = output.unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 #[test]
 fn a_damaged_list_refuses_the_start() {
     let Some((mut tenants, a)) = begin("a_damaged_list_refuses_the_start") else { return };
@@ -349,10 +377,109 @@ fn a_damaged_list_refuses_the_start() {
     // Whoever runs goes on with what it knows.
     expect_revoked(&tenants, &one);
     tenants.siege.system.end("vmmd_tls", Signal::SIGTERM).unwrap();
-    let error = tenants.start_tls("127.0.0.1").unwrap_err();
-    assert!(error.contains("bring it back") && error.contains(&*file.to_string_lossy()), "{error}");
+    let expect_refused = |tenants: &mut Tenants, file: &Path, what: &str| {
+        let (is_well, said) = check(tenants);
+        for said in [refused_start(tenants), said] {
+            assert!(said.contains("bring it back") && said.contains(&*file.to_string_lossy()), "{what}: {said}");
+        }
+        assert!(!is_well, "{what}");
+    };
+    expect_refused(&mut tenants, &file, "cut");
+    for index in 0..list.len() {
+        let mut damaged = list.clone();
+        damaged[index] ^= 1 << (index % 8);
+        fs::write(&file, &damaged).unwrap();
+        expect_refused(&mut tenants, &file, &format!("byte {index}"));
+    }
     fs::write(&file, &list).unwrap();
+    let name = file.file_name().unwrap().as_encoded_bytes();
+    for index in 0..name.len() {
+        let mut other = name.to_vec();
+        // A name has no '/', which a dot would become.
+        other[index] ^= if other[index] == b'.' { 2 } else { 1 };
+        let other = file.with_file_name(OsStr::from_bytes(&other));
+        fs::rename(&file, &other).unwrap();
+        expect_refused(&mut tenants, &other, &format!("byte {index} of the name"));
+        fs::rename(&other, &file).unwrap();
+    }
+    assert!(check(&tenants).0, "{}", check(&tenants).1);
     tenants.address = tenants.start_tls("127.0.0.1").unwrap();
+    expect_revoked(&tenants, &one);
+    tenants.end();
+}
+
+#[test]
+fn a_newer_list_beside_the_older_one_counts() {
+    let Some((mut tenants, a)) = begin("a_newer_list_beside_the_older_one_counts") else { return };
+    let one = a.leaf(".", INFO);
+    assert_eq!(bring(&tenants, &a, &a.list(1, &[])), revoked());
+    let old = lists(&tenants).remove(0);
+    let copy = fs::read(&old).unwrap();
+    assert_eq!(bring(&tenants, &a, &a.list(2, &[&one.serial])), revoked());
+    // As a crash leaves it before the older one is removed.
+    fs::write(&old, &copy).unwrap();
+    restart(&mut tenants);
+    expect_revoked(&tenants, &one);
+    assert_eq!(bring(&tenants, &a, &a.list(3, &[&one.serial])), revoked());
+    assert_eq!(lists(&tenants).len(), 1);
+    // One that goes away stays known, and comes back when it is sent again.
+    fs::remove_file(&lists(&tenants)[0]).unwrap();
+    expect_revoked(&tenants, &one);
+    tenants.siege.expect_log("vmmd_tls", "is gone: what it revokes is valid again after the next start");
+    assert_eq!(bring(&tenants, &a, &a.list(3, &[&one.serial])), revoked());
+    restart(&mut tenants);
+    expect_revoked(&tenants, &one);
+    tenants.end();
+}
+
+#[test]
+fn while_the_lists_cannot_be_read_nobody_is_let_in() {
+    let Some((mut tenants, a)) = begin("while_the_lists_cannot_be_read_nobody_is_let_in") else { return };
+    let (one, other) = (a.leaf(".", INFO), a.leaf(".", INFO));
+    let list = a.list(1, &[&one.serial]);
+    assert_eq!(bring(&tenants, &a, &list), revoked());
+    let mut brings = tenants.connect(&a.leaf(".", REVOKE));
+    let (folder, aside) = (tenants.file("revoked"), tenants.file("aside"));
+    // It has been let in when the next one has its answer.
+    expect_good(&tenants, &other);
+    // A file that is none in its place: it can be read again without a start.
+    fs::rename(&lists(&tenants)[0], &aside).unwrap();
+    fs::write(folder.join("x.crl"), "none").unwrap();
+    for _ in 0..3 {
+        expect_revoked(&tenants, &one);
+        let answer = tenants.ask(&other);
+        assert!(
+            answer.reason().contains("cannot read its lists of revoked certificates and lets nobody in"),
+            "{answer:?}"
+        );
+    }
+    fs::remove_file(folder.join("x.crl")).unwrap();
+    expect_good(&tenants, &other);
+    expect_revoked(&tenants, &one);
+    assert_eq!(tenants.log().matches("was given this name").count(), 1, "{}", tenants.log());
+    // Without the folder.
+    let folder_owner = folder.metadata().unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    for round in 0..3 {
+        expect_revoked(&tenants, &one);
+        let answer = tenants.ask(&other);
+        assert!(answer.reason().contains("lets nobody in"), "{answer:?}");
+        if round == 0 {
+            fs::create_dir(&folder).unwrap();
+            chown(&folder, Some(folder_owner.uid()), Some(folder_owner.gid())).unwrap();
+        }
+    }
+    assert!(brings.send(&chunks(&a.list(2, &[]), 1 << 16)));
+    let answer = brings.receive().unwrap();
+    let (reason, path) = (answer.reason(), folder.to_string_lossy());
+    assert!(reason.contains(&*path) && reason.contains("bring the folder back and start vmmd_tls anew"), "{answer:?}");
+    let said = format!("{path} is gone: bring it back with what was in it and start vmmd_tls anew");
+    assert_eq!(tenants.log().matches(&said).count(), 1, "{}", tenants.log());
+    tenants.siege.system.end("vmmd_tls", Signal::SIGTERM).unwrap();
+    fs::write(folder.join("1"), "not ours").unwrap();
+    tenants.address = tenants.start_tls("127.0.0.1").unwrap();
+    expect_good(&tenants, &other);
+    assert_eq!(bring(&tenants, &a, &list), revoked());
     expect_revoked(&tenants, &one);
     tenants.end();
 }

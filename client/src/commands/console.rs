@@ -42,7 +42,7 @@ impl Console {
         self.names.len() == 1
     }
 
-    /// Does it, until the daemon closes the connection.
+    /// Does it until it is ended, which is a failure unless whoever reads the output has enough.
     ///
     /// # Errors
     /// [`Failure`], as it says.
@@ -70,8 +70,8 @@ pub(crate) fn show(context: &mut Context<'_>, connection: &mut Connection, name:
         _ => return Err(Failure::Unexpected { daemon }),
     }
     connection.wait_for_ever()?;
-    while let Some(payload) = connection.next_payload()? {
-        match payload {
+    loop {
+        match connection.next_of_stream()?.payload {
             Payload::Data(Data::Console { unix_ms, line }) if context.json => {
                 writeln!(context.out, "{}", json::line(unix_ms, line))
             }
@@ -85,7 +85,6 @@ pub(crate) fn show(context: &mut Context<'_>, connection: &mut Connection, name:
         .and_then(|()| context.out.flush())
         .map_err(Failure::print)?;
     }
-    Ok(())
 }
 
 /// Says that there is nothing to be seen of this one.

@@ -106,10 +106,8 @@ pub(crate) fn show_all(
     let mut last = None;
     let mut complete = false;
     // Who does not follow has everything at the end; that the connection is closed then need not be waited for.
-    while (follow || !complete)
-        && let Some(payload) = connection.next_payload()?
-    {
-        match payload {
+    while follow || !complete {
+        match connection.next_of_stream()?.payload {
             Payload::Data(Data::Event(event)) => {
                 last = Some(event.sequence);
                 show(context, &event, only)?;
@@ -130,7 +128,7 @@ pub(crate) fn show_all(
             _ => return Err(Failure::Unexpected { daemon }),
         }
     }
-    if complete { Ok(()) } else { Err(Failure::Closed { daemon }) }
+    Ok(())
 }
 
 fn show(context: &mut Context<'_>, numbered: &Numbered<'_>, only: &[Kind]) -> Result<(), Failure> {

@@ -62,7 +62,7 @@ pub(crate) struct Rates {
 }
 
 impl Stats {
-    /// Does it, until the daemon closes the connection or enough has come.
+    /// Does it until it is ended or enough has come.
     ///
     /// # Errors
     /// [`Failure`], as it says.
@@ -93,9 +93,8 @@ pub(crate) fn show(
     }
     let mut known: BTreeMap<Name, Before> = BTreeMap::new();
     let mut left = count;
-    while left != Some(0)
-        && let Some(Message { header, payload }) = connection.next_message()?
-    {
+    while left != Some(0) {
+        let Message { header, payload } = connection.next_of_stream()?;
         let usage = match payload {
             Payload::Data(Data::Stats(usage)) => usage,
             Payload::Failure(text) => return Err(refused(asked, text)),

@@ -2,7 +2,7 @@
 
 use fulmar_core::limits::{CONSOLE_OUTPUTS_BYTES_MAX, CONSOLE_SUBSCRIBERS_MAX};
 use fulmar_core::name::Name;
-use fulmar_core::wire::{Command, ConsoleCommand, Header, Message, Payload, Success, Window, encode_consoles};
+use fulmar_core::wire::{Command, ConsoleCommand, Data, Header, Message, Payload, Success, Window, encode_consoles};
 use fulmar_host::clients::{Client, Role, Serve as _};
 use fulmar_host::info;
 use mio::unix::SourceFd;
@@ -11,6 +11,7 @@ use mio::{Interest, Token};
 use crate::consoles::State;
 use crate::fifo::Fifo;
 use crate::server::Server;
+use crate::stream::now_ms;
 use crate::subscription::Subscription;
 
 /// Reply to a command on a path that needs a unikernel.
@@ -21,6 +22,9 @@ const NEEDS_PATH: &str = "name used";
 
 /// Reply to who wants a console kept and is not `vmmd`.
 const NOT_TRUSTED: &str = "only root and the user of the daemons may add a console";
+
+/// The last line of who follows a console that is forgotten.
+const FORGOTTEN: &str = "[this console is kept no longer: those of newer unikernels have its place]";
 
 /// What a refused client may do next.
 enum Refused {
@@ -107,20 +111,22 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Forgets a console; who follows it gets what it has written, and then the end.
+    /// Forgets a console; who follows it gets what it has written, why it ends, and the end.
     fn drop_console(&mut self, name: &Name) {
         for token in self.consoles.get(name).map(|console| console.subscribers.clone()).unwrap_or_default() {
             self.send(token);
-            self.end_subscription(token);
+            self.end_subscription(token, FORGOTTEN);
         }
         self.consoles.remove(name);
     }
 
-    fn end_subscription(&mut self, token: Token) {
+    /// Tells a subscriber why its subscription ends, and closes it when it has read that.
+    pub(crate) fn end_subscription(&mut self, token: Token, last: &str) {
         let Some(client) = self.clients.get_mut(token) else { return };
-        if let Some(subscription) = client.take_subscription() {
+        if let Some(Subscription { header, .. }) = client.take_subscription() {
+            client.put(&header, Payload::Data(Data::Console { unix_ms: now_ms(), line: last.into() }));
             client.finish();
-            self.unsubscribe(token, &subscription.header.name);
+            self.unsubscribe(token, &header.name);
         }
         self.send(token);
     }
@@ -151,7 +157,8 @@ impl Server<'_> {
         }
         if let Some(oldest) = oldest.filter(|_| is_crowded) {
             info!(name = name; "console of {name}: its oldest subscriber makes room for a new one");
-            self.end_subscription(oldest);
+            self.send(oldest);
+            self.end_subscription(oldest, &format!("[the console goes on, but {CONSOLE_SUBSCRIBERS_MAX} newer subscribers have its places: subscribe again]"));
         }
         Ok(())
     }

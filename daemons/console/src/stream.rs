@@ -6,8 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fulmar_core::limits::CONSOLE_PUSH_BYTES_MAX;
 use fulmar_core::name::Name;
-use fulmar_core::wire::{Data, Payload};
-use fulmar_host::clients::Serve as _;
+use fulmar_host::clients::{Client, Serve as _};
 use fulmar_host::{error, warning};
 use mio::Token;
 use mio::unix::SourceFd;
@@ -100,19 +99,15 @@ impl Server<'_> {
 
     /// Tells a subscriber that it was too slow, and closes it when it has read that.
     pub(crate) fn drop_slow(&mut self, token: Token) {
-        let Some(client) = self.clients.get_mut(token) else { return };
-        if let Some(Subscription { header, .. }) = client.take_subscription() {
+        if let Some(Subscription { header, .. }) = self.clients.get(token).and_then(Client::subscription) {
             warning!(name = header.name; "console of {}: a subscriber that reads too slowly is closed", header.name);
-            client.put(&header, Payload::Data(Data::Console { unix_ms: now_ms(), line: SLOW.into() }));
-            client.finish();
-            self.unsubscribe(token, &header.name);
         }
-        self.send(token);
+        self.end_subscription(token, SLOW);
     }
 }
 
 /// The wall clock, in milliseconds since 1970.
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -108,7 +108,7 @@ fn the_oldest_of_too_many_subscribers_goes() {
     write_all(&unikernel, b"one\n");
     let mut clients: Vec<_> = (0..=CONSOLE_SUBSCRIBERS_MAX).map(|_| daemon.follow("web", ALL, "subscribed")).collect();
     let mut oldest = clients.remove(0);
-    oldest.expect_lines(&["one"]);
+    oldest.expect_lines(&["one", "[the console goes on, but 6 newer subscribers have its places: subscribe again]"]);
     assert_eq!(oldest.reply(), Reply::End);
     write_all(&unikernel, b"two\n");
     for client in &mut clients {
@@ -138,6 +138,7 @@ fn of_a_path_only_so_many_are_kept() {
     assert_eq!(daemon.inactive("foo:"), ["deep:z", ":c", ":b", ":a"]);
     let mut follower = daemon.follow("foo:a", ALL, "subscribed");
     let running = daemon.add("foo:d", 2);
+    follower.expect_lines(&["[this console is kept no longer: those of newer unikernels have its place]"]);
     assert_eq!(follower.reply(), Reply::End);
     assert_eq!(daemon.inactive("foo:"), ["deep:z", ":c"]);
     let second = daemon.add("foo:e", 0);

@@ -1,6 +1,7 @@
 //! One client: the handshake, then between it and a daemon of this host. What it sends goes on only where its command takes chunks,
 //! and no further than their end; what comes for it waits in the daemon until it has taken what came before.
 
+mod frames;
 mod steps;
 
 use std::io::{self, Read as _, Write as _};
@@ -17,6 +18,7 @@ use mio::net::TcpStream;
 use mio::{Registry, Token};
 use rustls::ServerConnection;
 
+use self::frames::Frames;
 use crate::events::Events;
 use crate::keys::{Ca, Keys};
 use crate::local::{Local, VMMD};
@@ -69,7 +71,7 @@ enum Stage {
     /// `vmmd` is to set the policies of the chain; the command waits behind them.
     Policies { follows: bool, has_chunks: bool },
     /// The daemon has the command.
-    Relaying { chunks: Option<Chunks>, follows: bool, answered: bool },
+    Relaying { chunks: Option<Chunks>, follows: bool, answered: bool, frames: Frames },
     /// A list of revoked certificates is coming.
     List(Box<Listing>),
     /// What was revoked is being removed.
@@ -173,9 +175,9 @@ impl Connection {
         self.is_transfer && self.local.is_some()
     }
 
-    /// What revokes it.
+    /// What revokes it. Who is only being told the last word has nothing any more that could be.
     pub(crate) fn links(&self) -> &[Link] {
-        &self.links
+        if matches!(self.stage, Stage::Ending | Stage::Lingering) { &[] } else { &self.links }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -237,6 +239,18 @@ impl Connection {
     /// Says that it was not done and why, as the last word.
     pub(crate) fn fail(&mut self, reason: &str) {
         self.say(Payload::Failure(reason.into()));
+    }
+
+    /// As [`Self::fail`], to who may be in the middle of something; whether there is a place for it.
+    pub(crate) fn interrupt(&mut self, reason: &str) -> bool {
+        let is_place = match &self.stage {
+            Stage::Relaying { frames, .. } => frames.is_between(),
+            _ => true,
+        };
+        if is_place {
+            self.fail(reason);
+        }
+        is_place
     }
 
     fn say(&mut self, payload: Payload<'_>) {
@@ -351,5 +365,5 @@ impl Connection {
 }
 
 fn relaying(has_chunks: bool, follows: bool) -> Stage {
-    Stage::Relaying { chunks: has_chunks.then(Chunks::new), follows, answered: false }
+    Stage::Relaying { chunks: has_chunks.then(Chunks::new), follows, answered: false, frames: Frames::default() }
 }

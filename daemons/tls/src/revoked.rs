@@ -1,13 +1,17 @@
 //! The lists of revoked certificates: which key has revoked what. Each list is a file as it came, so that whoever looks can read it
-//! with other tools; all are held in memory, and read again when another process of the TLS end has taken one in.
+//! with other tools; its name has a digest of whose it is and of its bytes, so that no list is believed that is not the one that was
+//! taken in. All are held in memory, and read again when another process of the TLS end has taken one in.
+//!
+//! While they cannot be read nobody is let in: another process may have taken in what would keep somebody out.
 //!
 //! A list belongs to the key that has signed it, never to a name: who calls its CA as somebody else's is called gains nothing.
 
+mod errors;
+
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use fulmar_core::certificate::revocation::{ListFault, Revocations};
@@ -15,8 +19,8 @@ use fulmar_core::certificate::x509::Certificate;
 use fulmar_core::limits::{
     REVOCATION_BYTES_MAX, REVOCATION_BYTES_PER_DOMAIN_MAX, REVOCATION_LIST_BYTES_MAX, REVOCATION_LISTS_PER_DOMAIN_MAX,
 };
-use fulmar_host::error;
 use fulmar_host::folder::Folder;
+use fulmar_host::{error, info, warning};
 use nix::fcntl::OFlag;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -26,6 +30,7 @@ use webpki::{
     RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
+pub(crate) use self::errors::{NotTaken, RevokedError, UNREAD};
 use crate::keys::Ca;
 
 /// What the files of lists end in.
@@ -37,16 +42,28 @@ const ROOT: &str = "-";
 /// The file that a list is written to first.
 const NEW: &str = "new";
 
+/// The file that is locked by who replaces a list, and by who reads them.
+const LOCK: &str = "lock";
+
 /// Within this time two changes of a folder may have the same time.
 const SAME_TIME: Duration = Duration::from_secs(2);
 
-/// A public key: the SHA-256 of its SubjectPublicKeyInfo.
+/// A SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct KeyId([u8; 32]);
+pub(crate) struct Digest([u8; 32]);
 
-impl KeyId {
-    pub(crate) fn of(key: &[u8]) -> Self {
-        Self(Sha256::digest(key).into())
+/// A public key: the digest of its SubjectPublicKeyInfo.
+pub(crate) type KeyId = Digest;
+
+impl Digest {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Of a list and of whose it is.
+    fn of_list((domain, key): &Owner, der: &[u8]) -> Self {
+        let whose = format!("{}_{domain}_", key.hex());
+        Self(Sha256::new().chain_update(whose).chain_update(der).finalize().into())
     }
 
     fn hex(self) -> String {
@@ -85,6 +102,9 @@ struct List {
     number: i64,
     bytes: u64,
     serials: HashSet<Box<[u8]>>,
+    digest: Digest,
+    /// Whether its file has gone since it was read.
+    is_gone: bool,
 }
 
 /// Whose list it is: of a domain, which it counts for, and of a key.
@@ -97,83 +117,8 @@ pub(crate) struct Revoked {
     lists: HashMap<Owner, List>,
     /// When the folder was last changed before it was read; nothing where it is to be read again in any case.
     read_at: Option<SystemTime>,
-}
-
-/// Why the lists cannot be used.
-#[derive(Debug)]
-pub(crate) enum RevokedError {
-    /// The folder cannot be used.
-    Folder(PathBuf, io::Error),
-    /// A file in it cannot be read.
-    File(PathBuf, io::Error),
-    /// A file in it is no list.
-    List(PathBuf, ListFault),
-}
-
-impl fmt::Display for RevokedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Folder(path, error) => write!(f, "the folder of revoked certificates {}: {error}", path.display()),
-            Self::File(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::List(path, fault) => {
-                write!(
-                    f,
-                    "{}: {fault}; without it revoked certificates would be valid again: bring it back",
-                    path.display()
-                )
-            }
-        }
-    }
-}
-
-/// Why a list is not taken in; the client is told.
-#[derive(Debug)]
-pub(crate) enum NotTaken {
-    /// It cannot be read, or is no complete list.
-    Fault(ListFault),
-    /// It is not signed by the key that has signed the client's certificate, or is none for other reasons.
-    Signature(webpki::Error),
-    /// It names the certificate that it came with.
-    Itself,
-    /// There is a later one, of this number.
-    Older(i64),
-    /// There is another one of this number.
-    Same(i64),
-    /// There are too many of this domain, or too many bytes of them.
-    Domain,
-    /// There are too many in all.
-    Full,
-    /// It could not be written.
-    Disk(io::Error),
-}
-
-impl fmt::Display for NotTaken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fault(fault) => fault.fmt(f),
-            Self::Signature(
-                webpki::Error::UnknownRevocationStatus | webpki::Error::InvalidCrlSignatureForPublicKey,
-            ) => f.write_str("the list is not signed by the key that has signed this certificate"),
-            Self::Signature(webpki::Error::IssuerNotCrlSigner) => {
-                f.write_str("the certificate of the list's signer does not allow it to sign lists (key usage cRLSign)")
-            }
-            Self::Signature(error) => write!(f, "the list is refused: {error}"),
-            Self::Itself => f.write_str("the list names the certificate that it came with"),
-            Self::Older(number) => {
-                write!(f, "there is a newer list, number {number}: a list must have a higher number")
-            }
-            Self::Same(number) => {
-                write!(f, "there is another list with the number {number}: a changed list must have a higher number")
-            }
-            Self::Domain => write!(
-                f,
-                "this domain has {REVOCATION_LISTS_PER_DOMAIN_MAX} lists or {} MB of them already",
-                REVOCATION_BYTES_PER_DOMAIN_MAX >> 20
-            ),
-            Self::Full => write!(f, "this host has {} MB of lists already", REVOCATION_BYTES_MAX >> 20),
-            Self::Disk(error) => write!(f, "the list could not be stored: {error}"),
-        }
-    }
+    /// Why they could not be read the last time.
+    trouble: Option<String>,
 }
 
 /// A list that was taken in.
@@ -192,7 +137,7 @@ impl Revoked {
         };
         let folder = made.and_then(|()| Folder::open(path));
         let folder = folder.map_err(|error| RevokedError::Folder(path.to_owned(), error))?;
-        let mut revoked = Self { folder, lists: HashMap::new(), read_at: None };
+        let mut revoked = Self { folder, lists: HashMap::new(), read_at: None, trouble: None };
         revoked.read()?;
         Ok(revoked)
     }
@@ -203,29 +148,78 @@ impl Revoked {
         of_key.map(|(_, list)| list).any(|list| list.serials.contains(&link.serial))
     }
 
+    /// Whether they could be read the last time. If not, another process may know of more than is known here.
+    pub(crate) fn are_read(&self) -> bool {
+        self.trouble.is_none()
+    }
+
     /// Reads the lists again where another process may have changed them. Says whether it has read them.
     pub(crate) fn refresh(&mut self) -> bool {
         let changed = changed_at(&self.folder).ok();
         if changed.is_some() && changed == self.read_at {
             return false;
         }
-        if let Err(error) = self.read() {
-            // What is known stays in force.
-            error!("{error}");
-        }
+        // What is known stays in force. It is said once, not at each attempt.
+        let trouble = self.read().err().map(|error| error.to_string());
+        self.note(trouble);
         true
     }
 
+    fn note(&mut self, trouble: Option<String>) {
+        match &trouble {
+            Some(error) if trouble != self.trouble => error!("{error}; until then nobody is let in"),
+            None if self.trouble.is_some() => info!("the lists of revoked certificates can be read again"),
+            _ => {}
+        }
+        if trouble.is_some() {
+            self.read_at = None;
+        }
+        self.trouble = trouble;
+    }
+
+    /// Reads the lists while nobody replaces one: otherwise both the old and the new one could be missed.
     fn read(&mut self) -> Result<(), RevokedError> {
+        let error = |error| RevokedError::File(self.folder.path_of(LOCK), error);
+        let _lock = match self.folder.open_file(LOCK, OFlag::O_RDONLY, 0) {
+            Ok(lock) => lock.lock_shared().map(|()| Some(lock)).map_err(error)?,
+            // Nobody has ever taken in one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(other) => return Err(error(other)),
+        };
+        self.read_locked()
+    }
+
+    fn read_locked(&mut self) -> Result<(), RevokedError> {
         let folder_error = |error| RevokedError::Folder(self.folder.path().to_owned(), error);
-        let changed = changed_at(&self.folder).map_err(folder_error)?;
-        let mut lists = HashMap::new();
+        let changed = changed_at(&self.folder).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => RevokedError::Gone(self.folder.path().to_owned()),
+            _ => folder_error(error),
+        })?;
+        let mut lists: HashMap<Owner, List> = HashMap::new();
         for name in self.folder.names().map_err(folder_error)? {
-            let Some(owner) = owner_of(&name) else { continue };
             let path = || self.folder.path_of(&name);
+            let Some((owner, digest)) = parts_of(&name) else {
+                // Both are in the name of every list, and one that was damaged has at least one of them.
+                if name.contains('_') || name.ends_with(SUFFIX) {
+                    return Err(RevokedError::Name(path()));
+                }
+                continue;
+            };
             let bytes = self.folder.read(&name).map_err(|error| RevokedError::File(path(), error))?;
-            let list = List::of(&bytes).map_err(|fault| RevokedError::List(path(), fault))?;
-            lists.insert(owner, list);
+            if Digest::of_list(&owner, &bytes) != digest {
+                return Err(RevokedError::Changed(path()));
+            }
+            let list = List::of(&bytes, digest).map_err(|fault| RevokedError::List(path(), fault))?;
+            keep_newer(&mut lists, owner, list);
+        }
+        for (owner, mut list) in self.lists.drain() {
+            let is_there = lists.get(&owner).is_some_and(|there| there.number >= list.number);
+            if !is_there && !list.is_gone {
+                let path = self.folder.path_of(&file_name(&owner, list.digest));
+                warning!("{} is gone: what it revokes is valid again after the next start", path.display());
+            }
+            list.is_gone |= !is_there;
+            keep_newer(&mut lists, owner, list);
         }
         self.lists = lists;
         let is_settled = changed.elapsed().is_ok_and(|elapsed| elapsed > SAME_TIME);
@@ -254,26 +248,29 @@ impl Revoked {
         // It was read before, by the judge of the chain.
         let Ok(issuer) = issuer else { return Err(NotTaken::Signature(webpki::Error::BadDer)) };
         let owner = (domain.unwrap_or(ROOT).to_owned(), issuer);
-        let new = List::of(der).map_err(NotTaken::Fault)?;
+        let new = List::of(der, Digest::of_list(&owner, der)).map_err(NotTaken::Fault)?;
         let taken = Taken { number: read.number, count: new.serials.len() };
 
+        let disk = |error| NotTaken::Disk(self.folder.path().to_owned(), error);
         // Two processes compare numbers and write one after the other.
-        let lock = self.folder.open_file("lock", OFlag::O_WRONLY | OFlag::O_CREAT, 0o600).map_err(NotTaken::Disk)?;
-        lock.lock().map_err(NotTaken::Disk)?;
-        self.read_at = None;
-        self.refresh();
-        let name = file_name(&owner);
-        if let Some(old) = self.lists.get(&owner) {
-            if old.number > new.number {
-                return Err(NotTaken::Older(old.number));
+        let lock = self.folder.open_file(LOCK, OFlag::O_WRONLY | OFlag::O_CREAT, 0o600).map_err(disk)?;
+        lock.lock().map_err(disk)?;
+        let trouble = self.read_locked().err().map(|error| error.to_string());
+        self.note(trouble);
+        if !self.are_read() {
+            return Err(NotTaken::Unread);
+        }
+        match self.lists.get(&owner) {
+            Some(old) if old.number > new.number => return Err(NotTaken::Older(old.number)),
+            Some(old) if old.number == new.number && old.digest != new.digest => {
+                return Err(NotTaken::Same(old.number));
             }
-            if old.number == new.number {
-                let is_same = self.folder.read(&name).is_ok_and(|bytes| bytes == der);
-                return if is_same { Ok(taken) } else { Err(NotTaken::Same(old.number)) };
-            }
+            Some(old) if old.number == new.number && !old.is_gone => return Ok(taken),
+            _ => {}
         }
         self.check_room(&owner, new.bytes)?;
-        write_durably(&self.folder, &name, der).map_err(NotTaken::Disk)?;
+        write_durably(&self.folder, &owner, new.digest, der)
+            .map_err(|error| NotTaken::Disk(self.folder.path().to_owned(), error))?;
         self.lists.insert(owner, new);
         Ok(taken)
     }
@@ -298,10 +295,17 @@ impl Revoked {
 }
 
 impl List {
-    fn of(der: &[u8]) -> Result<Self, ListFault> {
+    fn of(der: &[u8], digest: Digest) -> Result<Self, ListFault> {
         let read = Revocations::read(der)?;
         let serials = read.serials().map(Box::from).collect();
-        Ok(Self { number: read.number, bytes: der.len() as u64, serials })
+        Ok(Self { number: read.number, bytes: der.len() as u64, serials, digest, is_gone: false })
+    }
+}
+
+/// Of two lists of an owner the newer one counts: the older one may still be there, and what is known is never given up for it.
+fn keep_newer(lists: &mut HashMap<Owner, List>, owner: Owner, list: List) {
+    if lists.get(&owner).is_none_or(|other| other.number < list.number) {
+        lists.insert(owner, list);
     }
 }
 
@@ -335,22 +339,29 @@ fn changed_at(folder: &Folder) -> io::Result<SystemTime> {
     folder.metadata()?.modified()
 }
 
-fn file_name((domain, key): &Owner) -> String {
-    format!("{}_{domain}{SUFFIX}", key.hex())
+fn file_name((domain, key): &Owner, digest: Digest) -> String {
+    format!("{}_{domain}_{}{SUFFIX}", key.hex(), digest.hex())
 }
 
-fn owner_of(name: &str) -> Option<Owner> {
-    let (key, domain) = name.strip_suffix(SUFFIX)?.split_once('_')?;
-    Some((domain.to_owned(), KeyId::from_hex(key)?))
+fn parts_of(name: &str) -> Option<(Owner, Digest)> {
+    let (key, rest) = name.strip_suffix(SUFFIX)?.split_once('_')?;
+    let (domain, digest) = rest.rsplit_once('_')?;
+    Some(((domain.to_owned(), KeyId::from_hex(key)?), Digest::from_hex(digest)?))
 }
 
-/// Writes a file under another name first: it is there as a whole, or the one before it.
-fn write_durably(folder: &Folder, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file under another name first: it is there as a whole. Those that it replaces go when it is durable.
+fn write_durably(folder: &Folder, owner: &Owner, digest: Digest, bytes: &[u8]) -> io::Result<()> {
     let mut file = folder.open_file(NEW, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, 0o640)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    folder.rename(NEW, name)?;
-    folder.sync()
+    folder.rename(NEW, &file_name(owner, digest))?;
+    folder.sync()?;
+    for name in folder.names()? {
+        if parts_of(&name).is_some_and(|(other, old)| other == *owner && old != digest) {
+            folder.remove(&name)?;
+        }
+    }
+    Ok(())
 }
 
 const _: () = assert!(REVOCATION_LIST_BYTES_MAX as u64 <= REVOCATION_BYTES_PER_DOMAIN_MAX);

@@ -24,7 +24,7 @@ use crate::connection::{Connection, Surroundings, Turn};
 use crate::events::Events;
 use crate::keys::{Files, Keys};
 use crate::revoked::Revoked;
-use crate::verdict::{Admitted, Daemon, Task};
+use crate::verdict::{Admitted, Daemon, Refused, Task};
 
 const LISTENER: Token = Token(0);
 const ENDS: Token = Token(1);
@@ -197,16 +197,22 @@ impl Server {
     fn end_revoked(&mut self) {
         for index in 0..self.connections.len() {
             let Some(connection) = self.connections.get(index).and_then(Option::as_ref) else { continue };
-            let is_revoked = {
+            let named = {
                 let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
-                connection.links().iter().any(|link| revoked.names(link))
+                connection.links().iter().find(|link| revoked.names(link)).cloned()
             };
-            if is_revoked {
+            if let Some(link) = named {
                 let peer = connection.peer();
                 self.tell_refused(Name::ROOT, peer, "its certificate was revoked: the connection is ended");
-                self.close(index);
+                self.end_told(index, &Refused::Revoked(link.serial.to_vec()).to_string());
             }
         }
+    }
+
+    /// Ends a connection with a last word, where there is a place for one.
+    fn end_told(&mut self, index: usize, reason: &str) {
+        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else { return };
+        if connection.interrupt(reason) { self.busy.push(index) } else { self.close(index) }
     }
 
     /// Reads the keys and certificates again. Connections that are open stay as they are.

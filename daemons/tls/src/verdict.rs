@@ -21,7 +21,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Signatu
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::keys::Ca;
-use crate::revoked::{KeyId, Link, Revoked, hex};
+use crate::revoked::{KeyId, Link, Revoked, UNREAD, hex};
 
 /// Bytes of a message around what its certificate carries.
 const FRAME_BYTES: usize = 4096;
@@ -86,6 +86,8 @@ pub(crate) enum Refused {
     NotYetValid { now: u64, not_before: u64 },
     /// One of them is revoked, by its number.
     Revoked(Vec<u8>),
+    /// It cannot be looked up now whether one of them is revoked.
+    Unread,
     /// It is against the rules of chains.
     Chain(ChainRefused),
     /// A revocation with removal must name what is below the path.
@@ -110,6 +112,7 @@ impl fmt::Display for Refused {
                 Time(*now)
             ),
             Self::Revoked(serial) => write!(f, "a certificate of the chain is revoked, number {}", hex(serial)),
+            Self::Unread => f.write_str(UNREAD),
             Self::Chain(refused) => refused.fmt(f),
             Self::Unnamed => {
                 f.write_str("a revocation that removes needs the label of the path to be removed as its common name")
@@ -210,6 +213,9 @@ impl Verifier {
             revoked.refresh();
             if let Some(link) = links.iter().find(|link| revoked.names(link)) {
                 return Err(Refused::Revoked(link.serial.to_vec()));
+            }
+            if !revoked.are_read() {
+                return Err(Refused::Unread);
             }
         }
         let bytes: Vec<&[u8]> = above.iter().map(AsRef::as_ref).collect();

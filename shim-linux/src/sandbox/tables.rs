@@ -115,7 +115,8 @@ const TLS: &[Row] = &[
     row(libc::SYS_getdents64, "the folder of revoked certificates"),
     row(libc::SYS_flock, "two that take in a list take turns"),
     row(libc::SYS_fsync, "a list is durable"),
-    row(libc::SYS_renameat, "a list takes the place of the one before"),
+    row(libc::SYS_renameat, "a list is there as a whole"),
+    row(libc::SYS_unlinkat, "the list before it goes"),
 ];
 
 /// What `vmmd_console` does beside the others.

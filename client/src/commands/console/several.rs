@@ -30,7 +30,7 @@ enum Heard {
     Over(Result<(), Failure>),
 }
 
-/// Shows the lines of all these, each after its name, until all have ended or one has failed.
+/// Shows the lines of all these, each after its name, until one has ended.
 pub(super) fn follow(context: &mut Context<'_>, names: &[Name], window: Window) -> Result<(), Failure> {
     let (sender, receiver) = sync_channel(LINES_MAX);
     for (index, name) in names.iter().copied().enumerate() {
@@ -93,18 +93,17 @@ fn listen(
         _ => return Err(Failure::Unexpected { daemon }),
     }
     connection.wait_for_ever()?;
-    while let Some(payload) = connection.next_payload()? {
-        match payload {
+    loop {
+        match connection.next_of_stream()?.payload {
             Payload::Data(Data::Console { unix_ms, line }) => {
                 if !hand_on(Heard::Line(unix_ms, line.0.to_vec())) {
-                    break;
+                    return Ok(());
                 }
             }
             Payload::Failure(text) => return Err(refused(name, text)),
             _ => return Err(Failure::Unexpected { daemon }),
         }
     }
-    Ok(())
 }
 
 /// Colours are for people who look at a terminal and have not said that they want none.

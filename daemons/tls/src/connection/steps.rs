@@ -48,7 +48,7 @@ impl Connection {
 
     pub(super) fn relay(&mut self) -> Turn {
         let mut moved = self.relay_to_daemon();
-        let Stage::Relaying { chunks, follows, answered } = &mut self.stage else { return Turn::Goes };
+        let Stage::Relaying { chunks, follows, answered, frames } = &mut self.stage else { return Turn::Goes };
         // Whatever a subscriber says ends its subscription; who goes in the middle of its chunks has not sent them.
         if self.is_gone && (*follows || chunks.is_some() || !self.has_closed) || self.has_closed && *follows {
             return Turn::Over(None);
@@ -60,12 +60,13 @@ impl Connection {
             match local.read(&mut piece) {
                 None => {}
                 Some(0) if !*answered => self.fail("the daemon on the host has ended the conversation: try again"),
-                Some(0) if *follows => self.fail("the stream has ended: the daemon on the host has closed it"),
                 Some(0) => self.end(),
                 Some(count) => {
                     *answered = true;
+                    let bytes = piece.get(..count).unwrap_or_default();
+                    frames.pass(bytes);
                     // All of it has room: nothing else waits.
-                    let _ = self.tls.writer().write_all(piece.get(..count).unwrap_or_default());
+                    let _ = self.tls.writer().write_all(bytes);
                     moved = true;
                 }
             }
