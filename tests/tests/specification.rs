@@ -67,3 +67,78 @@ fn each_bound_is_that_of_the_code() {
         assert!(rows.iter().any(|row| row.ends_with(&format!("| {value} | `{name}` |"))), "{name} is {value}");
     }
 }
+
+/// A number as people write it: with commas, or in the largest unit that it is a whole number of.
+fn count(number: u64) -> String {
+    match (number / 1000, number % 1000) {
+        (0, rest) => rest.to_string(),
+        (thousands, rest) => format!("{thousands},{rest:03}"),
+    }
+}
+
+fn bytes(number: u64) -> String {
+    match number {
+        _ if number.is_multiple_of(1 << 30) => format!("{} GiB", number >> 30),
+        _ if number.is_multiple_of(1 << 20) => format!("{} MiB", number >> 20),
+        _ => format!("{} KiB", number >> 10),
+    }
+}
+
+#[test]
+fn what_users_are_told_of_limits_is_in_the_code() {
+    use fulmar_core::limits::*;
+    let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    let seconds = |ms: u64| (ms / 1000).to_string();
+    let told = [
+        format!("`unikernels` | {} |", count(UNIKERNELS_MAX as u64)),
+        format!("`policies`, `block-devices` | {} each |", count(POLICIES_MAX as u64)),
+        format!("`argument-bytes` | {} of arguments", bytes(ARENA_BYTES_MAX as u64)),
+        format!("`processes` | {} tenders |", count(UNITS_MAX as u64)),
+        format!("`taps` | {}: a tap", count(TAPS_MAX)),
+        format!("`transfers` | {TRANSFERS_MAX} block devices"),
+        format!("`fifos` | {}: a fifo", count(UNITS_MAX as u64)),
+        format!("{} of images, each counted once; {} for one", bytes(IMAGES_BYTES_MAX), bytes(IMAGE_BYTES_MAX)),
+        format!("{} of the disk under the state folder, a {DISK_RESERVE_PART}th", bytes(DISK_RESERVE_BYTES)),
+        format!("{} of images that arrive or are compressed", bytes(SPOOL_BYTES_MAX)),
+        format!("{} from one user, or for one domain", bytes(SPOOL_BYTES_PER_USER_MAX)),
+        format!("{} of events that wait for `vmmd_log`", bytes(EVENTS_WAITING_BYTES_MAX as u64)),
+        format!("`connections` | {CONNECTIONS_MAX} |"),
+        format!("`connections-of-user` | {CONNECTIONS_PER_USER_MAX} of one user"),
+        format!("{} are needed for all unikernels", count(HOST_FILES_MAX)),
+        format!("`control-half-files` | what the system allows; {} are needed", count(CONTROL_FILES_MAX)),
+        format!("within {} seconds, or bring at least {}", seconds(PROGRESS_MS_MAX), bytes(PROGRESS_BYTES_MIN)),
+        format!("keeps {} of lines, at most {} of", bytes(CONSOLES_BYTES_MAX as u64), bytes(CONSOLE_BYTES_MAX as u64)),
+        format!("for {} consoles and {CONSOLE_CONNECTIONS_MAX} connections", count(CONSOLES_MAX as u64)),
+        format!("it may need {} files. Of one console {CONSOLE_SUBSCRIBERS_MAX} ", count(CONSOLE_FILES_MAX)),
+        format!("keeps {LOG_MB_DEFAULT} MiB and {LOG_DAYS_DEFAULT} days of events"),
+        format!("for {LOG_CONNECTIONS_MAX} connections; it may need {LOG_FILES_MAX} files"),
+        format!("watches {} unikernels for {STATS_CONNECTIONS_MAX} conn", count(STATS_TARGETS_MAX as u64)),
+        format!("may need {} files; a message to it has at most", count(STATS_FILES_MAX)),
+        format!("has at most {}, and for each", bytes(STATS_FRAME_BYTES_MAX as u64)),
+        format!("at most {} wait beside the last measurements", bytes(STATS_OUTPUT_BYTES_MAX as u64)),
+        format!("keeps at most {} for it", bytes(STATS_LINK_BYTES_MAX as u64)),
+        format!("each of these three at most {DAEMON_CONNECTIONS_PER_USER_MAX} are of one user"),
+        format!(
+            "serves {TLS_CONNECTIONS_MAX} connections, of which {TLS_CONNECTIONS_PER_ADDRESS_MAX} may be of one address"
+        ),
+        format!("and {TLS_CONNECTIONS_PER_DOMAIN_MAX} of the certificates of one domain"),
+        format!("{TLS_VMMD_CONNECTIONS_MAX} conversations with `vmmd` are open at once"),
+        format!("at once, {TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX} for one domain"),
+        format!("{TLS_TRANSFERS_PER_DOMAIN_MAX} of the {TRANSFERS_MAX} block devices"),
+        format!("proved within {} seconds who it is", seconds(TLS_HANDSHAKE_MS_MAX)),
+        format!("at most {} wait for one client", bytes(TLS_BUFFER_BYTES as u64)),
+        format!("some of it within {} seconds", seconds(TLS_STALL_MS_MAX)),
+        format!("at most {CHAIN_CERTIFICATES_MAX} certificates and fits"),
+        format!(
+            "has at most {} and must come within {} ",
+            bytes(REVOCATION_LIST_BYTES_MAX as u64),
+            seconds(TLS_LIST_MS_MAX)
+        ),
+        format!("at most {REVOCATION_LISTS_PER_DOMAIN_MAX} lists of {} ", bytes(REVOCATION_BYTES_PER_DOMAIN_MAX)),
+        format!("the host {} of them", bytes(REVOCATION_BYTES_MAX)),
+        format!("refusals {TLS_EVENTS_PER_MINUTE_MAX} a minute become events"),
+    ];
+    let wrong: Vec<&String> = told.iter().filter(|told| !page.contains(told.as_str())).collect();
+    assert!(wrong.is_empty(), "docs/limits.md does not say: {wrong:#?}");
+}
