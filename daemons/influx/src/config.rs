@@ -48,8 +48,6 @@ pub(crate) struct Config {
 pub(crate) struct Tcp {
     /// `HOST:PORT`; looked up anew for each connection.
     pub(crate) address: String,
-    /// The port in it.
-    pub(crate) port: u16,
     pub(crate) form: Form,
 }
 
@@ -58,9 +56,8 @@ pub(crate) struct Tcp {
 pub(crate) struct Http {
     /// Where they are posted to.
     pub(crate) url: String,
-    /// The host in it, and the port that it means.
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    /// The host in it, and the port.
+    server: Uri,
     /// The header that says who we are.
     pub(crate) authorization: Option<String>,
     pub(crate) form: Form,
@@ -138,25 +135,23 @@ struct MetricsSection {
     listen: SocketAddr,
 }
 
-impl Tcp {
-    /// The host in its address.
-    pub(crate) fn host(&self) -> &str {
-        self.address.rsplit_once(':').map_or("", |(host, _)| host)
-    }
-}
-
 impl Config {
     /// By what the names in it are looked up.
     pub(crate) fn names(&self) -> Names {
-        let (tcp, http) = (self.tcp.as_ref().map(Tcp::host), self.http.as_ref().map(|http| http.host.as_str()));
+        let tcp = self.tcp.as_ref().and_then(|tcp| Some(tcp.address.rsplit_once(':')?.0));
+        let http = self.http.as_ref().and_then(|http| http.server.host());
         Names::of(&tcp.into_iter().chain(http).collect::<Vec<_>>())
     }
 
     /// The ports that are connected to.
     #[cfg(target_os = "linux")]
     pub(crate) fn ports(&self) -> Vec<u16> {
+        let tcp = self.tcp.as_ref().and_then(|tcp| tcp.address.rsplit_once(':')?.1.parse().ok());
+        let http = self.http.as_ref().map(|Http { server, .. }| {
+            let usual = if server.scheme_str() == Some("https") { 443 } else { 80 };
+            server.port_u16().unwrap_or(usual)
+        });
         let names = Some(names::PORT).filter(|_| self.names().are_used());
-        let (tcp, http) = (self.tcp.as_ref().map(|tcp| tcp.port), self.http.as_ref().map(|http| http.port));
         tcp.into_iter().chain(http).chain(names).collect()
     }
 
@@ -203,10 +198,10 @@ impl TcpSection {
     fn check(self) -> Result<Tcp, ConfigError> {
         // A name that is not known now may be later; what has no port never is.
         let port = self.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-        let Some(port @ 1..) = port else {
+        if !matches!(port, Some(1_u16..)) {
             return Err(ConfigError::Setting("tcp.address", format!("'{}' is not HOST:PORT", self.address)));
-        };
-        Ok(Tcp { address: self.address, port, form: Form { full_names: self.full_names, with_time: false } })
+        }
+        Ok(Tcp { address: self.address, form: Form { full_names: self.full_names, with_time: false } })
     }
 }
 
@@ -214,16 +209,12 @@ impl HttpSection {
     fn check(self) -> Result<Http, ConfigError> {
         let setting = |setting, why: &str| Err(ConfigError::Setting(setting, why.to_owned()));
         let base = self.url.trim_end_matches('/');
-        let usual_port = match base.split_once("://") {
-            Some(("http", _)) => 80,
-            Some(("https", _)) => 443,
-            _ => return setting("http.url", "it must begin with http:// or https://"),
-        };
-        let uri: Option<Uri> = base.parse().ok();
-        let Some((host, port)) = uri.and_then(|uri| Some((uri.host()?.to_owned(), uri.port_u16()))) else {
+        if !base.starts_with("http://") && !base.starts_with("https://") {
+            return setting("http.url", "it must begin with http:// or https://");
+        }
+        let Some(server) = base.parse().ok().filter(|server: &Uri| server.host().is_some()) else {
             return setting("http.url", "it is none: write one as http://127.0.0.1:8086");
         };
-        let port = port.unwrap_or(usual_port);
         let (url, authorization) = match (&self.database, &self.organisation, &self.bucket) {
             (Some(database), None, None) => {
                 if self.token_file.is_some() {
@@ -250,7 +241,7 @@ impl HttpSection {
             }
             _ => return setting("http", "give database (InfluxDB 1), or organisation, bucket and token-file (2)"),
         };
-        Ok(Http { url, host, port, authorization, form: Form { full_names: self.full_names, with_time: true } })
+        Ok(Http { url, server, authorization, form: Form { full_names: self.full_names, with_time: true } })
     }
 }
 
@@ -306,6 +297,7 @@ mod tests {
         );
         let config = Config::parse(&all).unwrap();
         assert!(config.names().are_used());
+        #[cfg(target_os = "linux")]
         assert_eq!(config.ports(), [8094, 1, 53]);
         assert_eq!((config.run, config.interval), ("/r".into(), Duration::from_secs(3)));
         assert_eq!(config.tcp.unwrap().address, "localhost:8094");
@@ -317,6 +309,7 @@ mod tests {
             format!("[http]\nurl = \"https://127.0.0.1\"\ndatabase = \"d\"\nuser = \"u\"\npassword-file = {token:?}");
         let config = Config::parse(&user).unwrap();
         assert!(!config.names().are_used());
+        #[cfg(target_os = "linux")]
         assert_eq!(config.ports(), [443]);
         let http = config.http.unwrap();
         assert_eq!(http.url, "https://127.0.0.1/write?db=d&precision=ms&u=u&p=abc%3D%3D");

@@ -20,6 +20,7 @@ const LIBRARIES: [&str; 5] = ["/etc/ld.so.cache", "/lib", "/lib64", "/usr/lib", 
 const ETC: &str = "/etc";
 
 /// What servers of names are asked on by TCP where an answer is long.
+#[cfg(target_os = "linux")]
 pub(crate) const PORT: u16 = 53;
 
 /// Those files that could be read at the start.

@@ -194,6 +194,7 @@ const CONTROL: &[Row] = &[
     row(libc::SYS_sendmsg, "what the host half is asked, with files for tenders"),
     row(libc::SYS_shutdown, "a client has got everything"),
     row(libc::SYS_openat, "images, block devices, fifos, by names in its folders"),
+    row(libc::SYS_read, "an image, the content of a block device, to be compressed"),
     row(libc::SYS_pread64, "an image, the content of a block device"),
     row(libc::SYS_pwrite64, "an image, a record of the journal, the content of a block device"),
     row(libc::SYS_fdatasync, "a record of the journal is durable"),

@@ -73,10 +73,14 @@ fn work(siege: &Siege) {
     done(&["add-policy", "shop:", "2", "--mem", "64", "--cpu", "0", "--block", "9", "--bridge", "br0"]);
     done(&["add-block", "shop:disk", "1"]);
     done(&["set-block", "shop:disk", content]);
-    done(&["dump-block", "shop:disk", dumped]);
+    for level in ["0", "9"] {
+        done(&["dump-block", "shop:disk", &format!("{dumped}{level}"), "--compression-level", level]);
+    }
     done(&["create", "shop:sends", &siege.image("network"), "--mem", "16", "--net", "service:br0"]);
     done(&["create", "siege:spin", &siege.image("spin"), "--mem", "16", "--compression-level", "9"]);
     assert!(siege.has_console("siege:spin"));
+    let got = folder.join("got");
+    done(&["get", "siege:spin", "--output", got.to_str().unwrap(), "--compression-level", "9"]);
     // There is no such fifo.
     let add = Command::Console(ConsoleCommand::Add { unikernels: 1 });
     assert!(matches!(Raw::connect(&siege.system.socket("console.sock")).ask("siege:none", add), Answer::Refused(_)));
