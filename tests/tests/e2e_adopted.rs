@@ -8,21 +8,12 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
-use std::fs;
-
 use fulmar_tests::siege::{Siege, pid_of};
-use fulmar_tests::skips::skip;
+use fulmar_tests::skips::{skip, tells_ends};
 use fulmar_tests::system::wait_until;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-
-/// Whether the kernel tells how somebody else's child has ended.
-fn tells_ends() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or_default());
-    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (6, 15)
-}
 
 #[test]
 fn how_an_adopted_one_ends_is_known() {
