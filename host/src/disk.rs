@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -155,6 +155,12 @@ pub trait Content: Send + std::fmt::Debug {
     /// What the system says.
     fn is_blank(&self) -> io::Result<bool>;
 
+    /// Whether the file has no name any more: what is written to it is lost with whoever has it open.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn is_removed(&self) -> io::Result<bool>;
+
     /// Makes the content durable, the file's length included. After a failure nobody knows what is.
     ///
     /// # Errors
@@ -281,6 +287,10 @@ impl Content for File {
             }
             at += i64::try_from(read).unwrap_or_default();
         }
+    }
+
+    fn is_removed(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.nlink() == 0)
     }
 
     fn sync(&self) -> io::Result<()> {

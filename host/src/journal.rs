@@ -9,6 +9,8 @@
 //!
 //! A journal is never without records: the first one in it says nothing and is as durable as its header. So one without any has
 //! lost them, and is as good as none: neither is made again beside what only its records can name.
+//! - A file that has lost its name takes no records: they would be gone with this daemon. It is written anew as after the failures above,
+//!   unless another file has the name by now, which may be a restored one.
 //!
 //! This must never report success for a record that a power failure could still take away.
 
@@ -89,6 +91,8 @@ pub enum OpenError {
     Gone,
     /// It has no records.
     Empty,
+    /// It was removed while it was open, and another file has its name.
+    Replaced,
     /// The system said no.
     Io(&'static str, io::Error),
 }
@@ -100,6 +104,9 @@ impl fmt::Display for OpenError {
             Self::TooLarge(bytes) => write!(f, "journal of {bytes} bytes: no journal is larger than {FILE_BYTES_MAX}"),
             Self::Gone => write!(f, "there is no journal, and images or block devices are: {REMEDY}"),
             Self::Empty => write!(f, "the journal has no records, and images or block devices are there: {REMEDY}"),
+            Self::Replaced => f.write_str(
+                "the journal was replaced while vmmd runs: nothing is accepted any more; end vmmd, and put the right one in its place",
+            ),
             Self::Io(attempt, error) => write!(f, "could not {attempt}: {error}"),
         }
     }
@@ -117,6 +124,8 @@ pub enum AppendError {
     NotWritten(io::Error),
     /// Whether they are in the journal nobody knows; it must be compacted before anything else.
     Unknown(io::Error),
+    /// The file has been removed, so they are in no journal; it must be compacted before anything else.
+    Removed,
     /// An earlier failure has not been cleared by a compaction yet; they are not in the journal.
     Closed,
 }
@@ -130,6 +139,9 @@ impl fmt::Display for AppendError {
             Self::NotWritten(error) => write!(f, "could not write the journal: {error}"),
             Self::Unknown(error) => {
                 write!(f, "could not write the journal: {error}; it is unknown whether the change is kept")
+            }
+            Self::Removed => {
+                f.write_str("the journal was removed while vmmd runs: it is written anew unless another has its place")
             }
             Self::Closed => f.write_str("the journal could not be written before: nothing is accepted until it can be"),
         }
@@ -162,6 +174,8 @@ pub struct Journal<F: Folder> {
     /// Bytes when it was last new.
     bytes_when_new: u64,
     closed: bool,
+    /// Whether it is closed since its file was removed.
+    removed: bool,
 }
 
 impl<F: Folder> Journal<F> {
@@ -209,7 +223,8 @@ impl<F: Folder> Journal<F> {
         file.sync().and_then(|()| folder.sync()).map_err(io("sync the journal"))?;
         let Read { header, records, generation, bytes, bytes_found } = read;
         let opened = Opened { records, generation, cut_bytes: bytes_found.saturating_sub(bytes) };
-        let journal = Self { folder, file, header, bytes, generation, bytes_when_new: bytes, closed: false };
+        let journal =
+            Self { folder, file, header, bytes, generation, bytes_when_new: bytes, closed: false, removed: false };
         Ok((journal, opened))
     }
 
@@ -249,7 +264,11 @@ impl<F: Folder> Journal<F> {
                 Err(_) => self.close(error),
             });
         }
-        self.file.sync().map_err(|error| self.close(error))?;
+        let removed = self.file.sync().and_then(|()| self.file.is_removed()).map_err(|error| self.close(error))?;
+        if removed {
+            (self.closed, self.removed) = (true, true);
+            return Err(AppendError::Removed);
+        }
         self.bytes += batch.bytes.len() as u64;
         self.generation += records;
         Ok(())
@@ -295,6 +314,9 @@ impl<F: Folder> Journal<F> {
     /// # Errors
     /// What could not be done; the journal is as it was before, or closed.
     pub fn compact(&mut self) -> Result<(), OpenError> {
+        if self.removed && self.folder.open_read_only(NAME).is_ok() {
+            return Err(OpenError::Replaced);
+        }
         let mut content = read_all(&self.file)?;
         content.truncate(usize::try_from(self.bytes).unwrap_or(usize::MAX));
         let mut replay = Replay::new(&content).map_err(OpenError::Refused)?;
@@ -323,7 +345,7 @@ impl<F: Folder> Journal<F> {
         self.generation += records;
         self.bytes = (HEADER_BYTES + batch.bytes.len()) as u64;
         self.bytes_when_new = self.bytes;
-        self.closed = false;
+        (self.closed, self.removed) = (false, false);
         Ok(())
     }
 }

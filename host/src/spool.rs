@@ -16,6 +16,8 @@ const PREFIX: &str = "tmp-";
 
 const FULL: &str = "the disk of the image folder is full: free some space and try again";
 
+const GONE: &str = "the folder of images is gone: restore 'images' in the state folder and start vmmd again";
+
 /// Why bytes were not taken. The spool is of no use any more.
 #[derive(Debug)]
 pub enum SpoolError {
@@ -41,6 +43,7 @@ impl fmt::Display for SpoolError {
             }
             Self::Io(_, error) if is_full(error) => f.write_str(FULL),
             Self::Reserve => f.write_str(FULL),
+            Self::Io(_, error) if error.kind() == io::ErrorKind::NotFound => f.write_str(GONE),
             Self::Io(attempt, error) => write!(f, "could not {attempt}: {error}"),
         }
     }

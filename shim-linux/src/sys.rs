@@ -1,5 +1,8 @@
 //! The unsafe corner of the Linux shim: system calls that nix does not have, and the few calls between fork and exec.
-#![allow(unsafe_code, reason = "ioctl on taps, getxattr, pidfd_open, fork, execveat: each a few lines with its reason")]
+#![allow(
+    unsafe_code,
+    reason = "ioctl on taps and pidfds, getxattr, pidfd_open, fork, execveat: each a few lines with its reason"
+)]
 
 use std::ffi::{CString, c_char, c_int, c_uint};
 use std::mem;
@@ -45,6 +48,31 @@ pub(crate) fn open_pidfd(pid: Pid) -> Result<OwnedFd, Errno> {
     let raw = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     // SAFETY: a new fd (they fit their type), and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+}
+
+/// As `struct pidfd_info` of the kernel's begins: what each version of it has.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    /// Ids of the process, its parent, its users and groups.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_GET_INFO: libc::Ioctl = libc::_IOWR::<PidfdInfo>(0xff, 11);
+
+/// The bit of a [`PidfdInfo`] that asks for how the process has ended, and says that it is told.
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// How a process has ended, as `wait` has it, whoever its parent was: known as soon as that has waited for it. `ESRCH` or another error
+/// where this kernel does not tell it.
+pub(crate) fn exit_of_pidfd(pidfd: BorrowedFd<'_>) -> Result<Option<c_int>, Errno> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the kernel reads and writes one structure of the size that is part of the request's number. It lives here.
+    Errno::result(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) })?;
+    Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }
 
 /// Whether a file has this extended attribute, and it says 1.

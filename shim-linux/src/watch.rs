@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use fulmar_core::halves::{Status, Unit};
 use fulmar_host::shim::{Exit, Process};
@@ -18,6 +19,8 @@ use crate::sys;
 pub(crate) struct Watch {
     epoll: Epoll,
     processes: BTreeMap<Unit, OwnedFd>,
+    /// How long to wait until somebody else's child has been waited for.
+    patience: Duration,
     /// Differs after every boot, so that process 812 of yesterday is not taken for that of today.
     boot: u64,
 }
@@ -25,7 +28,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Watches nothing yet.
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, processes: BTreeMap::new(), boot: boot() })
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        Ok(Self { epoll, processes: BTreeMap::new(), patience: PATIENCE, boot: boot() })
     }
 
     /// The fd to wait on.
@@ -89,11 +93,37 @@ impl Watch {
             if let Some(pidfd) = self.processes.remove(&unit) {
                 // Closing it would not do while a new process, before its exec, has a copy of it. It is in there.
                 let _ = self.epoll.delete(&pidfd);
-                return Some(Exit { unit, status: reap(pidfd.as_fd()) });
+                return Some(Exit { unit, status: self.reap(pidfd.as_fd()) });
+            }
+        }
+    }
+
+    /// A parent is told the status and nobody else finds anybody to wait for. But where the kernel keeps it with the pidfd (Linux 6.15),
+    /// all who have that are told it after the parent, which is somebody else now, such as init.
+    fn reap(&mut self, pidfd: BorrowedFd<'_>) -> Status {
+        if let Ok(ended) = waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+            return ended_as(ended);
+        }
+        let begin = Instant::now();
+        loop {
+            match sys::exit_of_pidfd(pidfd) {
+                Ok(Some(status)) => return status_of(status),
+                Ok(None) if begin.elapsed() < self.patience => std::thread::sleep(PAUSE),
+                Ok(None) => {
+                    // Nobody waits here for those that have lost their parent.
+                    self.patience = Duration::ZERO;
+                    return Status::Unknown;
+                }
+                Err(_) => return Status::Unknown,
             }
         }
     }
 }
+
+/// Whose child a process has become waits for it at once, as a rule.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// A number that differs after every boot.
 pub(crate) fn boot() -> u64 {
@@ -102,11 +132,18 @@ pub(crate) fn boot() -> u64 {
     u64::from_str_radix(&digits, 16).unwrap_or_default()
 }
 
-/// Only a parent is told the status; the others find nobody to wait for.
-fn reap(pidfd: BorrowedFd<'_>) -> Status {
-    match waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-        Ok(WaitStatus::Exited(_, code)) => u8::try_from(code & 0xff).map_or(Status::Unknown, Status::Code),
-        Ok(WaitStatus::Signaled(_, signal, _)) => u8::try_from(signal as i32).map_or(Status::Unknown, Status::Signal),
+/// How a process ended, of the status that `wait` gives.
+fn status_of(status: i32) -> Status {
+    match WaitStatus::from_raw(Pid::this(), status) {
+        Ok(ended) => ended_as(ended),
+        Err(_) => Status::Unknown,
+    }
+}
+
+fn ended_as(ended: WaitStatus) -> Status {
+    match ended {
+        WaitStatus::Exited(_, code) => u8::try_from(code & 0xff).map_or(Status::Unknown, Status::Code),
+        WaitStatus::Signaled(_, signal, _) => u8::try_from(signal as i32).map_or(Status::Unknown, Status::Signal),
         _ => Status::Unknown,
     }
 }

@@ -13,8 +13,10 @@ use fulmar_core::limits::ACCOUNTS_MAX;
 use fulmar_core::policy::CpuSet;
 use fulmar_host::shim::{Exit, Found, Process, Shim, Start, Tap};
 use fulmar_shim_linux::LinuxShim;
+use fulmar_tests::skips::{skip, tells_ends};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::Uid;
+use nix::sys::signal::{Signal as OsSignal, kill};
+use nix::unistd::{Pid, Uid};
 
 /// The first user id for these tests.
 const UID_BASE: u32 = 516_096;
@@ -266,7 +268,7 @@ fn no_file_of_a_tender_grows() {
 #[test]
 fn tenders_start_in_one_empty_network() {
     if !nix::unistd::geteuid().is_root() {
-        return fulmar_tests::skips::skip("tenders start in one empty network", "no namespace can be made");
+        return skip("tenders start in one empty network", "no namespace can be made");
     }
     let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
     let network = |pid: &dyn std::fmt::Display| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
@@ -288,7 +290,7 @@ fn tenders_start_in_one_empty_network() {
 fn hvt_gets_dev_kvm_after_its_taps() {
     let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
     if !shim.capacity().unwrap().abilities.kvm {
-        fulmar_tests::skips::skip("hvt_gets_dev_kvm_after_its_taps", "/dev/kvm cannot be opened here");
+        skip("hvt_gets_dev_kvm_after_its_taps", "/dev/kvm cannot be opened here");
         return;
     }
     let child = start_argv(&mut shim, &LaunchPlan { tender: Tender::Hvt, ..plan(1, SLEEP) }, &[], &[]);
@@ -316,7 +318,7 @@ fn a_tender_has_a_user_of_its_own() {
         }
         assert_eq!(child.limit("Max processes"), ("32".into(), "32".into()));
     } else {
-        fulmar_tests::skips::skip("a_tender_has_a_user_of_its_own", "users cannot be changed here, run it as root");
+        skip("a_tender_has_a_user_of_its_own", "users cannot be changed here, run it as root");
         assert_eq!(child.status("Uid").split(' ').next(), Some(Uid::effective().to_string().as_str()));
     }
     drop(child.image);
@@ -378,33 +380,61 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
     assert!(!LinuxShim::new(&file, UID_BASE).unwrap().capacity().unwrap().abilities.tender);
 }
 
-#[test]
-fn a_process_outlives_its_shim_and_is_adopted() {
-    // This test again, in another process that ends at once: see below.
-    let program = std::env::current_exe().unwrap();
-    let arguments = ["--exact", "predecessor", "--ignored", "--nocapture"];
-    let output = Command::new(program).args(arguments).stderr(Stdio::inherit()).output().unwrap();
-    let output = String::from_utf8(output.stdout).unwrap();
-    let line = output.lines().find_map(|line| line.split_once("LEFT ")).unwrap_or_else(|| panic!("{output}")).1;
+/// A process that a shim has started which is gone by now, and who waits for it then, as init does.
+fn left() -> (Process, std::process::Child) {
+    // This test again, in other processes: see below.
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "foster_parent", "--ignored", "--nocapture"]);
+    let mut parent = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(parent.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find_map(|line| Some(line.split_once("LEFT ")?.1.to_owned())).unwrap();
     let (pid, started) = line.split_once(' ').unwrap();
-    let process = Process { pid: pid.parse().unwrap(), started: started.parse().unwrap() };
-
-    let mut shim = shim();
-    let other = Process { started: process.started ^ 1, ..process };
-    assert_eq!(
-        shim.adopt(Unit(9), other, Texts::default()),
-        Ok(Found::Gone(Status::Unknown)),
-        "that would be a later process of the same id"
-    );
-    assert_eq!(shim.adopt(Unit(9), process, Texts::default()), Ok(Found::Running));
-    assert_eq!(shim.next_exit(), None);
-    assert_eq!(shim.signal(Unit(9), Signal::Terminate), Ok(true));
-    assert_eq!(next_exit(&mut shim), Exit { unit: Unit(9), status: Status::Unknown });
-    assert_eq!(shim.adopt(Unit(9), process, Texts::default()), Ok(Found::Gone(Status::Unknown)));
+    (Process { pid: pid.parse().unwrap(), started: started.parse().unwrap() }, parent)
 }
 
 #[test]
-#[ignore = "run by a_process_outlives_its_shim_and_is_adopted in a process of its own"]
+#[ignore = "run by those who want a process that is left, in a process of its own"]
+fn foster_parent() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let arguments = ["--exact", "predecessor", "--ignored", "--nocapture"];
+    assert!(Command::new(std::env::current_exe().unwrap()).args(arguments).status().unwrap().success());
+    while nix::sys::wait::wait().is_ok() {}
+}
+
+#[test]
+fn a_process_outlives_its_shim_and_is_adopted() {
+    let (process, mut parent) = left();
+    let mut shim = shim();
+    let other = Process { started: process.started ^ 1, ..process };
+    let gone = Ok(Found::Gone(Status::Unknown));
+    assert_eq!(shim.adopt(Unit(9), other, Texts::default()), gone, "that would be a later process of the same id");
+    assert_eq!(shim.adopt(Unit(9), process, Texts::default()), Ok(Found::Running));
+    assert_eq!(shim.next_exit(), None);
+    assert_eq!(shim.signal(Unit(9), Signal::Terminate), Ok(true));
+    let status = if tells_ends() { Status::Signal(15) } else { Status::Unknown };
+    assert_eq!(next_exit(&mut shim), Exit { unit: Unit(9), status });
+    assert_eq!(shim.adopt(Unit(9), process, Texts::default()), gone);
+    parent.wait().unwrap();
+}
+
+#[test]
+fn how_an_adopted_process_ends_is_told() {
+    if !tells_ends() {
+        return skip("how_an_adopted_process_ends_is_told", "only a parent is told how a process ends");
+    }
+    let mut shim = shim();
+    for signal in [OsSignal::SIGKILL, OsSignal::SIGSEGV, OsSignal::SIGTERM, OsSignal::SIGSYS, OsSignal::SIGABRT] {
+        let (process, mut parent) = left();
+        assert_eq!(shim.adopt(Unit(9), process, Texts::default()), Ok(Found::Running));
+        kill(Pid::from_raw(process.pid.try_into().unwrap()), signal).unwrap();
+        let status = Status::Signal(u8::try_from(signal as i32).unwrap());
+        assert_eq!(next_exit(&mut shim), Exit { unit: Unit(9), status });
+        parent.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "run by foster_parent in a process of its own"]
 fn predecessor() {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let plan = plan(9, b"tender\0-c\0exec sleep 60\0");

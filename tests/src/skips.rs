@@ -14,3 +14,11 @@ pub fn skip(test: &str, why: &str) {
         let _ = file.write_all(line.as_bytes());
     }
 }
+
+/// Whether the kernel tells more than its parent how a process has ended: Linux 6.15 does.
+#[must_use]
+pub fn tells_ends() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or_default());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (6, 15)
+}

@@ -10,7 +10,7 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::{Command, Stdio};
 
 use fulmar_tests::managed::Place;
@@ -124,6 +124,60 @@ fn a_journal_that_is_gone_or_old_takes_no_block_device_with_it() {
     fs::remove_file(block.join("p:disk_un1")).unwrap();
     done(&siege, &["remove-block", "p:disk"]);
     done(&siege, &["destroy", "siege:stays"]);
+    siege.expect_clean();
+    siege.end();
+}
+
+#[test]
+fn what_is_removed_under_a_running_vmmd_is_said() {
+    let Some(mut siege) = Siege::begin("what_is_removed_under_a_running_vmmd_is_said") else { return };
+    let state = siege.system.state();
+    done(&siege, &["create", "siege:stays", &siege.image("hello")]);
+    let policy = |path: &'static str| ["add-policy", path, "1", "--mem", "32", "--cpu", "0"];
+    done(&siege, &policy("a:"));
+    let refused = |siege: &Siege, words: &[&str], text: &str| {
+        let said = siege.client(words);
+        assert!(said.code != 0 && said.err.contains(text), "{words:?}: {said:?}\n{}", siege.system.log("vmmd"));
+    };
+    fs::remove_file(state.join("journal")).unwrap();
+    refused(&siege, &policy("b:"), "the journal was removed while vmmd runs");
+    // It has been written anew, with all that was acknowledged.
+    done(&siege, &policy("c:"));
+    let before = siege.expect_listed_runs_once();
+    siege.start_vmmd_again();
+    assert_eq!(siege.expect_listed_runs_once(), before);
+    let policies = done(&siege, &["policy"]).out;
+    assert!(policies.contains("a:") && !policies.contains("b:") && policies.contains("c:"), "{policies}");
+
+    // One that was put in its place is not written over.
+    let journal = fs::read(state.join("journal")).unwrap();
+    fs::remove_file(state.join("journal")).unwrap();
+    fs::write(state.join("journal"), &journal).unwrap();
+    refused(&siege, &policy("b:"), "the journal was removed while vmmd runs");
+    refused(&siege, &policy("b:"), "journal");
+    siege.expect_log("vmmd", "the journal was replaced while vmmd runs: nothing is accepted any more");
+    assert_eq!(fs::read(state.join("journal")).unwrap(), journal);
+    let owner = fs::metadata(&state).unwrap();
+    chown(state.join("journal"), Some(owner.uid()), Some(owner.gid())).unwrap();
+    siege.start_vmmd_again();
+    assert_eq!(siege.expect_listed_runs_once(), before);
+
+    fs::remove_dir_all(state.join("images")).unwrap();
+    fs::remove_dir(state.join("block")).unwrap();
+    let gone = "the folder of images is gone: restore 'images' in the state folder and start vmmd again";
+    refused(&siege, &["create", "siege:more", &siege.image("timer"), "--mem", "16"], gone);
+    let gone = "the folder of block devices is gone: restore 'block' in the state folder and start vmmd again";
+    refused(&siege, &["add-block", "p:disk", "1"], gone);
+    refused(
+        &siege,
+        &["restart", "siege:stays", "--replace-arguments", "--mem", "16"],
+        "the image is not in the folder of images any more",
+    );
+    done(&siege, &["destroy", "siege:stays"]);
+    siege.start_vmmd_again();
+    for words in [&["remove-policy", "a:"], &["remove-policy", "c:"]] {
+        done(&siege, words);
+    }
     siege.expect_clean();
     siege.end();
 }

@@ -34,7 +34,12 @@ pub enum StoreError {
     Disk(i32),
     /// No more images are kept: [`crate::limits::IMAGES_BYTES_MAX`].
     StoreFull,
+    /// The image that is there by its record is not in the store.
+    Missing,
 }
+
+/// What is not there, on all systems that have a shim.
+const ENOENT: i32 = 2;
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,7 +51,13 @@ impl fmt::Display for StoreError {
                 write!(f, "the image is larger than {limit_mb} MB: strip its debug symbols")
             }
             Self::DiskFull => f.write_str("the image store's disk is full: destroy a unikernel or add space"),
+            Self::Disk(ENOENT) => f.write_str(
+                "the image could not be stored, the folder of images is gone: restore 'images' in the state folder and start vmmd again",
+            ),
             Self::Disk(errno) => write!(f, "the image could not be stored: {}", Errno(*errno)),
+            Self::Missing => f.write_str(
+                "the image is not in the folder of images any more: restore it in 'images' of the state folder, or create the unikernel again",
+            ),
             Self::StoreFull => {
                 let limit_mb = crate::limits::IMAGES_BYTES_MAX >> 20;
                 write!(f, "the image store is full, it keeps {limit_mb} MB: destroy a unikernel")
@@ -74,6 +85,9 @@ impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DiskFull => f.write_str("the journal's disk is full: nothing was changed, add space and try again"),
+            Self::Disk(ENOENT) => {
+                f.write_str("the journal was removed while vmmd runs: nothing was changed; try again, it is written anew unless another has its place")
+            }
             Self::Disk(errno) => {
                 write!(f, "the journal could not be written, the change was undone: {}", Errno(*errno))
             }
@@ -110,6 +124,9 @@ impl fmt::Display for BlockFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DiskFull => f.write_str("the disk of the block devices is full: ask for less or add space"),
+            Self::Disk(ENOENT) => f.write_str(
+                "the folder of block devices is gone: restore 'block' in the state folder and start vmmd again",
+            ),
             Self::Disk(errno) => write!(f, "the file of the block device could not be written: {}", Errno(*errno)),
             Self::TooLarge => f.write_str("the content is more than the block device holds: nothing was changed"),
             Self::Compression => {

@@ -237,6 +237,10 @@ impl Content for SimulatedFile {
         Ok(self.folder.state().inodes[self.inode].live.iter().all(|byte| *byte == 0))
     }
 
+    fn is_removed(&self) -> io::Result<bool> {
+        Ok(!live_names(&self.folder.state()).values().any(|inode| *inode == self.inode))
+    }
+
     fn sync(&self) -> io::Result<()> {
         let (mut state, fault) = self.folder.begin()?;
         // A sync that fails has done half of its work.

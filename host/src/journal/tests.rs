@@ -60,7 +60,7 @@ fn run(folder: &SimulatedFolder) -> (Desired, Option<Desired>) {
         }
         match journal.append(&mut batch(records)) {
             Ok(()) => apply(&mut acknowledged, records),
-            Err(AppendError::NotWritten(_) | AppendError::Closed) => {}
+            Err(AppendError::NotWritten(_) | AppendError::Removed | AppendError::Closed) => {}
             Err(AppendError::Unknown(_)) => {
                 let mut perhaps = acknowledged.clone();
                 apply(&mut perhaps, records);
@@ -270,4 +270,32 @@ fn what_is_kept_is_never_begun_anew_without_its_journal() {
     Journal::check(&folder, false).unwrap();
     assert_eq!(open(&folder).unwrap().1, Opened { records: 1, generation: 4, cut_bytes: 0 });
     kept(&folder).unwrap();
+}
+
+#[test]
+fn a_journal_without_its_name_takes_nothing_and_is_written_anew() {
+    let folder = SimulatedFolder::default();
+    let (mut journal, ..) = open(&folder).unwrap();
+    journal.append(&mut batch(&script()[0])).unwrap();
+    folder.remove(NAME).unwrap();
+    let error = journal.append(&mut batch(&script()[1])).unwrap_err();
+    assert!(matches!(error, AppendError::Removed) && error.to_string().contains("was removed"), "{error}");
+    assert!(journal.is_closed() && journal.wants_compaction());
+    journal.compact().unwrap();
+    journal.append(&mut batch(&script()[4])).unwrap();
+    folder.crash(|| false);
+    let expected =
+        Desired::from([("a:", b"one".to_vec()), ("e:", b"five".to_vec())].map(|(path, it)| (path.to_owned(), it)));
+    let (mut journal, _, desired) = open(&folder).unwrap();
+    assert_eq!(desired, expected);
+
+    // One that somebody has put in its place stays.
+    folder.remove(NAME).unwrap();
+    folder.create(NAME).unwrap().write_at(b"restored", 0).unwrap();
+    assert!(matches!(journal.append(&mut batch(&script()[1])), Err(AppendError::Removed)));
+    for _ in 0..2 {
+        assert!(matches!(journal.compact(), Err(OpenError::Replaced)));
+        assert!(matches!(journal.append(&mut batch(&script()[1])), Err(AppendError::Closed)));
+    }
+    assert_eq!(folder.open(NAME).unwrap().bytes().unwrap(), 8);
 }

@@ -220,7 +220,7 @@ pub(super) fn store_error(error: &store::StoreError) -> StoreError {
         store::StoreError::Spool(SpoolError::Io(_, error)) | store::StoreError::Io(_, error) => {
             StoreError::Disk(errno(error))
         }
-        store::StoreError::Missing => StoreError::Disk(nix::errno::Errno::ENOENT as i32),
+        store::StoreError::Missing => StoreError::Missing,
     }
 }
 

@@ -100,6 +100,7 @@ impl Records {
                 AppendError::NotWritten(error) if is_full(&error) => JournalError::DiskFull,
                 AppendError::NotWritten(error) => JournalError::Disk(errno(&error)),
                 AppendError::Unknown(error) => JournalError::Unsettled(errno(&error)),
+                AppendError::Removed => JournalError::Disk(Errno::ENOENT as i32),
                 AppendError::Closed => JournalError::Disk(Errno::EIO as i32),
             }
         })
