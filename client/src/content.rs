@@ -11,6 +11,7 @@ use fulmar_core::name::Name;
 
 use crate::connection::{Connection, Sink};
 use crate::error::Failure;
+use crate::input;
 use crate::progress::Progress;
 
 /// A file whose content a block device is to have.
@@ -21,13 +22,13 @@ pub struct ContentFile {
 }
 
 impl ContentFile {
-    /// Opens it: a file, a device, a pipe.
+    /// Opens it: a file, a device, the pipe that is our standard input.
     ///
     /// # Errors
     /// [`Failure::Input`], [`Failure::Usage`].
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let failure = |error| Failure::Input { file: path.to_owned(), error };
-        let file = File::open(path).map_err(failure)?;
+        let file = input::open(path).map_err(failure)?;
         if file.metadata().map_err(failure)?.is_dir() {
             return Err(Failure::Usage { text: format!("{}: is a folder: give a file", path.display()) });
         }

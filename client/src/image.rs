@@ -13,6 +13,7 @@ use fulmar_core::limits::IMAGE_BYTES_MAX;
 use fulmar_core::solo5::{self, ImageFacts, ReadAt, ReadFailed};
 
 use crate::error::Failure;
+use crate::input;
 use crate::progress::Progress;
 
 /// Bytes that are copied at a time.
@@ -42,7 +43,7 @@ impl ImageFile {
     /// [`Failure::Input`], [`Failure::Usage`].
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let failure = |error| Failure::Input { file: path.to_owned(), error };
-        let file = File::open(path).map_err(failure)?;
+        let file = input::open(path).map_err(failure)?;
         let metadata = file.metadata().map_err(failure)?;
         if !metadata.is_file() {
             return Err(Failure::Usage { text: format!("{}: is not a file: give an image", path.display()) });

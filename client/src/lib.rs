@@ -34,6 +34,7 @@ pub mod error;
 mod fetch;
 pub mod image;
 pub mod import;
+mod input;
 pub mod local;
 pub mod new_file;
 pub mod options;

@@ -39,6 +39,7 @@ pub mod folder;
 pub mod journal;
 pub mod log;
 pub mod meter;
+pub mod plain;
 pub mod privilege;
 pub mod renounce;
 pub mod reread;

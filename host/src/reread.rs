@@ -2,12 +2,21 @@
 //! is opened before, and the file is reached by its name in it.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+#[cfg(not(target_os = "freebsd"))]
+use std::fs::OpenOptions;
+use std::io;
+#[cfg(not(target_os = "freebsd"))]
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use crate::plain;
 
 /// Links that are followed one after the other, as many as the system follows.
 #[cfg(target_os = "linux")]
 const LINKS_MAX: usize = 40;
+
+/// Bytes of such a file: certificates of a chain, a key.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Where such a file is.
 #[derive(Debug)]
@@ -61,14 +70,12 @@ impl Reread {
         folders
     }
 
-    /// Reads all of it.
+    /// Reads all of it, which is at most [`FILE_BYTES_MAX`].
     ///
     /// # Errors
     /// The operating system's; of a link that leads out of the folder one that [`leads_out`] knows, in capability mode.
     pub fn read(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.open(false)?.read_to_end(&mut bytes)?;
-        Ok(bytes)
+        plain::read_open(plain::expect(self.open(false)?)?, FILE_BYTES_MAX)
     }
 
     /// Whether it can be read now, and not any more in capability mode.
@@ -83,13 +90,14 @@ impl Reread {
         use nix::fcntl::{OFlag, openat};
         let beneath = OFlag::from_bits_retain(if beneath { nix::libc::O_RESOLVE_BENEATH } else { 0 });
         let name = self.path.file_name().unwrap_or_default();
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | beneath;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | beneath;
         Ok(openat(&self.folder, name, flags, nix::sys::stat::Mode::empty())?.into())
     }
 
     #[cfg(not(target_os = "freebsd"))]
     fn open(&self, _beneath: bool) -> io::Result<File> {
-        File::open(&self.path)
+        // A fifo would have us wait for its writer.
+        OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.path)
     }
 }
 

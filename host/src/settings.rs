@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-pub use self::file::{FileError, Kind, LineError};
+pub use self::file::{FileError, Kind, LineError, read as read_file};
 use crate::check::Findings;
 use crate::log::{self, Level, Target};
 use crate::privilege::Identity;

@@ -1,11 +1,13 @@
 //! The image file, by path or, as `@FD`, already open.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt as _, OpenOptionsExt as _};
 
 use fulmar_core::solo5::{ReadAt, ReadFailed};
+use libc::{ESPIPE, O_NONBLOCK};
 
 use crate::inherited::Inherited;
 use crate::refusal::Refusal;
@@ -24,7 +26,7 @@ impl ImageFile {
         let name = operand.to_string_lossy().into_owned();
         let opened = match sys::fd_number(operand.as_bytes()) {
             Some(number) => inherited.take(number).map(File::from),
-            None => File::open(operand).map_err(Errno::from),
+            None => open(operand).map_err(Errno::from),
         };
         match opened {
             Ok(file) => Ok(ImageFile { file, name }),
@@ -36,6 +38,13 @@ impl ImageFile {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+}
+
+/// A fifo would have us wait for its writer; as what cannot be read at any place it is refused.
+fn open(path: &OsStr) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    let is_seekable = !file.metadata()?.file_type().is_fifo();
+    is_seekable.then_some(file).ok_or_else(|| io::Error::from_raw_os_error(ESPIPE))
 }
 
 impl ReadAt for ImageFile {

@@ -7,7 +7,8 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,8 @@ use fulmar_tests::siege::{Siege, said};
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, wait_until};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 /// A program that ends with its test, and what it says.
 struct Program {
@@ -345,8 +348,63 @@ fn what_is_wrong_with_a_configuration_is_said() {
     };
     let well = check("[metrics]\nlisten = \"127.0.0.1:9102\"\n");
     assert_eq!((well.code, well.out.as_str()), (0, "vmmd_influx: it is well\n"), "{well:?}");
-    let wrong = check("[metrics]\nlisten = \"127.0.0.1\"\n");
-    assert_eq!(wrong.code, 1, "{wrong:?}");
-    assert!(wrong.err.contains("influx.toml") && wrong.err.contains("line 2"), "{wrong:?}");
+    let http = "[http]\nurl = \"http://127.0.0.1:1\"\norganisation = \"o\"\nbucket = \"b\"\ntoken-file = ";
+    let fifo = folder.join("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let in_file = |name: &str, content: &[u8]| {
+        fs::write(folder.join(name), content).unwrap();
+        format!("{http}{:?}", folder.join(name))
+    };
+    let (empty, long) = (in_file("empty", b"\n"), in_file("long", &[b'x'; 20_000]));
+    for (text, said) in [
+        ("[metrics]\nlisten = \"127.0.0.1\"\n", "line 2: "),
+        ("", "nothing is to be reported: add [tcp], [http] or [metrics]"),
+        ("[metrics]\nlisten = \"127.0.0.1:1\n", "line 2: "),
+        ("run = 3\n", "line 1: invalid type"),
+        ("# one\nrum = \"/r\"\n", "line 2: unknown field `rum`, expected one of"),
+        ("[metric]\n", "unknown field `metric`"),
+        ("[tcp]\n", "missing field `address`"),
+        ("[tcp]\naddress = \"h\"\n", "tcp.address: 'h' is not HOST:PORT"),
+        ("[tcp]\naddress = \"h:1\"\naddress = \"h:2\"\n", "line 3: duplicate key"),
+        ("interval-seconds = 0\n[tcp]\naddress = \"h:1\"\n", "interval-seconds: 0 is not from 1 to 3600"),
+        ("log-level = \"loud\"\n[tcp]\naddress = \"h:1\"\n", "log-level: 'loud' is none of"),
+        ("[http]\nurl = \"127.0.0.1\"\ndatabase = \"d\"\n", "http.url: it must begin with http://"),
+        (&format!("{http}\"/nowhere/token\""), "/nowhere/token cannot be read: No such file"),
+        (&format!("{http}{fifo:?}"), "fifo cannot be read: it is no plain file"),
+        (&format!("{http}\"/dev/zero\""), "/dev/zero cannot be read: it is no plain file"),
+        (&empty, "there is no secret in"),
+        (&long, "it has more than 16384 bytes"),
+        (&"#".repeat(17_000), "it has more than 16384 bytes"),
+    ] {
+        let wrong = check(text);
+        assert_eq!((wrong.code, wrong.out.as_str()), (1, ""), "{text}: {wrong:?}");
+        assert!(wrong.err.contains(said), "{text}: {wrong:?}");
+        // One line, which has all of it, and begins with the file.
+        assert_eq!(wrong.err.lines().count(), 1, "{wrong:?}");
+        assert!(wrong.err.contains("influx.toml: ") && !wrong.err.contains('?'), "{wrong:?}");
+    }
+    let named = |path: &Path| {
+        let mut command = Command::new(programs.join("vmmd_influx"));
+        said(&command.arg("--config").arg(path).arg("--check").output().unwrap())
+    };
+    fs::write(&config, "[metrics]\nlisten = \"127.0.0.1:9102\"\n").unwrap();
+    let mode = |mode| fs::set_permissions(&config, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o666);
+    let wrong = named(&config);
+    assert!(wrong.code == 1 && wrong.err.contains("has mode 666"), "{wrong:?}");
+    mode(0o644);
+    if chown(&config, Some(4321), None).is_ok() {
+        let wrong = named(&config);
+        assert!(wrong.code == 1 && wrong.err.contains("it belongs to user 4321"), "{wrong:?}");
+    }
+    for (path, what) in [
+        (fifo.as_path(), "it is no file"),
+        (Path::new("/dev/zero"), "it is no file"),
+        (&folder, "it is no file"),
+        (Path::new("/nowhere/influx.toml"), "write one (docs/metrics.md), or name it by --config"),
+    ] {
+        let wrong = named(path);
+        assert!(wrong.code == 1 && wrong.err.contains(what), "{wrong:?}");
+    }
     fs::remove_dir_all(folder).unwrap();
 }

@@ -1,7 +1,6 @@
 //! Images from elsewhere, by HTTP: bounded in bytes, time and redirects. Whether what comes is what is wanted, its digest says.
 
 use std::env;
-use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::Failure;
+use crate::input;
 use crate::new_file::NewFile;
 
 /// How long a server may take to be reached, and to begin its answer.
@@ -67,10 +67,15 @@ pub(super) fn download(url: &str, file: &Path) -> Result<(), String> {
     place.finish().map(drop).map_err(|failure| failure.to_string())
 }
 
+/// Bytes of a file with certificates: those of all systems have less than one.
+const BUNDLE_BYTES_MAX: u64 = 16 << 20;
+
 /// The certificates of a file.
 fn roots(file: &Path) -> Result<RootCerts, String> {
     let place = || format!("{CERTIFICATES} is {}", file.display());
-    let pem = fs::read(file).map_err(|error| format!("{}, which cannot be read ({error})", place()))?;
+    let mut pem = Vec::new();
+    let read = input::open(file).and_then(|it| it.take(BUNDLE_BYTES_MAX).read_to_end(&mut pem));
+    read.map_err(|error| format!("{}, which cannot be read ({error})", place()))?;
     let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),

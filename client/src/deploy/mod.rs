@@ -28,7 +28,6 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::{IsTerminal, Read, stdin};
 use std::path::Path;
 
@@ -41,6 +40,7 @@ use self::show::Detail;
 use self::sources::Fetched;
 use crate::commands::Context;
 use crate::error::Failure;
+use crate::input;
 use crate::output::text::heading;
 
 /// Bytes of the longest manifest that is read: a thousand unikernels with a hundred lines each.
@@ -106,7 +106,7 @@ pub fn run(context: &mut Context<'_>, file: &Path, purpose: Purpose, prune: bool
 fn read(file: &Path) -> Result<String, Failure> {
     let failure = |error| Failure::Input { file: file.to_owned(), error };
     let mut text = String::new();
-    let opened = File::open(file).map_err(failure)?;
+    let opened = input::open(file).map_err(failure)?;
     opened.take(MANIFEST_BYTES_MAX + 1).read_to_string(&mut text).map_err(failure)?;
     if text.len() as u64 > MANIFEST_BYTES_MAX {
         let text = format!("{}: is larger than {MANIFEST_BYTES_MAX} bytes: split it", file.display());

@@ -13,6 +13,7 @@ use super::state::BlockFile;
 use crate::connection::{Connection, Daemon, Door, refused};
 use crate::content::ContentFile;
 use crate::error::Failure;
+use crate::input;
 
 /// Zeros are what there is most of, and any level is good enough for them.
 const LEVEL: u32 = 1;
@@ -32,7 +33,7 @@ pub(super) enum Content {
 }
 
 fn open(file: &BlockFile) -> Result<File, Failure> {
-    File::open(&file.path).map_err(|error| unreadable(file, error))
+    input::open(&file.path).map_err(|error| unreadable(file, error))
 }
 
 fn unreadable(file: &BlockFile, error: io::Error) -> Failure {

@@ -9,6 +9,7 @@ use der::pem::{LineEnding, encode_string};
 use rustls::pki_types::pem::{PemObject, SectionKind};
 
 use crate::error::Failure;
+use crate::input;
 
 /// Bytes of a file that is read here: the largest is a list of revoked certificates, in PEM.
 const FILE_BYTES_MAX: u64 = 2 << 20;
@@ -29,7 +30,7 @@ pub struct Block {
 pub fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let failure = |error| Failure::Input { file: file.to_owned(), error };
     let mut bytes = Vec::new();
-    File::open(file).and_then(|it| it.take(FILE_BYTES_MAX).read_to_end(&mut bytes)).map_err(failure)?;
+    input::open(file).and_then(|it| it.take(FILE_BYTES_MAX).read_to_end(&mut bytes)).map_err(failure)?;
     if bytes.len() as u64 >= FILE_BYTES_MAX {
         return Err(failure(io::ErrorKind::FileTooLarge.into()));
     }

@@ -1,6 +1,5 @@
 //! Passphrases of keys: from a file or a descriptor, or asked for on the terminal. Never on a command line, which everybody can read.
 
-use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use crate::error::Failure;
+use crate::input;
 
 /// Bytes of a passphrase.
 const PASSPHRASE_BYTES_MAX: u64 = 1024;
@@ -75,7 +75,7 @@ impl EncryptOption {
 fn from_file(file: &Path) -> Result<Passphrase, Failure> {
     let failure = |error| Failure::Input { file: file.to_owned(), error };
     let mut text = Zeroizing::new(String::new());
-    fs::File::open(file).map_err(failure)?.take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text).map_err(failure)?;
+    input::open(file).map_err(failure)?.take(PASSPHRASE_BYTES_MAX).read_to_string(&mut text).map_err(failure)?;
     checked(Zeroizing::new(text.lines().next().unwrap_or_default().to_owned()))
 }
 

@@ -1,15 +1,15 @@
 //! The configuration file: TOML, and what it says must make sense before anything is started.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fulmar_host::log;
+use fulmar_host::plain;
 use fulmar_host::privilege::Identity;
-use fulmar_host::settings::{self, set_log_level, set_log_target};
+use fulmar_host::settings::{self, FileError, set_log_level, set_log_target};
 use serde::Deserialize;
 use ureq::http::Uri;
 
@@ -24,8 +24,11 @@ const RUN: &str = "/run/albatross";
 /// Seconds between two questions to `vmmd`, where nothing is said.
 const INTERVAL_S: u64 = 10;
 
-/// Bytes of a file with a secret: more is no token.
+/// Bytes of a secret: more is no token.
 const SECRET_BYTES_MAX: usize = 4096;
+
+/// Bytes of a file whose first line is one.
+const SECRET_FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -67,9 +70,9 @@ pub(crate) struct Http {
 #[derive(Debug)]
 pub(crate) enum ConfigError {
     /// It cannot be read.
-    Read(io::Error),
-    /// It is no TOML, or not what is expected; says where.
-    Syntax(toml::de::Error),
+    Read(FileError),
+    /// A line of it is no TOML, or not what is expected.
+    Line(usize, String),
     /// A setting makes no sense.
     Setting(&'static str, String),
     /// A file that a setting names.
@@ -81,10 +84,11 @@ pub(crate) enum ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(error) => {
-                write!(f, "cannot be read: {error}; write one (docs/metrics.md), or name it by --config")
+            Self::Read(error @ FileError::Io(_)) => {
+                write!(f, "{error}; write one (docs/metrics.md), or name it by --config")
             }
-            Self::Syntax(error) => write!(f, "{}", error.to_string().trim_end()),
+            Self::Read(error) => error.fmt(f),
+            Self::Line(line, what) => write!(f, "line {line}: {what}"),
             Self::Setting(setting, why) => write!(f, "{setting}: {why}"),
             Self::Secret(path, error) => write!(f, "{} cannot be read: {error}", path.display()),
             Self::Nothing => f.write_str("nothing is to be reported: add [tcp], [http] or [metrics]"),
@@ -160,11 +164,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(&fs::read_to_string(path).map_err(ConfigError::Read)?)
+        Self::parse(&settings::read_file(path).map_err(ConfigError::Read)?)
     }
 
     fn parse(text: &str) -> Result<Self, ConfigError> {
-        let file: File = toml::from_str(text).map_err(ConfigError::Syntax)?;
+        let file: File = toml::from_str(text).map_err(|error| wrong_line(text, &error))?;
         let seconds = file.interval_seconds.unwrap_or(INTERVAL_S);
         if !(1..=3600).contains(&seconds) {
             return Err(ConfigError::Setting("interval-seconds", format!("{seconds} is not from 1 to 3600")));
@@ -245,9 +249,17 @@ impl HttpSection {
     }
 }
 
+/// What is wrong with it, in one line.
+fn wrong_line(text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    ConfigError::Line(before.matches('\n').count() + 1, error.message().replace('\n', ", "))
+}
+
 /// The first line of a file.
 fn secret(path: &Path) -> Result<String, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|error| ConfigError::Secret(path.to_owned(), error))?;
+    let bytes =
+        plain::read(path, SECRET_FILE_BYTES_MAX).map_err(|error| ConfigError::Secret(path.to_owned(), error))?;
+    let text = String::from_utf8_lossy(&bytes);
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() || line.len() > SECRET_BYTES_MAX || line.bytes().any(|byte| !byte.is_ascii_graphic()) {
         return Err(ConfigError::Setting("http", format!("there is no secret in {}", path.display())));
@@ -279,6 +291,8 @@ pub(crate) fn addresses(address: &str) -> io::Result<Vec<SocketAddr>> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::fs;
 
     use super::*;
 

@@ -101,7 +101,10 @@ impl fmt::Display for LineError {
 impl std::error::Error for LineError {}
 
 /// The text of a file, where it is believed.
-pub(super) fn read(path: &Path) -> Result<String, FileError> {
+///
+/// # Errors
+/// [`FileError`].
+pub fn read(path: &Path) -> Result<String, FileError> {
     // A fifo would have us wait for its writer.
     let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(FileError::Io)?;
     trust(&file)?;
