@@ -1,5 +1,5 @@
 //! A process that was taken over: it makes the calls that a test chooses, under all that holds it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "for tests, which panic to fail")]
+#![allow(clippy::unwrap_used, reason = "for tests, which panic to fail")]
 
 use std::fs::{self, File};
 use std::net::SocketAddrV4;

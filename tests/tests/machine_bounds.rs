@@ -1,7 +1,7 @@
 //! The bounds of the machine's own tables: at each the next one is refused by its name, what is there is not touched, and the place of one
 //! that goes is another's. The tables are as small here as they are large on a host; the code is the same.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic, its helpers too")]
+#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
 
 use fulmar_core::machine::{Exit, Refusal, Reply};
 use fulmar_tests::ask::{Ask, Spec, Wish, name};

@@ -290,8 +290,6 @@ pub(crate) fn addresses(address: &str) -> io::Result<Vec<SocketAddr>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use std::fs;
 
     use super::*;

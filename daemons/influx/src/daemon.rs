@@ -124,8 +124,6 @@ impl Conversation {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use fulmar_tests::recorded::{self, Malformed};
 
     use super::*;

@@ -44,7 +44,7 @@ use fulmar_host::check::Findings;
 use fulmar_host::daemon::{self as begin, BeginError};
 use fulmar_host::log;
 use fulmar_host::renounce;
-use fulmar_host::service::{self, Door, Service, ServiceError};
+use fulmar_host::service::{self, Door, Service};
 use fulmar_host::settings::USAGE;
 use fulmar_host::signals;
 
@@ -74,8 +74,6 @@ enum StartError {
     Listen(std::net::SocketAddr, io::Error),
     /// As for every daemon.
     Begin(BeginError),
-    /// Who started it asks for what cannot be.
-    Service(ServiceError),
     /// The program could not be confined.
     #[cfg(target_os = "linux")]
     Confine(fulmar_shim_linux::sandbox::NotConfined),
@@ -91,7 +89,6 @@ impl fmt::Display for StartError {
             Self::Config(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Begin(error) => error.fmt(f),
-            Self::Service(error) => error.fmt(f),
             #[cfg(target_os = "linux")]
             Self::Confine(error) => error.fmt(f),
             Self::Names(path) => write!(
@@ -105,6 +102,12 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+impl From<BeginError> for StartError {
+    fn from(error: BeginError) -> Self {
+        Self::Begin(error)
+    }
+}
 
 fn main() -> ExitCode {
     renounce::close_inherited();
@@ -163,8 +166,8 @@ fn check(options: &Options) -> ExitCode {
 /// Reports until a signal ends it.
 fn report(config: Config) -> Result<(), StartError> {
     log::set(config.log);
-    let mut service = Service::find().map_err(StartError::Service)?;
-    let handed_over = service::handed_over(Door::Inet).map_err(StartError::Service)?;
+    let mut service = Service::find().map_err(BeginError::from)?;
+    let handed_over = service::handed_over(Door::Inet).map_err(BeginError::from)?;
     // Its port may be one that only root can listen on.
     let endpoint = match (handed_over, config.metrics) {
         (Some(socket), _) => Some(Endpoint::of(socket).map_err(StartError::System)?),
@@ -173,13 +176,10 @@ fn report(config: Config) -> Result<(), StartError> {
     };
     let util = config.run.join("util");
     if util.is_dir() {
-        begin::descend(&util, config.user, USER).and_then(begin::Descent::finish).map_err(StartError::Begin)?;
+        begin::descend(&util, config.user, USER).and_then(begin::Descent::finish)?;
     } else {
         // Whoever owns it, once it is there.
-        renounce::limit_to_none()
-            .and_then(|()| renounce::renounce())
-            .map_err(BeginError::Renounce)
-            .map_err(StartError::Begin)?;
+        renounce::limit_to_none().and_then(|()| renounce::renounce()).map_err(BeginError::Renounce)?;
     }
     let names = config.names();
     enclose(&config, &names)?;

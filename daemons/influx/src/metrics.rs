@@ -221,8 +221,6 @@ impl Reporter {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-
     use std::collections::BTreeSet;
 
     use fulmar_core::name::Name;

@@ -47,8 +47,6 @@ enum StartError {
     /// The program could not be confined.
     #[cfg(target_os = "linux")]
     Confine(fulmar_shim_linux::sandbox::NotConfined),
-    /// The event loop cannot be set up or has failed.
-    Loop(io::Error),
 }
 
 impl fmt::Display for StartError {
@@ -64,7 +62,6 @@ impl fmt::Display for StartError {
             }
             #[cfg(target_os = "linux")]
             Self::Confine(error) => error.fmt(f),
-            Self::Loop(error) => write!(f, "the event loop failed: {error}"),
         }
     }
 }
@@ -94,7 +91,7 @@ pub fn listening() -> ExitCode {
             None => listen(options.address).map_err(|error| StartError::Listen(options.address, error))?,
         };
         let address = listener.local_addr().unwrap_or(options.address);
-        server.listen(listener).map_err(StartError::Loop)?;
+        server.listen(listener).map_err(BeginError::Loop)?;
         server.tell_doubts();
         confine(options, &server)?;
         daemon::confine()?;
@@ -102,7 +99,7 @@ pub fn listening() -> ExitCode {
         server.service.ready(format_args!("serving on {address}"));
         let ended = server.run();
         server.service.stopping();
-        ended.map_err(StartError::Loop)?;
+        ended.map_err(BeginError::Loop)?;
         info!("ended by a signal");
         Ok(())
     })
@@ -113,14 +110,14 @@ pub fn listening() -> ExitCode {
 pub fn one() -> ExitCode {
     // It is gone before anything could change.
     let check = |options: &Options, findings: &mut Findings| drop(check(options, findings));
-    ONE.main(check, |options| {
+    ONE.main(check, |options| -> Result<(), StartError> {
         let client = take_client().map_err(StartError::NoClient)?;
         let peer = client.peer_addr().map_err(StartError::NoClient)?;
         let mut server = begin(options, Service::default())?;
         confine(options, &server)?;
         daemon::confine()?;
         server.admit(client, peer);
-        server.run().map_err(StartError::Loop)
+        Ok(server.run().map_err(BeginError::Loop)?)
     })
 }
 
@@ -155,7 +152,7 @@ fn begin(options: &Options, service: Service) -> Result<Server, StartError> {
     let revoked = Revoked::open(&options.revoked).map_err(StartError::Revoked)?;
     let sockets = || Folder::open(&util).map_err(|error| StartError::Sockets(util.clone(), error));
     let events = Events::new(sockets()?, instance());
-    Server::new(sockets()?, files, keys, revoked, events, service).map_err(StartError::Loop)
+    Ok(Server::new(sockets()?, files, keys, revoked, events, service).map_err(BeginError::Loop)?)
 }
 
 /// From here on nothing is asked of the kernel but what serving needs, and nothing else is reached. What is listened on is so now.

@@ -2,7 +2,7 @@
 //! them. (That it does no more is seen in every other test: it would not live.)
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;

@@ -1,7 +1,7 @@
 //! `vmmd_tls` under a service manager: the socket that it is handed, what it says about itself, how it ends.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::ffi::OsString;
 use std::fs;
