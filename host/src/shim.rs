@@ -101,6 +101,14 @@ pub trait Shim {
     /// Closes what this process has of taps. One that no tender has is gone afterwards, or with the next sweep.
     fn release_taps(&mut self, taps: Vec<Tap>);
 
+    /// Ends the tenders of this `vmmd` that still run and are none of these processes, and waits for them as long as that makes sense; how many.
+    /// Called when all that is to be adopted is, and before anything is started. Nobody is looked for where the system does not say whose
+    /// a tender is.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn end_strays(&mut self, known: &[u32]) -> Result<u32, OsError>;
+
     /// Removes what predecessors have left and nobody holds, such as taps and cgroups; how many. Called when all that is to be
     /// adopted is.
     ///

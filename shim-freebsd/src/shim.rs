@@ -197,6 +197,10 @@ impl<K: Kernel> Shim for HostShim<K> {
         }
     }
 
+    fn end_strays(&mut self, _: &[u32]) -> Result<u32, OsError> {
+        Ok(0)
+    }
+
     fn sweep(&mut self) -> Result<u32, OsError> {
         let machines =
             vmm::sweep(&self.kernel, self.tag, |unit| self.watch.has(unit)).map_err(failed(Attempt::RemoveMachine))?;

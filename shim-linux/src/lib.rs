@@ -7,6 +7,7 @@
 //! | `netlink` | the little of rtnetlink that bridges and taps need |
 //! | `sandbox` | what a daemon may ask of the kernel, and which files it may reach, once it has begun |
 //! | `spawn` | one fork, a list of steps, one exec |
+//! | `stray` | tenders that nobody knows any more |
 //! | `sys` | all that is unsafe |
 //! | `tap` | network interfaces that vanish with their holder |
 //! | `usage` | what a process has used, what went through its taps |
@@ -18,6 +19,7 @@ mod limit;
 mod netlink;
 pub mod sandbox;
 mod spawn;
+mod stray;
 mod sys;
 mod tap;
 mod usage;
@@ -26,6 +28,7 @@ mod watch;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -41,7 +44,7 @@ use nix::sys::signal::Signal as OsSignal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::sysinfo::sysinfo;
 use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
 pub use self::cgroup::{Cgroups, NoCgroups};
 use self::netlink::Netlink;
@@ -65,16 +68,18 @@ pub struct LinuxShim {
     empty_network: Option<File>,
     net_control: OwnedFd,
     uid_base: Option<u32>,
+    /// What tenders are called by, for whoever looks for them: a folder that no other `vmmd` uses.
+    folder: Vec<u8>,
     cgroups: Option<Cgroups>,
 }
 
 impl LinuxShim {
-    /// Prepares to start `tender` processes under user ids from `uid_base` on, where this process may do that. A tender
-    /// that is not there, or no program, is told by [`Shim::capacity`].
+    /// Prepares to start `tender` processes under user ids from `uid_base` on, where this process may do that, for who uses this folder
+    /// alone. A tender that is not there, or no program, is told by [`Shim::capacity`].
     ///
     /// # Errors
     /// Where the kernel has no rtnetlink or epoll for us.
-    pub fn new(tender: &Path, uid_base: u32) -> Result<Self, Errno> {
+    pub fn new(tender: &Path, uid_base: u32, folder: &Path) -> Result<Self, Errno> {
         let is_program =
             fs::metadata(tender).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(tender).ok();
@@ -88,6 +93,7 @@ impl LinuxShim {
             net_control: socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?,
             kvm: OpenOptions::new().read(true).write(true).open("/dev/kvm").ok(),
             uid_base: can_become(uid_base, uid_base, ACCOUNTS_MAX.into()).then_some(uid_base),
+            folder: fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()).into_os_string().into_vec(),
             cgroups: None,
         })
     }
@@ -155,6 +161,14 @@ impl Shim for LinuxShim {
         drop(taps);
     }
 
+    fn end_strays(&mut self, known: &[u32]) -> Result<u32, OsError> {
+        let users = match self.uid_base {
+            Some(base) => base..base.saturating_add(ACCOUNTS_MAX.into()),
+            None => geteuid().as_raw()..geteuid().as_raw().saturating_add(1),
+        };
+        stray::end(&self.folder, &users, known).map_err(errno).map_err(failed(Attempt::WatchProcess))
+    }
+
     fn sweep(&mut self) -> Result<u32, OsError> {
         let taps = tap::sweep(&mut self.netlink)?;
         let cgroups = self.cgroups.as_ref().map_or(Ok(0), Cgroups::sweep);
@@ -173,6 +187,7 @@ impl Shim for LinuxShim {
             empty_network: self.empty_network.as_ref().map(AsFd::as_fd),
             net_control: self.net_control.as_fd(),
             uid_base: self.uid_base,
+            folder: &self.folder,
         };
         let held = spawn::spawn(ground, start)?;
         let pid = held.pid;

@@ -5,6 +5,7 @@
 //! for the word that it has been recorded. If vmmd dies before that, the new process ends without becoming the tender: it
 //! has closed its copies of all that is vmmd's, the other end of that socket among them.
 
+use std::iter::once;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use fulmar_core::halves::{Attempt, IMAGE_FD, LaunchPlan, OsError, TAP_FD_FIRST, Tender};
@@ -20,6 +21,7 @@ use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid, setsid};
 
 use crate::failed;
 use crate::limit::{Limits, limits};
+use crate::stray::name_in;
 use crate::sys::{self, AtExec, Pointers};
 
 /// Standard fds, the image, the taps, the block devices, `/dev/kvm`, the socket that knows the taps, the status file.
@@ -55,6 +57,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) net_control: BorrowedFd<'a>,
     /// The user id of account 0; none where users cannot be changed.
     pub(crate) uid_base: Option<u32>,
+    /// What tenders are called by.
+    pub(crate) folder: &'a [u8],
 }
 
 /// A process that waits for [`Held::release`] before it becomes the tender.
@@ -84,6 +88,8 @@ pub(crate) fn spawn(ground: Ground<'_>, start: &Start<'_>) -> Result<Held, OsErr
     let prepare = failed(Attempt::PrepareProcess);
     let (mine, theirs) =
         socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).map_err(&prepare)?;
+    let mut words = start.plan.argv.with_nul();
+    let called = name_in(ground.folder, words.next().unwrap_or(b"\0"));
     let prepared = prepare_fds(ground, start)
         .and_then(|(fds, fds_len)| {
             let Start { plan, .. } = start;
@@ -96,7 +102,7 @@ pub(crate) fn spawn(ground: Ground<'_>, start: &Start<'_>) -> Result<Held, OsErr
                 user: ground.uid_base.map(|base| base.saturating_add(u32::from(plan.account))),
                 program: ground.program,
                 line: theirs.as_fd(),
-                arguments: Pointers::new(plan.argv.with_nul()),
+                arguments: Pointers::new(once(called.as_slice()).chain(words)),
                 environment: Pointers::new(ENVIRONMENT.into_iter()),
             })
         })

@@ -39,7 +39,7 @@ impl Folder {
     }
 
     fn shim(&self) -> LinuxShim {
-        let shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+        let shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE, Path::new("/shims")).unwrap();
         shim.with_cgroups(Cgroups::unbounded(&self.0).unwrap())
     }
 }
@@ -166,7 +166,8 @@ fn a_tender_that_takes_too_much_is_killed_and_said_to_be() {
         return skip(TEST, "no cgroup of version 2 bounds memory here");
     };
     let folder = cgroups.folder().to_owned();
-    let mut shim = LinuxShim::new(Path::new("/usr/bin/tail"), UID_BASE).unwrap().with_cgroups(cgroups);
+    let mut shim =
+        LinuxShim::new(Path::new("/usr/bin/tail"), UID_BASE, Path::new("/shims")).unwrap().with_cgroups(cgroups);
     // The end of what has no end is kept in memory until there is none.
     start_argv(&mut shim, 1, b"tail\0/dev/zero\0");
     assert_eq!(next_exit(&mut shim), Exit { unit: Unit(1), status: Status::OutOfMemory });

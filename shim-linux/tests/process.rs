@@ -91,7 +91,7 @@ fn target_of(fd: &impl AsRawFd) -> String {
 }
 
 fn shim() -> LinuxShim {
-    LinuxShim::new(Path::new("/bin/sh"), UID_BASE).unwrap()
+    LinuxShim::new(Path::new("/bin/sh"), UID_BASE, Path::new("/shims")).unwrap()
 }
 
 /// Tests run at once, and an account is limited in its processes, those included that init has not reaped yet.
@@ -199,7 +199,7 @@ fn many_exits_are_told_each_to_its_unit() {
 
 #[test]
 fn a_tender_has_its_own_session_limits_and_cpus() {
-    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE, Path::new("/shims")).unwrap();
     let child = start_argv(&mut shim, &plan(1, SLEEP), &[], &[]);
     assert_eq!(child.status("Cpus_allowed_list"), "0");
     assert_eq!(child.status("NoNewPrivs"), "1");
@@ -218,13 +218,13 @@ fn a_tender_has_its_own_session_limits_and_cpus() {
     }
     assert_eq!(fs::read_link(format!("/proc/{}/cwd", child.process.pid)).unwrap(), Path::new("/"));
     assert_eq!(child.file("environ"), "PATH=/usr/bin:/bin\0");
-    assert_eq!(child.file("cmdline").as_bytes(), SLEEP);
+    assert_eq!(child.file("cmdline").as_bytes(), [b"/shims/", SLEEP].concat());
     end(&mut shim, 1);
 }
 
 #[test]
 fn a_tender_has_its_fds_and_no_other() {
-    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE, Path::new("/shims")).unwrap();
     let taps = ["vmmtap7", "vmmtap8"].map(|name| Tap { name: name.to_owned(), fd: pipe().unwrap().0.into() });
     let tap_targets = [0, 1].map(|index: usize| target_of(&taps[index].fd));
     // Not close-on-exec, as from a careless service manager.
@@ -254,7 +254,7 @@ fn a_tender_has_its_fds_and_no_other() {
 
 #[test]
 fn no_file_of_a_tender_grows() {
-    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE, Path::new("/shims")).unwrap();
     let path = std::env::temp_dir().join(format!("fulmar-disk-{}", std::process::id()));
     let disk = File::create(&path).unwrap();
     disk.set_len(12_288).unwrap();
@@ -270,7 +270,7 @@ fn tenders_start_in_one_empty_network() {
     if !nix::unistd::geteuid().is_root() {
         return skip("tenders start in one empty network", "no namespace can be made");
     }
-    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE, Path::new("/shims")).unwrap();
     let network = |pid: &dyn std::fmt::Display| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     let children = [1, 2].map(|unit| start_argv(&mut shim, &plan(unit, SLEEP), &[], &[]));
     let [first, second] = children.each_ref().map(|child| network(&child.process.pid));
@@ -288,7 +288,7 @@ fn tenders_start_in_one_empty_network() {
 
 #[test]
 fn hvt_gets_dev_kvm_after_its_taps() {
-    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE).unwrap();
+    let mut shim = LinuxShim::new(Path::new("/bin/sleep"), UID_BASE, Path::new("/shims")).unwrap();
     if !shim.capacity().unwrap().abilities.kvm {
         skip("hvt_gets_dev_kvm_after_its_taps", "/dev/kvm cannot be opened here");
         return;
@@ -328,7 +328,7 @@ fn a_tender_has_a_user_of_its_own() {
 #[test]
 fn a_tender_that_stays_the_same_user_has_no_capabilities() {
     // There are not that many users from here on.
-    let mut shim = LinuxShim::new(Path::new("/bin/sh"), u32::MAX - 1).unwrap();
+    let mut shim = LinuxShim::new(Path::new("/bin/sh"), u32::MAX - 1, Path::new("/shims")).unwrap();
     assert!(!shim.capacity().unwrap().abilities.accounts);
     let mut child = start(&mut shim, 1, WAIT);
     assert_eq!(child.line(), "ready");
@@ -360,7 +360,7 @@ fn nothing_runs_that_could_not_be_recorded() {
 
 #[test]
 fn a_step_that_fails_is_named_and_leaves_nothing() {
-    let mut shim = LinuxShim::new(Path::new("/bin/sh"), UID_BASE).unwrap();
+    let mut shim = LinuxShim::new(Path::new("/bin/sh"), UID_BASE, Path::new("/shims")).unwrap();
     let argv = b"tender\0-c\0exit 0\0";
     let nowhere = CpuSet::collect([1023].into_iter()).unwrap();
     let (result, ..) = start_plan(&mut shim, &LaunchPlan { cpus: nowhere, ..plan(1, argv) }, &[], &[], &mut |_| Ok(()));
@@ -371,13 +371,13 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
     fs::write(&file, "neither a program nor a script").unwrap();
     let mode = |mode| fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     mode(0o755);
-    let mut shim = LinuxShim::new(&file, UID_BASE).unwrap();
+    let mut shim = LinuxShim::new(&file, UID_BASE, Path::new("/shims")).unwrap();
     let (result, ..) = start_plan(&mut shim, &plan(1, argv), &[], &[], &mut |_| Ok(()));
     assert_eq!(result, Err(OsError { attempt: Attempt::Execute, errno: nix::errno::Errno::ENOEXEC as i32 }));
     mode(0o644);
-    assert!(!LinuxShim::new(&file, UID_BASE).unwrap().capacity().unwrap().abilities.tender);
+    assert!(!LinuxShim::new(&file, UID_BASE, Path::new("/shims")).unwrap().capacity().unwrap().abilities.tender);
     fs::remove_file(&file).unwrap();
-    assert!(!LinuxShim::new(&file, UID_BASE).unwrap().capacity().unwrap().abilities.tender);
+    assert!(!LinuxShim::new(&file, UID_BASE, Path::new("/shims")).unwrap().capacity().unwrap().abilities.tender);
 }
 
 /// A process that a shim has started which is gone by now, and who waits for it then, as init does.

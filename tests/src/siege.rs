@@ -450,7 +450,7 @@ pub fn control_half(vmmd: u32) -> u32 {
 pub fn tenders(folder: &Path) -> Vec<u32> {
     let fifos = folder.join("run/fifo");
     let writes_there = |pid: &u32| {
-        let is_tender = arguments(*pid).first().is_some_and(|word| word.starts_with("solo5-"));
+        let is_tender = arguments(*pid).first().is_some_and(|word| word.contains("/solo5-"));
         is_tender && fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|path| path.starts_with(&fifos))
     };
     processes().filter(writes_there).collect()

@@ -260,3 +260,27 @@ fn a_second_vmmd_on_one_state_folder_says_so_in_one_line() {
     siege.expect_service();
     siege.end();
 }
+
+#[test]
+fn a_run_folder_that_lost_its_records_doubles_no_unikernel() {
+    let test = "a_run_folder_that_lost_its_records_doubles_no_unikernel";
+    let Some(mut siege) = Siege::begin(test) else { return };
+    // Of the same users, and none of ours.
+    let Some(other) = Siege::begin(test) else { return };
+    let create = |siege: &Siege| done(siege, &["create", "siege:one", &siege.image("hello")]);
+    create(&siege);
+    create(&other);
+    let (before, others) = (siege.expect_listed_runs_once(), other.expect_listed_runs_once());
+    end_vmmd(&mut siege);
+    fs::remove_dir_all(siege.system.run().join("units")).unwrap();
+    siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
+    siege.expect_log("vmmd", "ended 1 tenders whose records are gone");
+    assert!(wait_until(|| siege.running().values().flatten().count() == 1), "{:?}", siege.running());
+    assert_ne!(siege.expect_listed_runs_once(), before);
+    assert_eq!(other.expect_listed_runs_once(), others);
+    for siege in [&siege, &other] {
+        done(siege, &["destroy", "siege:one"]);
+    }
+    siege.end();
+    other.end();
+}

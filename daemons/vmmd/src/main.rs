@@ -129,7 +129,7 @@ fn open_shim(options: &Options) -> Result<impl Shim, StartError> {
 #[cfg(target_os = "linux")]
 fn open_shim(options: &Options) -> Result<fulmar_shim_linux::LinuxShim, StartError> {
     let tender = options.tender().map_err(StartError::Shim)?;
-    let shim = fulmar_shim_linux::LinuxShim::new(&tender, options.tender_uid_base);
+    let shim = fulmar_shim_linux::LinuxShim::new(&tender, options.tender_uid_base, &options.state);
     let shim = shim.map_err(|error| StartError::Shim(error.into()))?;
     Ok(match fulmar_shim_linux::Cgroups::find(&options.run) {
         Ok(cgroups) => shim.with_cgroups(cgroups),

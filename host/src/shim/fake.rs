@@ -146,6 +146,10 @@ impl Shim for FakeShim {
         drop(taps);
     }
 
+    fn end_strays(&mut self, _: &[u32]) -> Result<u32, OsError> {
+        Ok(0)
+    }
+
     fn sweep(&mut self) -> Result<u32, OsError> {
         self.call(Attempt::ListTaps)?;
         Ok(0)

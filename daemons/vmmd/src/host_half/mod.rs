@@ -131,6 +131,14 @@ impl<S: Shim> HostHalf<S> {
                 }
             }
         }
+        let known: Vec<u32> = inherited.survivors.iter().map(|record| record.process.pid).collect();
+        match shim.end_strays(&known) {
+            Ok(0) => {}
+            Ok(count) => {
+                warning!("ended {count} tenders whose records are gone: what is desired of them is brought up again")
+            }
+            Err(error) => warning!("tenders whose records are gone may still run: {error}"),
+        }
         match shim.sweep() {
             Ok(0) => {}
             Ok(count) => info!("removed {count} taps and cgroups that a predecessor left"),

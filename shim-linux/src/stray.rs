@@ -1,0 +1,73 @@
+//! Tenders that nobody knows any more: their record is gone, with the run folder say, and they run. Each is called by a path in the state
+//! folder of its `vmmd`, so those of another one are never taken for ours, and it runs under one of the users that tenders get.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::sys;
+
+/// How long to wait for those that were killed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a tender is called by: the folder, and its name as it comes in the plan.
+pub(crate) fn name_in(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    [folder, b"/", name].concat()
+}
+
+/// Kills those that are called by this folder, run under these users, and are none of `known`; how many. There are no more processes than
+/// the kernel gives ids to.
+pub(crate) fn end(folder: &[u8], users: &Range<u32>, known: &[u32]) -> io::Result<u32> {
+    let mut ended = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let is_stray = || !known.contains(&pid.cast_unsigned()) && is_called_by(pid, folder) && is_of(pid, users);
+        if !is_stray() {
+            continue;
+        }
+        // One that is gone needs nothing.
+        let Ok(pidfd) = sys::open_pidfd(Pid::from_raw(pid)) else { continue };
+        // Once more, since the id could have gone to another before.
+        if is_stray() && sys::signal_pidfd(pidfd.as_fd(), Signal::SIGKILL).is_ok() {
+            ended.push(pidfd);
+        }
+    }
+    wait(&ended)?;
+    Ok(u32::try_from(ended.len()).unwrap_or(u32::MAX))
+}
+
+fn is_called_by(pid: i32, folder: &[u8]) -> bool {
+    let wanted = name_in(folder, b"solo5-");
+    let mut begin = Vec::new();
+    let file = File::open(format!("/proc/{pid}/cmdline"));
+    let read = file.and_then(|file| file.take(wanted.len() as u64).read_to_end(&mut begin));
+    read.is_ok() && begin == wanted
+}
+
+/// Whether the real user of a process is one of these.
+fn is_of(pid: i32, users: &Range<u32>) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let user = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    user.is_some_and(|user| users.contains(&user))
+}
+
+fn wait(processes: &[OwnedFd]) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    for process in processes {
+        let left = PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], left) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
