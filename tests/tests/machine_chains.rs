@@ -102,7 +102,10 @@ fn a_chain_grows_and_shrinks_in_one_go() {
     chain(&mut host, "a:c:", &[("a:", policy(3, 100)), ("a:c:", policy(2, 100))]);
     settle(&mut host, Ok(()));
     chain(&mut host, "a:b:", &[("a:", policy(1, 100)), ("a:b:", policy(1, 50))]);
-    assert_eq!(said(&host), "policy allows 1 unikernels, which is fewer than 2, which a policy below allows");
+    assert_eq!(
+        said(&host),
+        "policy allows 1 unikernels, which is fewer than 2, which a policy below allows: make that one smaller first, 'policy' lists them"
+    );
 }
 
 #[test]
@@ -141,7 +144,7 @@ fn what_is_refused_changes_nothing() {
     let paths = ["a:", "a:b:", "a:b:c:", "a:b:c:d:", "a:b:c:d:e:", "a:b:c:d:e:f:"];
     let deep: Vec<_> = paths.iter().map(|path| (*path, good)).collect();
     chain(&mut host, paths[5], &deep);
-    assert_eq!(said(&host), "no room for another policy on this host");
+    assert_eq!(said(&host), "no room for another policy on this host: remove one that nobody needs");
     chain(&mut host, paths[4], &deep[..5]);
     settle(&mut host, Ok(()));
     assert_eq!(said(&host), "added policy");

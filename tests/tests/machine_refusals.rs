@@ -161,12 +161,12 @@ fn policies_stand_within_those_above_and_around_what_runs() {
         (
             "p:",
             PolicySpec { unikernels: 0, ..POLICY },
-            "policy allows 0 unikernels, which is fewer than 1, which a policy below allows",
+            "policy allows 0 unikernels, which is fewer than 1, which a policy below allows: make that one smaller first, 'policy' lists them",
         ),
         (
             "p:",
             PolicySpec { memory_mb: 10, unikernels: 1, ..POLICY },
-            "policy allows 10 MB memory, which is fewer than 50 MB, which a policy below allows",
+            "policy allows 10 MB memory, which is fewer than 50 MB, which a policy below allows: make that one smaller first, 'policy' lists them",
         ),
         ("p:", PolicySpec { cpus: &[0], ..POLICY }, "policy does not allow CPUid 1, which a running unikernel uses"),
         (

@@ -199,7 +199,7 @@ impl fmt::Display for BlockRefused {
             Self::Overflow => write!(f, "overflow while computing bytes: give 1 to {BLOCK_MB_MAX} MB"),
             Self::Exists => f.write_str("block device with same name already exists"),
             Self::Busy => f.write_str("this block device is still being made or removed, try again"),
-            Self::Full => f.write_str("no room for another block device on this host"),
+            Self::Full => f.write_str("no room for another block device on this host: remove one that nobody needs"),
             Self::InfoNotFound => f.write_str("info block: not found"),
             Self::RemoveNotFound => f.write_str("remove block: not found"),
             Self::RemoveInUse => f.write_str("remove block: is in use"),

@@ -99,8 +99,10 @@ impl fmt::Display for Refusal {
             Self::RestartNotFound => f.write_str("restart: not found"),
             Self::Destroyed => f.write_str("this unikernel was destroyed meanwhile"),
             Self::Busy => f.write_str("this unikernel is still being created or replaced, try again"),
-            Self::UnikernelsFull => f.write_str("no room for another unikernel on this host"),
-            Self::ArgumentsFull => f.write_str("no room for the arguments of another unikernel on this host"),
+            Self::UnikernelsFull => f.write_str("no room for another unikernel on this host: destroy one"),
+            Self::ArgumentsFull => {
+                f.write_str("no room for the arguments of another unikernel on this host: give shorter ones, or destroy one")
+            },
             Self::Admission(refused) => refused.fmt(f),
             Self::Policy(refused) => refused.fmt(f),
             Self::Chain => f.write_str(

@@ -169,7 +169,10 @@ impl fmt::Display for PolicyRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Above(exceeds) => write!(f, "policy above {exceeds}"),
-            Self::Below(exceeds) => write!(f, "policy {exceeds}, which a policy below allows"),
+            Self::Below(exceeds) => write!(
+                f,
+                "policy {exceeds}, which a policy below allows: make that one smaller first, 'policy' lists them"
+            ),
             Self::RunningUnikernels { running, allowed } => {
                 write!(f, "policy allows {allowed} unikernels, but {running} run already")
             }
@@ -187,7 +190,7 @@ impl fmt::Display for PolicyRefused {
                 write!(f, "policy allows no block storage, but {used_mb} MB are used already")
             }
             Self::Root => f.write_str("the root policy is what the host has and can be neither set nor removed"),
-            Self::Full => f.write_str("no room for another policy on this host"),
+            Self::Full => f.write_str("no room for another policy on this host: remove one that nobody needs"),
             Self::Busy => f.write_str("this policy is being changed, try again"),
             Self::Unknown => f.write_str("unknown policy"),
         }
