@@ -401,6 +401,23 @@ fn what_is_no_request_is_not_signed() {
 }
 
 #[test]
+fn what_is_wrong_is_said_with_the_thing_and_the_remedy() {
+    let authority = Authority::new(NOW);
+    let (folder, none, file) = (authority.text(""), authority.text("nofolder"), authority.text("cacert.pem"));
+    for (words, said) in [
+        (["list", "--folder", &none], "nofolder: is no folder: give that of the CA"),
+        (["sign", &file, "--folder=."], "cacert.pem: has no request"),
+        (["generate", "--folder", &file], "cacert.pem: cannot be written (not a directory)"),
+    ] {
+        let ran = authority.run(ca, &words);
+        assert!(ran.code != 0 && ran.errors.contains(said), "{words:?}: {}", ran.errors);
+    }
+    fs::write(authority.path("db"), "xyz\n").unwrap();
+    let ran = authority.run(ca, &["list", "--folder", &folder]);
+    assert!(ran.errors.contains("db: line 1 cannot be read: bring the file back from a copy"), "{}", ran.errors);
+}
+
+#[test]
 fn expiry_is_listed() {
     let folder = Folder::new();
     fs::copy(peers("db"), folder.0.join("db")).unwrap();

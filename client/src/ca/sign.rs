@@ -54,8 +54,9 @@ pub(super) struct Sign {
 impl Sign {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
         let output = self.output.clone().unwrap_or_else(|| self.request.with_extension("pem"));
-        files::check_absent(&output)?;
+        // What is no request is said first.
         let request = Request::read(&self.request)?;
+        files::check_absent(&output)?;
         let Some(command) = request.command() else { return Err(files::wrong(&self.request, "asks for nothing")) };
         let issuer = self.holder.issuer()?;
         issuer.check_time(context.now_unix_s)?;
