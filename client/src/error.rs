@@ -256,6 +256,8 @@ impl From<ChainFault> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // What is about everything is about nothing in particular.
+            Self::Refused { name, text } if name == ":" => f.write_str(&plain(text.as_bytes())),
             Self::Refused { name, text } => write!(f, "{} {}", heading(name), plain(text.as_bytes())),
             Self::Connect { daemon, place, error } => write_connect(f, *daemon, place, error),
             Self::Lost { daemon, error } => write!(f, "the connection to {daemon} broke ({error}): see {daemon}'s log"),

@@ -59,7 +59,7 @@ impl NewFile {
         let mut aside = path.as_os_str().to_owned();
         aside.push(format!(".{}.part", std::process::id()));
         let aside = PathBuf::from(aside);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).map_err(failure(&aside))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).map_err(failure(path))?;
         Ok(Self {
             path: path.to_owned(),
             aside,

@@ -116,18 +116,24 @@ fn make(line: &CommandLine, tray: &Tray, context: &mut Context<'_>) -> Result<()
     let output = line.request_file.clone().unwrap_or_else(|| PathBuf::from(format!("{stem}.req")));
     let key_file = line.key.clone().unwrap_or_else(|| PathBuf::from(format!("{stem}.key")));
     files::check_absent(&output)?;
-    let key = match files::check_absent(&key_file) {
-        Ok(()) => {
+    let is_new = files::check_absent(&key_file).is_ok();
+    let key = match is_new {
+        true => {
             let passphrase = line.encrypt.of_new(&key_file)?;
             let key = Key::generate()?;
             key.write(&key_file, passphrase.as_ref().map(|it| it.as_str()))?;
             key
         }
-        Err(_) => Key::read(&key_file, line.encrypt.of_old(), None)?,
+        false => Key::read(&key_file, line.encrypt.of_old(), None)?,
     };
     let content = encode::request(&encode::common_name(label.unwrap_or(".")), key.public(), &carries);
     let der = encode::signed(&content, key.algorithm(), &key.sign(&content)?);
-    files::write_public(&output, files::pem("CERTIFICATE REQUEST", &der).as_bytes())?;
+    let written = files::write_public(&output, files::pem("CERTIFICATE REQUEST", &der).as_bytes());
+    if written.is_err() && is_new {
+        // Nothing was asked for with it.
+        files::remove(&key_file);
+    }
+    written?;
     let said = certificate::decode(&carries).map(|command| words::command(&command)).unwrap_or_default();
     let (output, key_file) = (output.display(), key_file.display());
     writeln!(context.out, "{output}: asks for: {said}\n{key_file}: its key").map_err(Failure::print)

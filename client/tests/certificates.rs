@@ -174,6 +174,33 @@ fn nothing_is_overwritten() {
 }
 
 #[test]
+fn nothing_is_left_of_what_fails() {
+    let authority = Authority::new(NOW);
+    let (key, nowhere) = (authority.text("new.key"), authority.text("nodir/x"));
+    let ran = authority.run(request, &["--request", &nowhere, "--key", &key, "info"]);
+    assert_eq!(ran.code, 125, "{}", ran.errors);
+    assert!(!authority.path("new.key").exists());
+    // A key that was there stays.
+    authority.request("old", &["info"]);
+    let ran = authority.run(request, &["--request", &nowhere, "--key", &authority.text("old.key"), "info"]);
+    assert_eq!(ran.code, 125, "{}", ran.errors);
+    assert!(authority.path("old.key").exists());
+    // Of those that sign to one file one does, and what the others have signed is nowhere.
+    let before = fs::read_to_string(authority.path("db")).unwrap().lines().count();
+    let (file, folder) = (authority.text("old.req"), authority.text(""));
+    let signed = std::thread::scope(|scope| {
+        let sign = || scope.spawn(|| authority.run(ca, &["sign", &file, "--yes", "--folder", &folder]).code == 0);
+        let signers: Vec<_> = (0..8).map(|_| sign()).collect();
+        signers.into_iter().map(|it| it.join().unwrap()).filter(|done| *done).count()
+    });
+    assert_eq!(signed, 1);
+    assert_eq!(fs::read_to_string(authority.path("db")).unwrap().lines().count(), before + 1);
+    assert_eq!(Cert::read_all(&authority.path("old.pem")).unwrap().len(), 1);
+    let left: Vec<_> = fs::read_dir(&authority.folder.0).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
+}
+
+#[test]
 fn renewing_a_server_keeps_its_key() {
     let authority = Authority::new(NOW);
     let before =
@@ -371,6 +398,23 @@ fn what_is_no_request_is_not_signed() {
         assert_eq!(ran.code, 124);
         assert!(ran.errors.contains(text), "{text}: {}", ran.errors);
     }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_the_thing_and_the_remedy() {
+    let authority = Authority::new(NOW);
+    let (folder, none, file) = (authority.text(""), authority.text("nofolder"), authority.text("cacert.pem"));
+    for (words, said) in [
+        (["list", "--folder", &none], "nofolder: is no folder: give that of the CA"),
+        (["sign", &file, "--folder=."], "cacert.pem: has no request"),
+        (["generate", "--folder", &file], "cacert.pem: cannot be written (not a directory)"),
+    ] {
+        let ran = authority.run(ca, &words);
+        assert!(ran.code != 0 && ran.errors.contains(said), "{words:?}: {}", ran.errors);
+    }
+    fs::write(authority.path("db"), "xyz\n").unwrap();
+    let ran = authority.run(ca, &["list", "--folder", &folder]);
+    assert!(ran.errors.contains("db: line 1 cannot be read: bring the file back from a copy"), "{}", ran.errors);
 }
 
 #[test]

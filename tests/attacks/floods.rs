@@ -9,7 +9,7 @@ use fulmar_core::limits::{
     IMAGE_BYTES_MAX, TLS_CONNECTIONS_MAX, TLS_CONNECTIONS_PER_ADDRESS_MAX, TLS_CONNECTIONS_PER_DOMAIN_MAX,
     TLS_TRANSFERS_PER_DOMAIN_MAX, TLS_VMMD_CONNECTIONS_PER_DOMAIN_MAX,
 };
-use fulmar_core::wire::{BlockCommand, Command, Policy, StatsCommand};
+use fulmar_core::wire::{BlockCommand, Command, ConsoleCommand, Policy, StatsCommand, Window};
 use fulmar_tests::contents::{DUMP, MB, SET, SET_COMPRESSED, chunks, zlib};
 use fulmar_tests::pki::Issuer;
 use fulmar_tests::raw::{Answer, Wish};
@@ -149,11 +149,6 @@ fn slow_bodies_of_one_domain_are_bounded_and_ended() {
 #[test]
 fn a_thousand_idle_connections_are_in_nobodys_way() {
     let Some((tenants, a)) = begin("a_thousand_idle_connections_are_in_nobodys_way") else { return };
-    // One that has been idle goes on.
-    let tcp = dial(tenants.address).unwrap();
-    tenants.expect_service();
-    let mut remote = Remote::over(tcp, config(&tenants.server.chain[0], &a.leaf(".", INFO))).unwrap();
-    assert!(matches!(remote.receive(), Ok(Answer::Other(_))));
     let before = tenants.resident();
     let mut idle = VecDeque::new();
     for number in 0..1000 {
@@ -167,8 +162,37 @@ fn a_thousand_idle_connections_are_in_nobodys_way() {
     let is_open = |tcp: &mut TcpStream| !is_ended(tcp);
     let open = idle.iter_mut().map(is_open).filter(|open| *open).count();
     assert!(open <= TLS_CONNECTIONS_MAX, "{open}");
+    assert!(idle.iter_mut().rev().take(TLS_CONNECTIONS_MAX / 2).all(is_open), "{open}");
     tenants.expect_bounded(before, GROWTH_OF_MANY_KB);
+    // One that has been idle meanwhile goes on.
+    let mut remote =
+        Remote::over(idle.pop_back().unwrap(), config(&tenants.server.chain[0], &a.leaf(".", INFO))).unwrap();
+    assert!(matches!(remote.receive(), Ok(Answer::Other(_))));
     drop(idle);
+    tenants.end();
+}
+
+#[test]
+fn who_has_proved_who_it_is_stays_however_many_strangers_come() {
+    let Some((tenants, a)) = begin("who_has_proved_who_it_is_stays_however_many_strangers_come") else { return };
+    let b = tenants.ca.delegate("b", policy(1, 16));
+    let before = tenants.resident();
+    let mut known = Vec::new();
+    for number in 0..100_u8 {
+        for (issuer, address) in [(&a, 2), (&b, 3)] {
+            let follow = Command::Console(ConsoleCommand::Subscribe(Window::Count(1)));
+            let mut remote = connect_from(&tenants, address, &issuer.leaf(&format!("u{number}"), follow));
+            assert_eq!(remote.receive(), Ok(Answer::Done("waiting for VM".into())));
+            known.push(remote);
+        }
+    }
+    let strangers: Vec<TcpStream> = (0..600_u16)
+        .map(|number| dial_from(own(u8::try_from(10 + number / 100).unwrap()), tenants.address).unwrap())
+        .collect();
+    tenants.expect_service();
+    assert!(known.iter().all(|remote| !remote.has_come()), "somebody was sent away\n{}", tenants.log());
+    tenants.expect_bounded(before, GROWTH_OF_MANY_KB);
+    drop((known, strangers));
     tenants.end();
 }
 

@@ -28,7 +28,12 @@ pub struct Tenants {
     pub ca: Issuer,
     /// The server.
     pub server: Identity,
+    /// The three processes of [`Self::resident`] at the start, and what they held.
+    before: Option<([u32; 3], [u64; 3])>,
 }
+
+/// KiB that each of them may hold more after any attack: the lists of revoked certificates that a host keeps, clients on their way.
+const GROWTH_KB: [u64; 3] = [80 << 10, 4 << 10, 16 << 10];
 
 /// Tells about unikernels.
 pub const INFO: Command<'static> = Command::Unikernel(UnikernelCommand::Info);
@@ -104,9 +109,10 @@ impl Tenants {
     pub fn begin_with(test: &str, ca: Issuer, server: Identity) -> Option<Self> {
         let siege = Siege::begin(test)?;
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut tenants = Self { siege, address, ca, server };
+        let mut tenants = Self { siege, address, ca, server, before: None };
         tenants.write_files();
         tenants.address = tenants.start_tls("127.0.0.1").unwrap();
+        tenants.before = Some((tenants.processes(), tenants.resident()));
         Some(tenants)
     }
 
@@ -213,11 +219,15 @@ impl Tenants {
         assert!(matches!(&answer, Answer::Other(words) if words.contains("Infos")), "{answer:?}\n{}", self.log());
     }
 
+    fn processes(&self) -> [u32; 3] {
+        let tls = self.siege.system.pid("vmmd_tls").unwrap();
+        [tls, self.siege.vmmd, control_half(self.siege.vmmd)]
+    }
+
     /// KiB of memory that `vmmd_tls` and both halves of `vmmd` hold.
     #[must_use]
     pub fn resident(&self) -> [u64; 3] {
-        let tls = self.siege.system.pid("vmmd_tls").unwrap();
-        [tls, self.siege.vmmd, control_half(self.siege.vmmd)].map(resident)
+        self.processes().map(resident)
     }
 
     /// None of the three holds much more memory than before.
@@ -227,9 +237,15 @@ impl Tenants {
         assert!(is_bounded, "KiB of vmmd_tls, vmmd's host half and control half: {before:?}, then {after:?}");
     }
 
-    /// The end of a test: the service is there, and nothing that the tenants had is in the way of stopping.
+    /// The end of a test: the service is there, nothing holds much more memory than at the start unless it was started anew, and nothing
+    /// that the tenants had is in the way of stopping.
     pub fn end(self) {
         self.expect_service();
+        if let Some((processes, before)) = self.before
+            && processes == self.processes()
+        {
+            self.expect_bounded(before, GROWTH_KB);
+        }
         self.siege.system.stop().unwrap();
     }
 }

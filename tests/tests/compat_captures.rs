@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 
 /// Files of the folder that hold no conversation of this wire.
 const OTHERS: [(&str, &str); 2] = [
-    ("influx-lineprotocol.txt", "lines for a time series database, which nothing here writes yet"),
-    ("influx-selfmetrics.txt", "lines for a time series database, which nothing here writes yet"),
+    ("influx-lineprotocol.txt", "lines for a time series database, which e2e_influx.rs is about"),
+    ("influx-selfmetrics.txt", "lines for a time series database, which e2e_influx.rs is about"),
 ];
 
 const WITHOUT_BYTES: &str = "the recording has the lengths of the messages and leaves out the long ones";

@@ -6,13 +6,15 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fulmar_tests::siege::Siege;
 use fulmar_tests::system::wait_until;
 use nix::pty::{Winsize, openpty};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 fn begin(test: &str) -> Option<Siege> {
     let mut siege = Siege::begin(test)?;
@@ -40,7 +42,12 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn start(siege: &Siege, words: &[&str]) -> Self {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        Self::start_on(siege, words, 24, 80)
+    }
+
+    /// On a terminal of so many lines and columns.
+    fn start_on(siege: &Siege, words: &[&str], ws_row: u16, ws_col: u16) -> Self {
+        let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(Some(&size), None).unwrap();
         let end = |fd: &OwnedFd| fd.try_clone().unwrap();
         let mut command = siege.system.client(words);
@@ -113,6 +120,35 @@ fn on_a_terminal() {
     // The terminal is as it was: the other screen is left, the cursor shown.
     assert!(top.written().contains("\u{1b}[?1049l") && top.written().contains("\u{1b}[?25h"), "{:?}", top.written());
     drop(top);
+    end(siege);
+}
+
+#[test]
+fn whatever_ends_it_the_terminal_is_as_it_was() {
+    let Some(mut siege) = begin("whatever_ends_it_the_terminal_is_as_it_was") else { return };
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let mut top = OnTerminal::start(&siege, &["top"]);
+        top.expect("siege:spin");
+        kill(Pid::from_raw(i32::try_from(top.child.id()).unwrap()), signal).unwrap();
+        assert!(wait_until(|| top.child.try_wait().unwrap().is_some()), "{signal}: {:?}", top.written());
+        assert_eq!(top.child.wait().unwrap().signal(), Some(signal as i32));
+        let is_restored = || top.written().contains("\u{1b}[?1049l") && top.written().contains("\u{1b}[?25h");
+        assert!(wait_until(is_restored), "{signal}: {:?}", top.written());
+    }
+    // Where there is too little room nothing is drawn over anything.
+    let mut small = OnTerminal::start_on(&siege, &["top"], 10, 60);
+    small.expect("The terminal has 60 columns and 10 lines");
+    small.press("q");
+    assert!(wait_until(|| small.child.try_wait().unwrap().is_some()), "{:?}", small.written());
+    assert!(!small.written().contains("siege:spin"), "{:?}", small.written());
+    // Nothing is said of unikernels before vmmd has.
+    siege.system.end("vmmd", Signal::SIGTERM).unwrap();
+    let away = OnTerminal::start(&siege, &["top"]);
+    away.expect("vmmd is being asked");
+    away.expect("is not running at");
+    assert!(!away.written().contains("0 unikernels"), "{:?}", away.written());
+    drop(away);
+    siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
     end(siege);
 }
 

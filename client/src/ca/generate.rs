@@ -1,6 +1,7 @@
 //! `generate`: a new CA, and the key and certificate of its first server.
 
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 
 use clap::Args;
@@ -46,6 +47,9 @@ impl Generate {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
         let folder = &self.folder.folder;
         let failure = |error| Failure::Output { file: folder.clone(), error };
+        if folder.exists() && !folder.is_dir() {
+            return Err(failure(ErrorKind::NotADirectory.into()));
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failure)?;
         let (certificate, key_file) = (folder.join(CA_CERTIFICATE), folder.join(CA_KEY));
         for file in [&certificate, &key_file, &folder.join("server.key"), &folder.join("server.pem")] {

@@ -19,7 +19,12 @@ pub(super) struct List {
 
 impl List {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let register = Register::read(&self.folder.folder)?;
+        let folder = &self.folder.folder;
+        if !folder.is_dir() {
+            let text = format!("{}: is no folder: give that of the CA, or of whoever signs", folder.display());
+            return Err(Failure::Usage { text });
+        }
+        let register = Register::read(folder)?;
         let mut table =
             Table::new([("NAME", Align::Left), ("STATE", Align::Left), ("ENDS", Align::Left), ("SERIAL", Align::Left)]);
         let time = |unix_s: i64| timestamp(unix_s.saturating_mul(1000));

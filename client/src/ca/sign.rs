@@ -29,8 +29,9 @@ const DELEGATION_DAYS: u32 = 365;
   vmmp_ca sign shop.req --folder ca
   vmmp_ca sign web.req --cert shop.pem --key shop.key
 
-Says what the request asks for, and asks before it signs. Without a terminal --yes has to be there, and --exceed where a
-policy allows more than the one of the signer.")]
+Says what the request asks for, and asks before it signs.
+Without a terminal --yes has to be there, and --exceed where a policy allows more
+than the one of the signer.")]
 pub(super) struct Sign {
     /// The request
     request: PathBuf,
@@ -53,8 +54,9 @@ pub(super) struct Sign {
 impl Sign {
     pub(super) fn run(&self, context: &mut Context<'_>) -> Result<(), Failure> {
         let output = self.output.clone().unwrap_or_else(|| self.request.with_extension("pem"));
-        files::check_absent(&output)?;
+        // What is no request is said first.
         let request = Request::read(&self.request)?;
+        files::check_absent(&output)?;
         let Some(command) = request.command() else { return Err(files::wrong(&self.request, "asks for nothing")) };
         let issuer = self.holder.issuer()?;
         issuer.check_time(context.now_unix_s)?;
@@ -84,8 +86,14 @@ impl Sign {
             let end = issuer.not_after_unix_s().min(context.now_unix_s.saturating_add(i64::from(days) * DAY_S));
             consent(context, &format!("Sign this until {}?", timestamp(end.saturating_mul(1000))), "--yes")?;
         }
-        let cert = record(self.holder.folder(), &issuer, &chain)?;
-        files::write_public(&output, issue::pem(&chain).as_bytes())?;
+        // Of two that sign to one file only one records what it has signed.
+        files::reserve(&output)?;
+        let recorded = record(self.holder.folder(), &issuer, &chain);
+        let written = recorded.and_then(|cert| {
+            files::replace(&output, issue::pem(&chain).as_bytes(), 0o644)?;
+            Ok(cert)
+        });
+        let cert = written.inspect_err(|_| files::remove(&output))?;
         let end = timestamp(cert.not_after_unix_s.saturating_mul(1000));
         context.say(&format!("{}: signed, valid until {end}", output.display()))
     }

@@ -56,6 +56,10 @@ impl Create {
             let config = Config { kind, compressed: false, image, arguments: lists.arguments() };
             return act(context, Daemon::Vmmd, self.name, Command::Unikernel(self.command(config)));
         };
+        if self.run.numcpus > 1 {
+            let text = "--numcpus is for --bhyve: a Solo5 unikernel has one virtual CPU".to_owned();
+            return Err(Failure::Usage { text });
+        }
         let image = ImageFile::open(image)?;
         self.check(&image, &image.inspect()?)?;
         let parcel = image.pack(self.compression_level)?;

@@ -335,6 +335,9 @@ fn restart(value: &DeValue<'_>) -> Result<Restart, String> {
 
 fn source(value: &DeValue<'_>) -> Result<Source, String> {
     if let Some(file) = value.as_str() {
+        if file.starts_with("http://") || file.starts_with("https://") {
+            return Err("a url needs the image's digest: write { url = \"...\", sha256 = \"...\" }".to_owned());
+        }
         return Ok(Source::File(file.to_owned()));
     }
     let forms = "write \"FILE\", { digest = \"...\" } or { url = \"...\", sha256 = \"...\" }";

@@ -112,7 +112,21 @@ pub fn check_absent(file: &Path) -> Result<(), Failure> {
 fn write(file: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
     let failure = |error| Failure::Output { file: file.to_owned(), error };
     let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(file).map_err(failure)?;
-    out.write_all(content).and_then(|()| out.sync_all()).and_then(|()| sync_folder(file)).map_err(failure)
+    let written = out.write_all(content).and_then(|()| out.sync_all()).and_then(|()| sync_folder(file));
+    written.map_err(failure).inspect_err(|_| remove(file))
+}
+
+/// Takes back a file that was just made: half of it is of no use. That it cannot be removed changes nothing.
+pub fn remove(file: &Path) {
+    let _ = fs::remove_file(file);
+}
+
+/// Makes sure that nobody else makes a file of this name: it is there, and has nothing yet.
+///
+/// # Errors
+/// [`Failure::Output`], also when it is there already.
+pub fn reserve(file: &Path) -> Result<(), Failure> {
+    write(file, &[], 0o644)
 }
 
 /// Puts a file in the place of the one of this name, wholly or not at all.
@@ -124,7 +138,7 @@ pub fn replace(file: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
     aside.push(format!(".{}.part", std::process::id()));
     let aside = Path::new(&aside);
     write(aside, content, mode)?;
-    let renamed = fs::rename(aside, file).and_then(|()| sync_folder(file));
+    let renamed = fs::rename(aside, file).inspect_err(|_| remove(aside)).and_then(|()| sync_folder(file));
     renamed.map_err(|error| Failure::Output { file: file.to_owned(), error })
 }
 

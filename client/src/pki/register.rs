@@ -53,7 +53,10 @@ impl Register {
         let mut register = Self { path, issued: Vec::new() };
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             if register.take(line).is_none() {
-                return Err(files::wrong(&register.path, &format!("line {} cannot be read", index + 1)));
+                let (file, line) = (register.path.display(), index + 1);
+                let text =
+                    format!("{file}: line {line} cannot be read: bring the file back from a copy, or mend that line");
+                return Err(Failure::Usage { text });
             }
         }
         Ok(register)

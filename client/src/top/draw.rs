@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
-use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Table, TableState};
+use ratatui::widgets::{Block, Borders, Clear, Paragraph, Row, Table, TableState, Wrap};
 
 use super::model::{Model, PLOT, Pane};
 use super::survey::{Domain, Share, Unikernel};
@@ -30,8 +30,22 @@ pub(crate) const KEYS: [(&str, &str); 8] = [
     ("j, k", "as down, up"),
 ];
 
-/// Draws all of it.
+/// What all of it needs.
+const COLUMNS_MIN: u16 = 80;
+
+/// The same.
+const ROWS_MIN: u16 = 24;
+
+/// Draws all of it, where there is room.
 pub(crate) fn draw(frame: &mut Frame<'_>, model: &Model, now_unix_ms: i64) {
+    let Rect { width, height, .. } = frame.area();
+    if width < COLUMNS_MIN || height < ROWS_MIN {
+        let text = format!(
+            "The terminal has {width} columns and {height} lines. top needs {COLUMNS_MIN} and {ROWS_MIN}: make it larger, or q and \
+             top --once."
+        );
+        return frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), frame.area());
+    }
     let domains = u16::try_from(model.domains.len().min(DOMAINS_MAX)).unwrap_or(0);
     let domains = if domains == 0 { 0 } else { domains + 1 };
     let [title, table, paths, pane, foot] = Layout::vertical([
@@ -53,6 +67,12 @@ pub(crate) fn draw(frame: &mut Frame<'_>, model: &Model, now_unix_ms: i64) {
 }
 
 fn draw_title(frame: &mut Frame<'_>, area: Rect, model: &Model) {
+    if !model.is_told {
+        return frame.render_widget(
+            Paragraph::new("vmmd is being asked").style(Style::new().add_modifier(Modifier::BOLD)),
+            area,
+        );
+    }
     let running = model.unikernels.values().filter(|it| it.phase.is_none_or(|phase| phase == Phase::Running)).count();
     let rates = model.measured.values().filter_map(|it| it.rates);
     // A sum of none would be a negative zero.

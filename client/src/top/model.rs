@@ -102,6 +102,8 @@ pub(crate) struct Measured {
 pub(crate) struct Model {
     /// What `vmmd` said last.
     pub(crate) unikernels: BTreeMap<Name, Unikernel>,
+    /// Whether it has said something.
+    pub(crate) is_told: bool,
     /// The same.
     pub(crate) domains: BTreeMap<Name, Domain>,
     /// What `vmmd_stats` says.
@@ -132,6 +134,7 @@ impl Default for Model {
     fn default() -> Self {
         Self {
             unikernels: BTreeMap::new(),
+            is_told: false,
             domains: BTreeMap::new(),
             measured: BTreeMap::new(),
             events: VecDeque::new(),
@@ -155,6 +158,7 @@ impl Model {
             News::Survey(survey) => {
                 self.measured.retain(|name, _| survey.unikernels.contains_key(name));
                 (self.unikernels, self.domains) = (survey.unikernels, survey.domains);
+                self.is_told = true;
                 self.choose_something();
             }
             News::Usage(name, now, resident) => {

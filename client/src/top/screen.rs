@@ -1,13 +1,17 @@
 //! The terminal: keys in, pictures out, and everything as it was in the end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fulmar_core::name::Name;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::draw::draw;
 use super::feed::{self, News};
@@ -27,10 +31,20 @@ pub(crate) fn show(door: &dyn Door, path: Name, interval: Duration) -> Result<()
     feed::survey(door.again(), path, interval, sender.clone());
     feed::usage(door.again(), path, sender.clone());
     feed::events(door.again(), path, sender.clone());
+    let ended_by = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        flag::register_usize(signal, Arc::clone(&ended_by), signal.unsigned_abs() as usize).map_err(Failure::print)?;
+    }
     let mut terminal = ratatui::try_init().map_err(Failure::print)?;
-    let shown = turn(&mut terminal, door, &news, &sender);
+    let shown = turn(&mut terminal, door, &news, &sender, &ended_by);
     // Whatever has happened, the terminal is somebody's.
     let restored = ratatui::try_restore().map_err(Failure::print);
+    // It shows the cursor again.
+    drop(terminal);
+    if let signal @ 1.. = ended_by.load(Ordering::Relaxed) {
+        // It ends as who sent the signal expects. This returns only where there is no such signal.
+        emulate_default_handler(i32::try_from(signal).unwrap_or(SIGTERM)).map_err(Failure::print)?;
+    }
     shown.and(restored)
 }
 
@@ -39,11 +53,12 @@ fn turn(
     door: &dyn Door,
     news: &Receiver<News>,
     sender: &Sender<News>,
+    ended_by: &AtomicUsize,
 ) -> Result<(), Failure> {
     let mut model = Model::default();
     // The console that is being listened to.
     let mut followed: Option<(Name, Arc<AtomicBool>)> = None;
-    while !model.is_over {
+    while !model.is_over && ended_by.load(Ordering::Relaxed) == 0 {
         news.try_iter().for_each(|it| model.hear(it));
         let wanted = model.chosen.filter(|_| model.pane == Pane::Console);
         if followed.as_ref().map(|(name, _)| *name) != wanted {

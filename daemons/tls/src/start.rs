@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -137,7 +137,8 @@ fn check(options: &Options, findings: &mut Findings) -> Option<Files> {
         findings.check_writable(&options.revoked);
         findings.expect(Revoked::open(&options.revoked));
     } else {
-        findings.check_writable(options.revoked.parent().unwrap_or(&options.revoked));
+        let above = options.revoked.parent().filter(|above| !above.as_os_str().is_empty());
+        findings.check_writable(above.unwrap_or(Path::new(".")));
     }
     files
 }
