@@ -12,6 +12,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::system::wait_until;
+
 /// The instruction by which a system call is made.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
@@ -54,14 +56,24 @@ impl Puppet {
     #[must_use]
     pub fn take(pid: Pid) -> Self {
         ptrace::seize(pid, Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL).unwrap();
-        ptrace::interrupt(pid).unwrap();
-        assert!(matches!(wait(pid), WaitStatus::PtraceEvent(..)));
         let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
-        let mut registers = ptrace::getregs(pid).unwrap();
-        let mut instruction = [0; SYSCALL.len()];
-        registers.rip -= SYSCALL.len() as u64;
-        memory.read_exact_at(&mut instruction, registers.rip).unwrap();
-        assert_eq!(instruction, SYSCALL, "it was to wait in a call");
+        // Most of the time it waits in a call; where it just does something, a little later.
+        let mut registers = None;
+        let waits = wait_until(|| {
+            ptrace::interrupt(pid).unwrap();
+            assert!(matches!(wait(pid), WaitStatus::PtraceEvent(..)));
+            let mut found = ptrace::getregs(pid).unwrap();
+            let mut instruction = [0; SYSCALL.len()];
+            found.rip -= SYSCALL.len() as u64;
+            memory.read_exact_at(&mut instruction, found.rip).unwrap();
+            registers = (instruction == SYSCALL).then_some(found);
+            if registers.is_none() {
+                ptrace::cont(pid, None).unwrap();
+            }
+            registers.is_some()
+        });
+        assert!(waits, "it never waits in a call");
+        let registers = registers.unwrap();
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
         let stack = maps.lines().find(|line| line.ends_with("[stack]")).unwrap();
         let spare = u64::from_str_radix(stack.split_once('-').unwrap().0, 16).unwrap();

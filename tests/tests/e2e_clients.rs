@@ -139,7 +139,8 @@ fn a_stream_that_ends_is_said_alike_here_and_from_afar() {
         let text = format!(
             "vmmc_local: the stream has ended, {daemon} or the way to it was closed: see {daemon}'s log, and follow again\n"
         );
-        assert_eq!((nameless(said.clone()).error, said.code), (text, 121), "{said:?}");
+        // Who asked before the console was there has been told that before.
+        assert!(nameless(said.clone()).error.ends_with(&text) && said.code == 121, "{said:?}");
     };
     let address = host.address.to_string();
     let place = ["--ca", "ca/cacert.pem", "--cert", "shop.pem", "--key", "shop.key", &address];

@@ -269,8 +269,8 @@ fn daemons_that_cannot_start_say_why() {
     for (program, options, code, words) in [
         ("vmmd", &[run_is, run, state_is, state][..], 1, twin.as_str()),
         ("vmmd", &[run_is, other, state_is, state], 1, "another vmmd uses this folder, stop it first"),
-        ("vmmd", &[run_is, no, state_is, state], 1, "/dev/null/no"),
-        ("vmmd", &[run_is, other, state_is, no], 1, "/dev/null/no"),
+        ("vmmd", &[run_is, no, state_is, state], 1, "/dev/null is no folder"),
+        ("vmmd", &[run_is, other, state_is, no], 1, "/dev/null is no folder"),
         ("vmmd", &[OsStr::new("--wrong")], 124, "unknown option '--wrong', see --help"),
         ("vmmd_console", &[run_is, run], 1, "another vmmd_console serves this folder"),
         ("vmmd_console", &[run_is, no], 1, "/dev/null/no"),
