@@ -43,13 +43,14 @@ fn each_promise_has_a_check_that_there_is() {
 
 #[test]
 fn each_bound_is_that_of_the_code() {
-    let bounds: [(&str, u64); 14] = [
+    let bounds: [(&str, u64); 15] = [
         ("UNIKERNELS_MAX", limits::UNIKERNELS_MAX as u64),
         ("POLICIES_MAX", limits::POLICIES_MAX as u64),
         ("BLOCKS_MAX", limits::BLOCKS_MAX as u64),
         ("DEVICES_MAX", limits::DEVICES_MAX as u64),
         ("IMAGE_BYTES_MAX", limits::IMAGE_BYTES_MAX),
         ("ARGUMENTS_BYTES_MAX", limits::ARGUMENTS_BYTES_MAX as u64),
+        ("COMMAND_LINE_BYTES_MAX", limits::COMMAND_LINE_BYTES_MAX as u64),
         ("CONNECTIONS_MAX", limits::CONNECTIONS_MAX as u64),
         ("CONNECTIONS_PER_USER_MAX", limits::CONNECTIONS_PER_USER_MAX as u64),
         ("CONSOLES_BYTES_MAX", limits::CONSOLES_BYTES_MAX as u64),
@@ -93,7 +94,12 @@ fn what_users_are_told_of_limits_is_in_the_code() {
     let told = [
         format!("`unikernels` | {} |", count(UNIKERNELS_MAX as u64)),
         format!("`policies`, `block-devices` | {} each |", count(POLICIES_MAX as u64)),
-        format!("`argument-bytes` | {} of arguments", bytes(ARENA_BYTES_MAX as u64)),
+        format!("`argument-bytes` | {} of devices and arguments", bytes(ARENA_BYTES_MAX as u64)),
+        format!(
+            "in {} each; of one, {} bytes",
+            bytes(ARGUMENTS_BYTES_MAX as u64),
+            count(COMMAND_LINE_BYTES_MAX as u64)
+        ),
         format!("`processes` | {} tenders |", count(UNITS_MAX as u64)),
         format!("`taps` | {}: a tap", count(TAPS_MAX)),
         format!("`transfers` | {TRANSFERS_MAX} block devices"),

@@ -74,7 +74,9 @@ fn what_it_cannot_use_is_named() {
         let output = command.args(options).arg("--check").output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    assert_eq!(check(&options), (Some(0), String::new()));
+    let (code, said) = check(&options);
+    let is_well = said.lines().all(|line| line.contains("this runs as root"));
+    assert!(code == Some(0) && is_well, "{said}");
     // The key of another server.
     fs::write(place.folder.join("--key"), pem("PRIVATE KEY", &[&ca.server().key.pkcs8])).unwrap();
     let (code, said) = check(&options);

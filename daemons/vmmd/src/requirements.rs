@@ -3,8 +3,11 @@
 
 use std::fmt;
 use std::fs::{self, Metadata};
+#[cfg(target_os = "linux")]
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
+#[cfg(target_os = "linux")]
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fulmar_core::limits::ACCOUNTS_MAX;
