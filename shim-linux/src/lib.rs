@@ -28,7 +28,6 @@ mod watch;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -68,7 +67,7 @@ pub struct LinuxShim {
     empty_network: Option<File>,
     net_control: OwnedFd,
     uid_base: Option<u32>,
-    /// What tenders are called by, for whoever looks for them: a folder that no other `vmmd` uses.
+    /// What tenders are called by, for whoever looks for them: [`stray::mark_of`] a folder that no other `vmmd` uses.
     folder: Vec<u8>,
     cgroups: Option<Cgroups>,
 }
@@ -93,7 +92,7 @@ impl LinuxShim {
             net_control: socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?,
             kvm: OpenOptions::new().read(true).write(true).open("/dev/kvm").ok(),
             uid_base: can_become(uid_base, uid_base, ACCOUNTS_MAX.into()).then_some(uid_base),
-            folder: fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()).into_os_string().into_vec(),
+            folder: stray::mark_of(folder),
             cgroups: None,
         })
     }

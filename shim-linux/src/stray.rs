@@ -1,10 +1,14 @@
-//! Tenders that nobody knows any more: their record is gone, with the run folder say, and they run. Each is called by a path in the state
-//! folder of its `vmmd`, so those of another one are never taken for ours, and it runs under one of the users that tenders get.
+//! Tenders that nobody knows any more: their record is gone, with the run folder say, and they run. Each is called by the state folder of
+//! its `vmmd`, and runs under one of the users that tenders get. Another `vmmd` may have the same users, and in a container a folder of the
+//! same path: the number of the folder tells them apart.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,7 +21,16 @@ use crate::sys;
 /// How long to wait for those that were killed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a tender is called by: the folder, and its name as it comes in the plan.
+/// What the tenders of who uses this folder are called by: its path, for people, and its device and number.
+pub(crate) fn mark_of(folder: &Path) -> Vec<u8> {
+    let mut mark = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()).into_os_string().into_vec();
+    if let Ok(found) = fs::metadata(folder) {
+        mark.extend_from_slice(format!("/{:x}.{:x}", found.dev(), found.ino()).as_bytes());
+    }
+    mark
+}
+
+/// What a tender is called: by that mark, and its name as it comes in the plan.
 pub(crate) fn name_in(folder: &[u8], name: &[u8]) -> Vec<u8> {
     [folder, b"/", name].concat()
 }
