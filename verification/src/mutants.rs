@@ -1,6 +1,7 @@
 //! Planting bugs: each patch of `verification/mutants/` is applied to a copy of the sources, which is built and must then fail
 //! the brief checks by a violation. A bug that nobody notices is a gap in the checks.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -63,7 +64,7 @@ fn patches(names: &[&str]) -> Result<Vec<PathBuf>, String> {
     if patches.is_empty() { Err("no such patch".into()) } else { Ok(patches) }
 }
 
-/// Copies what has changed since the last time, so that only that is built again.
+/// Copies what has changed since the last time, so that only that is built again, and removes what is gone.
 fn copy_tree(copy: &Path) -> Result<(), String> {
     // What of the sources a planted bug has changed is put back by the copy.
     let mut files: Vec<PathBuf> = COPIED.iter().map(PathBuf::from).collect();
@@ -75,8 +76,16 @@ fn copy_tree(copy: &Path) -> Result<(), String> {
                 continue;
             }
             fs::create_dir_all(&to).map_err(|error| failed(&to, error))?;
-            let entries = fs::read_dir(&from).map_err(|error| failed(&from, error))?;
-            files.extend(entries.filter_map(Result::ok).map(|entry| file.join(entry.file_name())));
+            let names = |folder: &Path| -> Result<Vec<OsString>, String> {
+                let entries = fs::read_dir(folder).map_err(|error| failed(folder, error))?;
+                Ok(entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect())
+            };
+            for gone in names(&to)?.into_iter().map(|name| file.join(name)).filter(|file| !root().join(file).exists()) {
+                let gone = copy.join(gone);
+                let removed = if gone.is_dir() { fs::remove_dir_all(&gone) } else { fs::remove_file(&gone) };
+                removed.map_err(|error| failed(&gone, error))?;
+            }
+            files.extend(names(&from)?.into_iter().map(|name| file.join(name)));
             continue;
         }
         let mut bytes = fs::read(&from).map_err(|error| failed(&from, error))?;
