@@ -84,3 +84,37 @@ fn wait(processes: &[OwnedFd]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+    use std::process::Command;
+
+    use nix::unistd::getuid;
+
+    use super::*;
+
+    /// As in a container: a folder of the same path, the same users, and another `vmmd`.
+    #[test]
+    fn a_stray_is_that_of_this_very_folder() {
+        let place = std::env::temp_dir().join(format!("fulmar-stray-{}", std::process::id()));
+        let (folder, aside) = (place.join("state"), place.join("aside"));
+        fs::create_dir_all(&folder).unwrap();
+        let name = OsString::from_vec(name_in(&mark_of(&folder), b"solo5-spt"));
+        assert!(name.to_str().unwrap().contains("/state/"), "{name:?}");
+        let mut stray = Command::new("/bin/sleep").arg0(name).arg("60").spawn().unwrap();
+        let users = getuid().as_raw()..getuid().as_raw() + 1;
+        let end = |known: &[u32]| end(&mark_of(&folder), &users, known).unwrap();
+        fs::rename(&folder, &aside).unwrap();
+        fs::create_dir(&folder).unwrap();
+        assert_eq!(end(&[]), 0);
+        fs::remove_dir(&folder).unwrap();
+        fs::rename(&aside, &folder).unwrap();
+        assert_eq!(end(&[stray.id()]), 0);
+        assert!(stray.try_wait().unwrap().is_none());
+        assert_eq!(end(&[]), 1);
+        assert_eq!(stray.wait().unwrap().signal(), Some(9));
+        fs::remove_dir_all(place).unwrap();
+    }
+}

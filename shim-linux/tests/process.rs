@@ -497,25 +497,3 @@ fn the_capacity_is_that_of_the_kernel() {
     assert!(capacity.abilities.tender);
     assert_eq!(capacity.abilities.kvm, File::options().read(true).write(true).open("/dev/kvm").is_ok());
 }
-
-/// As in a container: a folder of the same path, the same users, and another `vmmd`.
-#[test]
-fn a_stray_is_that_of_this_very_folder() {
-    let place = std::env::temp_dir().join(format!("fulmar-stray-{}", std::process::id()));
-    let (folder, aside) = (place.join("state"), place.join("aside"));
-    fs::create_dir_all(&folder).unwrap();
-    let new = || LinuxShim::new(Path::new("/bin/sleep"), UID_BASE, &folder).unwrap();
-    let mut shim = new();
-    let child = start_argv(&mut shim, &plan(1, b"solo5-spt\x0060\0"), &[], &[]);
-    assert!(child.file("cmdline").contains("/state/"), "{}", child.file("cmdline"));
-    fs::rename(&folder, &aside).unwrap();
-    fs::create_dir(&folder).unwrap();
-    assert_eq!(new().end_strays(&[]), Ok(0));
-    fs::remove_dir(&folder).unwrap();
-    fs::rename(&aside, &folder).unwrap();
-    assert_eq!(new().end_strays(&[child.process.pid]), Ok(0));
-    assert!(!is_gone(child.process.pid));
-    assert_eq!(new().end_strays(&[]), Ok(1));
-    assert_eq!(next_exit(&mut shim), Exit { unit: Unit(1), status: Status::Signal(9) });
-    fs::remove_dir_all(place).unwrap();
-}
