@@ -70,7 +70,7 @@ impl Reread {
         folders
     }
 
-    /// Reads all of it, which is at most [`FILE_BYTES_MAX`].
+    /// Reads all of it, which is at most 1 MiB.
     ///
     /// # Errors
     /// The operating system's; of a link that leads out of the folder one that [`leads_out`] knows, in capability mode.
