@@ -9,6 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use fulmar_shim_linux::sandbox::{Program, confine, rows};
+use fulmar_tests::system::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, chdir, setsid};
 
@@ -51,6 +52,10 @@ fn child() {
     let Ok(text) = std::env::var(DEED) else { return };
     let (confined, name) = text.split_once(' ').unwrap();
     if let Some(program) = PROGRAMS.iter().find(|program| format!("{program:?}") == confined) {
+        // The thread that waits for this one is confined with it, and a program of one thread may not begin to wait.
+        let waits = format!("/proc/self/task/{}/syscall", Pid::this());
+        let call = format!("{} ", nix::libc::SYS_futex);
+        assert!(wait_until(|| fs::read_to_string(&waits).unwrap().starts_with(&call)));
         confine(*program).unwrap();
     }
     deed(name);
