@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fulmar_core::limits::{LOG_FRAME_BYTES_MAX, LOG_OUTPUT_BYTES_MAX, TLS_EVENTS_PER_MINUTE_MAX, WIRE_INT_MAX};
+use fulmar_core::limits::{
+    EVENT_TEXT_BYTES_MAX, LOG_FRAME_BYTES_MAX, LOG_OUTPUT_BYTES_MAX, TLS_EVENTS_PER_MINUTE_MAX, WIRE_INT_MAX,
+};
 use fulmar_core::name::Name;
 use fulmar_core::wire::{self, Data, Event, Header, LogEntry, Login, Loss, Message, Payload};
 use fulmar_host::folder::Folder;
@@ -67,7 +69,7 @@ impl Events {
         if self.may_tell() {
             self.tell(&Event::Login(login));
             let serials: Vec<String> = links.iter().map(|link| hex(&link.serial)).collect();
-            self.tell(&Event::Proof { name, serials: serials.join(", ").as_str().into() });
+            self.tell(&Event::Proof { name, serials: as_much_as_fits(&serials.join(", ")).into() });
         }
     }
 
@@ -75,7 +77,7 @@ impl Events {
     pub(crate) fn refused(&mut self, name: Name, reason: &str) -> bool {
         let is_told = self.may_tell();
         if is_told {
-            self.tell(&Event::Refused { name, reason: reason.into(), user: None });
+            self.tell(&Event::Refused { name, reason: as_much_as_fits(reason).into(), user: None });
         }
         is_told
     }
@@ -153,5 +155,36 @@ impl Events {
                 }
             }
         }
+    }
+}
+
+/// The text of an event. Who signs certificates chooses the length of their numbers: what does not fit is cut, so that no event is lost.
+fn as_much_as_fits(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(EVENT_TEXT_BYTES_MAX)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use fulmar_core::wire::Frame;
+
+    use super::*;
+    use crate::revoked::KeyId;
+
+    #[test]
+    fn numbers_of_certificates_of_any_length_lose_no_event() {
+        let mut events = Events::new(Folder::open(&std::env::temp_dir()).unwrap(), 7);
+        events.try_at = Instant::now() + MINUTE;
+        let (name, from) = (Name::parse("a:one").unwrap(), "127.0.0.1:1".parse().unwrap());
+        let link = |bytes| Link { issuer: KeyId::of(b"key"), serial: vec![0x5a; bytes].into() };
+        events.login(name, from, &[link(20), link(40_000)]);
+        events.refused(name, &"é".repeat(EVENT_TEXT_BYTES_MAX));
+        assert_eq!((events.waiting.len(), events.lost), (3, 0));
+        let texts = events.waiting.iter().map(|frame| match wire::decode(Frame::whole(&frame[4..])).unwrap().payload {
+            Payload::Data(Data::Log(entry)) => entry.event.to_string(),
+            other => panic!("{other:?}"),
+        });
+        let texts: Vec<String> = texts.collect();
+        assert!(texts[1].starts_with(&format!("a:one: by the certificates {}, 5a5a", "5a".repeat(20))), "{texts:?}");
+        assert!(texts[2].ends_with('é') && !texts[2].contains('\u{fffd}'), "{texts:?}");
     }
 }
