@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use fulmar_core::halves::{Status, Unit};
 use fulmar_host::shim::{Exit, Process};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -20,7 +20,7 @@ pub(crate) struct Watch {
     epoll: Epoll,
     processes: BTreeMap<Unit, OwnedFd>,
     /// How long to wait until somebody else's child has been waited for.
-    patience: Duration,
+    patience: PollTimeout,
     /// Differs after every boot, so that process 812 of yesterday is not taken for that of today.
     boot: u64,
 }
@@ -29,7 +29,7 @@ impl Watch {
     /// Watches nothing yet.
     pub(crate) fn new() -> Result<Self, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, processes: BTreeMap::new(), patience: PATIENCE, boot: boot() })
+        Ok(Self { epoll, processes: BTreeMap::new(), patience: PATIENCE_MS.into(), boot: boot() })
     }
 
     /// The fd to wait on.
@@ -104,26 +104,30 @@ impl Watch {
         if let Ok(ended) = waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
             return ended_as(ended);
         }
-        let begin = Instant::now();
-        loop {
-            match sys::exit_of_pidfd(pidfd) {
-                Ok(Some(status)) => return status_of(status),
-                Ok(None) if begin.elapsed() < self.patience => std::thread::sleep(PAUSE),
-                Ok(None) => {
-                    // Nobody waits here for those that have lost their parent.
-                    self.patience = Duration::ZERO;
-                    return Status::Unknown;
-                }
-                Err(_) => return Status::Unknown,
-            }
+        let told = || sys::exit_of_pidfd(pidfd);
+        let told = match told() {
+            // The pidfd hangs up when its parent has waited for it.
+            Ok(None) if self.hangs_up(pidfd) => told(),
+            told => told,
+        };
+        told.ok().flatten().map_or(Status::Unknown, status_of)
+    }
+
+    fn hangs_up(&mut self, pidfd: BorrowedFd<'_>) -> bool {
+        let mut polled = Err(Errno::EINTR);
+        while polled == Err(Errno::EINTR) {
+            polled = poll(&mut [PollFd::new(pidfd, PollFlags::empty())], self.patience);
         }
+        if polled == Ok(0) {
+            // Nobody waits here for those that have lost their parent.
+            self.patience = PollTimeout::ZERO;
+        }
+        polled == Ok(1)
     }
 }
 
 /// Whose child a process has become waits for it at once, as a rule.
-const PATIENCE: Duration = Duration::from_millis(100);
-
-const PAUSE: Duration = Duration::from_micros(500);
+const PATIENCE_MS: u8 = 100;
 
 /// A number that differs after every boot.
 pub(crate) fn boot() -> u64 {
