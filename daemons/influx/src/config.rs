@@ -112,7 +112,7 @@ struct File {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a section: [tcp]")]
 struct TcpSection {
     address: String,
     #[serde(default)]
@@ -120,7 +120,7 @@ struct TcpSection {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a section: [http]")]
 struct HttpSection {
     url: String,
     database: Option<String>,
@@ -134,7 +134,7 @@ struct HttpSection {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a section: [metrics]")]
 struct MetricsSection {
     listen: SocketAddr,
 }
@@ -333,6 +333,9 @@ mod tests {
         for (text, said) in [
             (String::new(), "add [tcp], [http] or [metrics]"),
             ("run = 3".into(), "invalid type"),
+            ("tcp = 1".into(), "expected a section: [tcp]"),
+            ("http = \"u\"".into(), "expected a section: [http]"),
+            ("metrics = true".into(), "expected a section: [metrics]"),
             ("rum = \"/r\"".into(), "unknown field `rum`"),
             ("[tcp]".into(), "missing field `address`"),
             ("[tcp]\naddress = \"h\"".into(), "tcp.address: 'h' is not HOST:PORT"),
