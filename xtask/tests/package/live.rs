@@ -2,22 +2,21 @@
 
 use std::fs;
 
+use fulmar_tests::pages::blocks;
 use fulmar_tests::siege::programs;
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::wait_until;
 
 use crate::copy::in_copy;
 use crate::machine::Machine;
-use crate::{NEW, SERVICES, packages, packaging, settings_of};
+use crate::{NEW, SERVICES, packages, settings_of};
 
 /// Services that are there whenever somebody has asked them something.
 const ASKED: [&str; 4] = ["vmmd", "vmmd_console", "vmmd_log", "vmmd_stats"];
 
 /// Lines of the shell on the page, in order.
 fn page() -> Vec<String> {
-    let page = fs::read_to_string(packaging().join("../docs/install.md")).unwrap();
-    let blocks = page.split("\n```sh\n").skip(1).map(|rest| rest.split("\n```").next().unwrap());
-    blocks.flat_map(str::lines).map(str::to_owned).collect()
+    blocks("docs/install.md", "sh").iter().flat_map(|block| block.lines()).map(str::to_owned).collect()
 }
 
 /// A line as it can be typed where apt has no network, and not all that the package depends on is as new as it asks for.

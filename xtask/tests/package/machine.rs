@@ -15,7 +15,7 @@ use crate::{pid_of, said};
 /// Where systemd is.
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
-/// What a boot loader and a kernel do: the last line becomes systemd. `$1` is the root, `$2` the cgroup that all of it lives in.
+/// What a boot loader and a kernel do: the last line becomes systemd. `$1` is the root, `$2` the cgroup that all of it lives in, `$3` systemd.
 const BOOT: &str = r#"
 set -e
 echo 0 >"$2/cgroup.procs"
@@ -32,8 +32,8 @@ mkdir -p .old
 pivot_root . .old
 umount -l .old
 ip link set lo up
-exec env -i container=fulmar-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /usr/lib/systemd/systemd --system --log-target=journal
-' sh "$1"
+exec env -i container=fulmar-test PATH=/usr/sbin:/usr/bin:/sbin:/bin "$2" --system --log-target=journal
+' sh "$1" "$3"
 "#;
 
 /// One that runs.
@@ -65,7 +65,7 @@ impl<'a> Machine<'a> {
             new_cgroup(&copy.root.join("mnt")).map_err(|error| format!("no cgroup can be had here: {error}"))?;
         let log = fs::File::create(copy.root.join("var/log/boot")).unwrap();
         let mut boot = Command::new("sh");
-        boot.args(["-c", BOOT, "sh"]).arg(&copy.root).arg(&cgroup).stdin(Stdio::null());
+        boot.args(["-c", BOOT, "sh"]).arg(&copy.root).arg(&cgroup).arg(SYSTEMD).stdin(Stdio::null());
         let process = boot.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut machine = Self { copy, process, init: 0, cgroup };
         let init = || {
