@@ -112,7 +112,8 @@ fn every_setting_stands_on_the_page_of_the_files() {
     let config = config.unwrap();
     let page = fs::read_to_string(out.join("man/man5/fulmar-influx.5")).unwrap().replace("\\-", "-");
     let mut count = 0;
-    for section in config.split("rename_all = \"kebab-case\")]\nstruct ").skip(1) {
+    for section in config.split("#[serde(deny_unknown_fields").skip(1) {
+        let section = section.split_once("]\nstruct ").unwrap().1;
         let fields = section.split("\n}").next().unwrap().lines().filter(|line| !line.trim().starts_with('#'));
         for name in fields.skip(1).filter_map(|line| Some(line.trim().split_once(": ")?.0.replace('_', "-"))) {
             let is_section = page.contains(&format!("[{name}]"));
