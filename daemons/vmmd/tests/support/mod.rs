@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -204,6 +204,9 @@ impl Daemon {
     }
 
     pub fn try_start(folder: &Path, world: &World) -> Result<Self, String> {
+        // A socket gets its mode by the umask, which is the whole process's: here others make their folders at the same time.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let settings = Settings::new(folder.join("run"), folder.join("state"));
         let (ours, theirs) = Channel::pair().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
