@@ -25,6 +25,7 @@
 //! | [`socket`] | listening Unix sockets, who is on the other side |
 //! | [`spool`] | bytes that arrive, until it is known what they are |
 //! | [`store`] | images by their digest |
+//! | [`traffic`] | what unikernels have read from and written to storage, from the host half to the statistics |
 //! | [`unreadable`] | what clients send that is no message |
 
 pub mod blocks;
@@ -51,4 +52,5 @@ pub mod socket;
 pub mod spool;
 pub mod store;
 mod sys;
+pub mod traffic;
 pub mod unreadable;

@@ -20,6 +20,11 @@ pub struct Subject<'a> {
     pub device: &'a str,
 }
 
+/// What a system counts of a process that reads and writes storage, by these names among the counters: bytes.
+pub const BLOCK_READ: &str = "block_read_bytes";
+/// As [`BLOCK_READ`].
+pub const BLOCK_WRITTEN: &str = "block_written_bytes";
+
 /// What was measured of one process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sample {
@@ -29,7 +34,7 @@ pub struct Sample {
     pub memory: Option<Memory>,
     /// The interfaces that are still there: the place of each among those that it was opened with, and its counters, without a name.
     pub interfaces: Vec<(usize, Interface<'static>)>,
-    /// What the hypervisor counts, where it does.
+    /// What the hypervisor counts, where it does, or the system besides.
     pub counters: Option<Vec<(String, i64)>>,
 }
 
@@ -64,10 +69,10 @@ pub trait Meter {
     /// [`MeterError::Gone`], and the kernel's.
     fn open(&mut self, subject: Subject<'_>, taps: &[&str]) -> Result<Self::Target, MeterError>;
 
-    /// Reads the counters of all interfaces, for the calls of [`Meter::read`] that follow.
+    /// Reads what is counted of all at once, such as interfaces, for the calls of [`Meter::read`] that follow.
     ///
     /// # Errors
-    /// The kernel's; then no interface is counted.
+    /// The kernel's; then some of that is not counted.
     fn begin(&mut self) -> io::Result<()>;
 
     /// Measures a process. What is returned was measured while it lived.

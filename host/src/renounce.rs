@@ -25,7 +25,11 @@ pub const KEPT: [Capability; 5] = [
     Capability { number: 5, name: "CAP_KILL", why: "ends tenders, which run under other users" },
     Capability { number: 6, name: "CAP_SETGID", why: "gives each tender a group of its own" },
     Capability { number: 7, name: "CAP_SETUID", why: "gives each tender a user of its own" },
-    Capability { number: 12, name: "CAP_NET_ADMIN", why: "makes taps and puts them into bridges" },
+    Capability {
+        number: 12,
+        name: "CAP_NET_ADMIN",
+        why: "makes taps and puts them into bridges; is told what tenders read and write",
+    },
     Capability { number: 21, name: "CAP_SYS_ADMIN", why: "starts tenders in an empty network" },
 ];
 

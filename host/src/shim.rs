@@ -11,6 +11,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use fulmar_core::halves::{Abilities, LaunchPlan, OsError, Signal, Status, Texts, Unit};
 use fulmar_core::policy::CpuSet;
 
+use crate::traffic::TrafficLine;
+
 /// What there is on this host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capacity {
@@ -144,4 +146,8 @@ pub trait Shim {
 
     /// One unit that has ended; it is reaped and forgotten.
     fn next_exit(&mut self) -> Option<Exit>;
+
+    /// Calls `each` with what each unit's process has read from and written to storage, of those that live. `false` where this system
+    /// does not tell it, or tells it to the statistics daemon too: nothing is said then, and never will be.
+    fn block_traffic(&mut self, each: &mut dyn FnMut(TrafficLine)) -> bool;
 }

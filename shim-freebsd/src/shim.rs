@@ -8,6 +8,7 @@ use std::path::Path;
 
 use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Status, Texts, Unit, VirtualMachine, machine_name};
 use fulmar_host::shim::{Capacity, Exit, Found, Process, Shim, Start, Tap};
+use fulmar_host::traffic::TrafficLine;
 use nix::errno::Errno;
 
 use crate::bhyve::{self, Making, Programs};
@@ -269,6 +270,11 @@ impl<K: Kernel> Shim for HostShim<K> {
             Parent::Other => {}
         }
         Some(exit)
+    }
+
+    /// The statistics daemon is told it as the other numbers of a process.
+    fn block_traffic(&mut self, _: &mut dyn FnMut(TrafficLine)) -> bool {
+        false
     }
 }
 

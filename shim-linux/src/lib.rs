@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `cgroup` | a cgroup for each tender, where that can be had |
 //! | `limit` | what a tender's process may use |
-//! | `netlink` | the little of rtnetlink that bridges and taps need |
+//! | `netlink` | messages to the kernel, and the little of rtnetlink that bridges and taps need |
 //! | `sandbox` | what a daemon may ask of the kernel, and which files it may reach, once it has begun |
 //! | `spawn` | one fork, a list of steps, one exec |
 //! | `stray` | tenders that nobody knows any more |
 //! | `sys` | all that is unsafe |
 //! | `tap` | network interfaces that vanish with their holder |
+//! | `taskstats` | what a process has read from and written to storage |
 //! | `usage` | what a process has used, what went through its taps |
 //! | `watch` | processes and their ends |
 #![cfg(target_os = "linux")]
@@ -22,6 +23,7 @@ mod spawn;
 mod stray;
 mod sys;
 mod tap;
+mod taskstats;
 mod usage;
 mod watch;
 
@@ -34,8 +36,10 @@ use std::path::Path;
 use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Status, Texts, Unit};
 use fulmar_core::limits::ACCOUNTS_MAX;
 use fulmar_core::policy::CpuSet;
+use fulmar_host::info;
 use fulmar_host::privilege::can_become;
 use fulmar_host::shim::{Capacity, Exit, Found, Process, Shim, Start, Tap};
+use fulmar_host::traffic::{BlockTraffic, TrafficLine};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, sched_getaffinity, setns, unshare};
@@ -48,6 +52,7 @@ use nix::unistd::{Pid, geteuid};
 pub use self::cgroup::{Cgroups, NoCgroups};
 use self::netlink::Netlink;
 use self::spawn::Ground;
+use self::taskstats::Taskstats;
 pub use self::usage::LinuxMeter;
 use self::watch::Watch;
 
@@ -59,6 +64,8 @@ const KILL: u8 = libc::SIGKILL as u8;
 pub struct LinuxShim {
     netlink: Netlink,
     watch: Watch,
+    /// Nothing where it is not told.
+    taskstats: Option<Taskstats>,
     null: File,
     /// Held open, so that it can be executed by users who cannot reach its folder, and an upgrade does not mix versions.
     tender: Option<File>,
@@ -86,6 +93,7 @@ impl LinuxShim {
         Ok(Self {
             netlink: Netlink::open()?,
             watch: Watch::new()?,
+            taskstats: open_taskstats(),
             null,
             tender: opened.filter(|_| is_program),
             empty_network: empty_network(),
@@ -203,7 +211,7 @@ impl Shim for LinuxShim {
             };
             record(process)?;
             held.release()?;
-            self.watch.add(start.plan.unit, pidfd).map_err(watching)?;
+            self.watch.add(start.plan.unit, process, pidfd).map_err(watching)?;
             Ok(process)
         };
         let result = begun();
@@ -237,6 +245,28 @@ impl Shim for LinuxShim {
         let Exit { unit, status } = self.watch.next_exit()?;
         Some(Exit { unit, status: self.end_of(unit, status) })
     }
+
+    fn block_traffic(&mut self, each: &mut dyn FnMut(TrafficLine)) -> bool {
+        let Some(taskstats) = &mut self.taskstats else { return false };
+        for (process, pidfd) in self.watch.processes() {
+            let pid = Pid::from_raw(process.pid.cast_signed());
+            let Ok((read_bytes, written_bytes)) = taskstats.storage_bytes(pid) else { continue };
+            // What was said was of this process, and not of a later one of its id, if it has not ended by now.
+            if watch::lives(pidfd) == Ok(true) {
+                each(TrafficLine(process, BlockTraffic { read_bytes, written_bytes }));
+            }
+        }
+        true
+    }
+}
+
+/// What tells how much is read and written, where we are told.
+fn open_taskstats() -> Option<Taskstats> {
+    let opened = Taskstats::open();
+    if let Err(errno) = &opened {
+        info!("what unikernels read and write is not measured: the kernel's taskstats cannot be asked ({errno})");
+    }
+    opened.ok()
 }
 
 /// The number of a failure.

@@ -1,19 +1,17 @@
 //! The little of rtnetlink that bridges and taps need, written by hand: list links of a kind, find one, set one up.
-//!
-//! Answers come from the kernel, and are nevertheless read with every length checked.
+
+mod socket;
 
 use std::ffi::c_int;
-use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::SockProtocol;
 
-/// The kernel fills at most this for one `recv` of a dump.
-const BUFFER_BYTES: usize = 32 * 1024;
+use self::socket::{Listed, word};
+pub(crate) use self::socket::{Socket, attributes, begin, push_attribute};
 
-/// Header of a message, and of a link.
-const HEADER: usize = 16;
+/// Header of a link.
 const LINK_HEADER: usize = 16;
 
 /// Numbers of `linux/if_link.h` that libc lacks.
@@ -24,11 +22,7 @@ const DUMPS_MAX: usize = 3;
 
 /// A socket to the kernel's network configuration, of the network namespace in which it was made.
 #[derive(Debug)]
-pub(crate) struct Netlink {
-    socket: OwnedFd,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
+pub(crate) struct Netlink(Socket);
 
 /// A network interface.
 struct Link<'a> {
@@ -58,20 +52,10 @@ pub(crate) struct LinkCounters {
     pub(crate) collisions: u64,
 }
 
-/// How an exchange went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Listed {
-    All,
-    /// Links came or went meanwhile: some may be missing.
-    Interrupted,
-}
-
 impl Netlink {
     /// Opens the socket.
     pub(crate) fn open() -> Result<Self, Errno> {
-        let (kind, protocol) = (SockType::Raw, SockProtocol::NetlinkRoute);
-        let socket = socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER_BYTES] })
+        Socket::open(SockProtocol::NetlinkRoute).map(Self)
     }
 
     /// Calls `each` with the name of every link of this kind (`bridge`, `tun`).
@@ -170,37 +154,10 @@ impl Netlink {
 
     /// Sends a request, and calls `each` with every link of the answer.
     fn exchange(&mut self, message: Message, each: &mut dyn FnMut(&Link<'_>)) -> Result<Listed, Errno> {
-        let mut listed = Listed::All;
-        self.sequence = self.sequence.wrapping_add(1);
-        let request = message.finish(self.sequence);
-        send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
-        loop {
-            let length = match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
-                Err(Errno::EINTR) => continue,
-                result => result?,
-            };
-            let mut rest = self.buffer.get(..length).unwrap_or_default();
-            while let Some(header) = rest.get(..HEADER) {
-                let length = word(header, 0).unwrap_or(0) as usize;
-                let body = rest.get(HEADER..length).ok_or(Errno::EBADMSG)?;
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-                if word(header, 8) != Some(self.sequence) {
-                    // The end of an exchange that failed in its middle.
-                    continue;
-                }
-                if half_word(header, 6).is_some_and(|flags| i32::from(flags) & libc::NLM_F_DUMP_INTR != 0) {
-                    listed = Listed::Interrupted;
-                }
-                match half_word(header, 4).map(i32::from) {
-                    Some(libc::NLMSG_DONE) => return Ok(listed),
-                    Some(libc::NLMSG_ERROR) => {
-                        let code = word(body, 0).ok_or(Errno::EBADMSG)?.cast_signed();
-                        return if code == 0 { Ok(listed) } else { Err(Errno::from_raw(-code)) };
-                    }
-                    _ => each(&read_link(body).ok_or(Errno::EBADMSG)?),
-                }
-            }
-        }
+        self.0.exchange(message.0, &mut |body| {
+            each(&read_link(body)?);
+            Some(())
+        })
     }
 }
 
@@ -211,12 +168,9 @@ impl Message {
     /// `up` is [`libc::IFF_UP`] to set the link up. Every request is acknowledged, a dump by its end.
     fn new(kind: u16, flags: c_int, up: u32) -> Self {
         let ack = if flags == 0 { libc::NLM_F_ACK } else { flags };
-        let flags = u16::try_from(libc::NLM_F_REQUEST | ack).unwrap_or_default();
-        let mut bytes = vec![0; 4];
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        // Sequence and port are filled in later, and by the kernel. Then family, type and index: any.
-        bytes.extend([0; 8 + 8]);
+        let mut bytes = begin(kind, ack);
+        // Family, type and index: any.
+        bytes.extend([0; 8]);
         bytes.extend(up.to_ne_bytes());
         bytes.extend(up.to_ne_bytes());
         Self(bytes)
@@ -231,21 +185,6 @@ impl Message {
         text.push(0);
         self.attribute(libc::IFLA_IFNAME, &text);
     }
-
-    fn finish(mut self, sequence: u32) -> Vec<u8> {
-        let length = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        self.0.splice(0..4, length.to_ne_bytes());
-        self.0.splice(8..12, sequence.to_ne_bytes());
-        self.0
-    }
-}
-
-fn push_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 fn read_link(body: &[u8]) -> Option<Link<'_>> {
@@ -285,28 +224,9 @@ fn read_counters(link: &Link<'_>) -> Option<LinkCounters> {
     })
 }
 
-/// The attributes of a message or of a nested attribute, up to the first that is damaged.
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(half_word(rest, 0)?);
-        // The two upper bits are flags.
-        let kind = half_word(rest, 2)? & 0x3fff;
-        let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
-
-fn half_word(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::socket::HEADER;
     use super::*;
 
     #[test]
@@ -316,7 +236,7 @@ mod tests {
         let mut nested = Vec::new();
         push_attribute(&mut nested, libc::IFLA_INFO_KIND, b"bridge\0");
         message.attribute(libc::IFLA_LINKINFO, &nested);
-        let bytes = message.finish(1);
+        let bytes = message.0;
         let link = read_link(&bytes[HEADER..]).unwrap();
         assert_eq!((link.index, link.name, link.kind), (0, &b"br0"[..], &b"bridge"[..]));
         for cut in HEADER..bytes.len() {
@@ -330,7 +250,7 @@ mod tests {
         let fields: Vec<u8> = (1..=24_u64).flat_map(u64::to_ne_bytes).collect();
         message.attribute(libc::IFLA_MTU, &1400_u32.to_ne_bytes());
         message.attribute(libc::IFLA_STATS64, &fields);
-        let bytes = message.finish(1);
+        let bytes = message.0;
         let counters = read_counters(&read_link(&bytes[HEADER..]).unwrap()).unwrap();
         let expected = LinkCounters {
             flags: 1,
@@ -349,7 +269,7 @@ mod tests {
         assert_eq!(counters, expected);
         let mut message = Message::new(libc::RTM_GETLINK, 0, 0);
         message.attribute(libc::IFLA_STATS64, &fields[..79]);
-        assert_eq!(read_counters(&read_link(&message.finish(1)[HEADER..]).unwrap()), None);
+        assert_eq!(read_counters(&read_link(&message.0[HEADER..]).unwrap()), None);
     }
 
     #[test]
@@ -357,13 +277,6 @@ mod tests {
         let mut netlink = Netlink::open().unwrap();
         for name in [&b"vmmtap9999"[..], b"", b"a-name-of-more-than-15-bytes", b"lo"] {
             assert_eq!(netlink.index_of("tun", name), Ok(None));
-        }
-    }
-
-    #[test]
-    fn attributes_of_wrong_length_end_the_list() {
-        for damaged in [&[0, 0, 3, 0][..], &[3, 0, 3, 0], &[9, 0, 3, 0, 1], &[4]] {
-            assert_eq!(attributes(damaged).count(), 0, "{damaged:?}");
         }
     }
 }

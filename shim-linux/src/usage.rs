@@ -1,4 +1,5 @@
-//! What a process has used, from `/proc`, and what went through its taps, from one listing of all of them.
+//! What a process has used, from `/proc`, what went through its taps, from one listing of all of them, and what it has read from and
+//! written to storage, from the file of `vmmd`.
 //!
 //! Whose the numbers are is settled by the pidfd: it is opened first, then the process is looked at, and what was read counts
 //! only if the process of the pidfd lives afterwards. A process id that was given again in between belongs to somebody whose
@@ -10,12 +11,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use fulmar_core::wire::{Interface, Memory, Moment};
-use fulmar_host::meter::{Meter, MeterError, Sample, Subject};
+use fulmar_host::meter::{BLOCK_READ, BLOCK_WRITTEN, Meter, MeterError, Sample, Subject};
+use fulmar_host::shim::Process;
+use fulmar_host::traffic::{BlockTraffic, TRAFFIC_BYTES_MAX, TRAFFIC_FILE, TrafficLine};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
@@ -37,6 +40,9 @@ pub struct LinuxMeter {
     ticks: Ticks,
     /// The taps as they were when last listed, by their index.
     links: HashMap<u32, (Vec<u8>, LinkCounters)>,
+    /// Where `vmmd` says what is read and written, and what it last said of which process.
+    traffic_file: PathBuf,
+    traffic: HashMap<(u32, u64), BlockTraffic>,
     buffer: Vec<u8>,
 }
 
@@ -53,22 +59,27 @@ struct Tap {
 pub struct Target {
     pid: Pid,
     pidfd: OwnedFd,
+    /// As a shim tells it from a later one of its id.
+    process: Process,
     start: Moment,
     taps: Vec<Tap>,
 }
 
 impl LinuxMeter {
-    /// Prepares to look at processes and taps of the network namespace in which this is called.
+    /// Prepares to look at processes and taps of the network namespace in which this is called, and at what `vmmd` says in this run
+    /// folder.
     ///
     /// # Errors
     /// Where the kernel has no rtnetlink for us.
-    pub fn new() -> Result<Self, Errno> {
+    pub fn new(run: &Path) -> Result<Self, Errno> {
         let per_second = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u64::try_from(ticks).ok());
         Ok(Self {
             netlink: Netlink::open()?,
             boot: watch::boot(),
             ticks: Ticks::per_second(per_second.unwrap_or(100)),
             links: HashMap::new(),
+            traffic_file: run.join(TRAFFIC_FILE),
+            traffic: HashMap::new(),
             buffer: vec![0; FILE_BYTES_MAX],
         })
     }
@@ -94,6 +105,20 @@ impl LinuxMeter {
             Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Err(MeterError::Gone),
             Err(error) => Err(MeterError::Os(error)),
         }
+    }
+
+    /// Reads what `vmmd` says; it may not be there, or say nothing.
+    fn read_traffic(&mut self) -> io::Result<()> {
+        self.traffic.clear();
+        let file = match File::open(&self.traffic_file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        let mut text = String::new();
+        file.take(TRAFFIC_BYTES_MAX as u64).read_to_string(&mut text)?;
+        let lines = text.lines().filter_map(TrafficLine::parse);
+        self.traffic.extend(lines.map(|TrafficLine(process, traffic)| ((process.pid, process.started), traffic)));
+        Ok(())
     }
 
     fn stat(&mut self, pid: Pid) -> Result<Stat, MeterError> {
@@ -129,7 +154,8 @@ impl Meter for LinuxMeter {
             stat => stat?,
         };
         let started = watch::started(stat).ok_or(MeterError::Gone)?;
-        if subject.started.is_some_and(|expected| expected != self.boot ^ started) {
+        let process = Process { pid: subject.pid, started: self.boot ^ started };
+        if subject.started.is_some_and(|expected| expected != process.started) {
             return Err(MeterError::Gone);
         }
         let find = |name: &&str| {
@@ -138,7 +164,7 @@ impl Meter for LinuxMeter {
             Ok(Tap { name: name.as_bytes().to_vec(), index })
         };
         let taps = taps.iter().map(find).collect::<Result<_, MeterError>>()?;
-        let target = Target { pid, pidfd, start: self.start(started), taps };
+        let target = Target { pid, pidfd, process, start: self.start(started), taps };
         if lives(&target.pidfd)? { Ok(target) } else { Err(MeterError::Gone) }
     }
 
@@ -151,7 +177,10 @@ impl Meter for LinuxMeter {
         if listed.is_err() {
             links.clear();
         }
-        Ok(listed?)
+        listed?;
+        self.read_traffic().map_err(|error| {
+            io::Error::new(error.kind(), format!("could not read {}: {error}", self.traffic_file.display()))
+        })
     }
 
     fn read(&mut self, target: &Target) -> Result<Sample, MeterError> {
@@ -163,35 +192,36 @@ impl Meter for LinuxMeter {
             (*name == tap.name).then(|| (place, interface(counters)))
         };
         let interfaces = target.taps.iter().enumerate().filter_map(counted).collect();
+        let Process { pid, started } = target.process;
+        let traffic = self.traffic.get(&(pid, started));
         let sample = Sample {
-            rusage: text::rusage(&stat, switches, self.ticks),
+            rusage: text::rusage(&stat, switches, traffic.copied().unwrap_or_default(), self.ticks),
             memory: Some(Memory { start: target.start, ..text::memory(&stat, pages, self.ticks) }),
             interfaces,
-            counters: None,
+            counters: traffic.map(counters),
         };
         if lives(&target.pidfd)? { Ok(sample) } else { Err(MeterError::Gone) }
     }
 }
 
-/// Whether a process has not ended. Its pidfd is readable from then on.
+/// As [`watch::lives`].
 fn lives(pidfd: &OwnedFd) -> Result<bool, MeterError> {
-    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    loop {
-        match poll(&mut fds, PollTimeout::ZERO) {
-            Ok(ready) => return Ok(ready == 0),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(MeterError::Os(errno.into())),
-        }
-    }
+    watch::lives(pidfd.as_fd()).map_err(|errno| MeterError::Os(errno.into()))
 }
 
 fn nonsense(file: &str) -> MeterError {
     MeterError::Os(io::Error::other(format!("/proc/PID/{file} has another form than expected")))
 }
 
+fn counters(traffic: &BlockTraffic) -> Vec<(String, i64)> {
+    [(BLOCK_READ, traffic.read_bytes), (BLOCK_WRITTEN, traffic.written_bytes)]
+        .map(|(name, bytes)| (name.to_owned(), text::count(bytes)))
+        .to_vec()
+}
+
 /// What the host received is what the guest put in: the input.
 fn interface(counters: &LinkCounters) -> Interface<'static> {
-    let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let count = text::count;
     Interface {
         flags: i64::from(counters.flags),
         mtu: i64::from(counters.mtu),
@@ -228,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_process_has_numbers_while_it_lives_and_none_afterwards() {
-        let mut meter = LinuxMeter::new().unwrap();
+        let mut meter = LinuxMeter::new(Path::new("/nonexistent")).unwrap();
         let mut child = child();
         let target = meter.open(subject(child.id(), None), &["none"]).unwrap();
         meter.begin().unwrap();
@@ -258,8 +288,42 @@ mod tests {
     }
 
     #[test]
+    fn what_vmmd_says_is_of_the_process_that_it_names() {
+        let folder = fulmar_tests::system::make_folder("traffic").unwrap();
+        let mut meter = LinuxMeter::new(&folder).unwrap();
+        let this = watch::Watch::new().unwrap().identify(Pid::this()).unwrap();
+        let target = meter.open(subject(this.pid, None), &[]).unwrap();
+        let (file, line) = (folder.join(TRAFFIC_FILE), format!("{} {} 1024 4096\n", this.pid, this.started));
+        let counters = |meter: &mut LinuxMeter| {
+            let sample = meter.read(&target).unwrap();
+            let bytes = sample.counters.map(|counters| [counters[0].1, counters[1].1]);
+            assert_eq!([sample.rusage.inblock, sample.rusage.outblock], bytes.unwrap_or_default().map(|it| it / 512));
+            bytes
+        };
+        let others = format!("1 2 3 4\n{} {} 5 6\nnonsense\n", this.pid, this.started ^ 1);
+        for (text, expected) in [
+            (None, None),
+            (Some(others.clone()), None),
+            (Some(format!("{others}{line}")), Some([1024, 4096])),
+            (Some(String::new()), None),
+        ] {
+            text.iter().for_each(|text| std::fs::write(&file, text).unwrap());
+            meter.begin().unwrap();
+            assert_eq!(counters(&mut meter), expected, "{text:?}");
+        }
+        // What cannot be read is told, and nothing of it is kept.
+        std::fs::write(&file, line).unwrap();
+        meter.begin().unwrap();
+        std::fs::write(&file, [0xff]).unwrap();
+        let error = meter.begin().unwrap_err().to_string();
+        assert!(error.contains("block-traffic"), "{error}");
+        assert_eq!(counters(&mut meter), None);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
     fn a_process_that_started_at_another_time_is_another() {
-        let mut meter = LinuxMeter::new().unwrap();
+        let mut meter = LinuxMeter::new(Path::new("/nonexistent")).unwrap();
         let this = watch::Watch::new().unwrap().identify(Pid::this()).unwrap();
         assert!(meter.open(subject(this.pid, Some(this.started)), &[]).is_ok());
         for started in [this.started ^ 1, 0] {
@@ -273,7 +337,7 @@ mod tests {
     /// The process id is one that has been given again: the pidfd of the one before finds that out, whatever /proc says.
     #[test]
     fn what_is_read_of_a_successor_is_not_taken_for_the_process() {
-        let mut meter = LinuxMeter::new().unwrap();
+        let mut meter = LinuxMeter::new(Path::new("/nonexistent")).unwrap();
         let (mut ended, mut successor) = (child(), child());
         let target = meter.open(subject(ended.id(), None), &[]).unwrap();
         ended.kill().unwrap();

@@ -18,7 +18,7 @@ use crate::sys;
 #[derive(Debug)]
 pub(crate) struct Watch {
     epoll: Epoll,
-    processes: BTreeMap<Unit, OwnedFd>,
+    processes: BTreeMap<Unit, (Process, OwnedFd)>,
     /// How long to wait until somebody else's child has been waited for.
     patience: PollTimeout,
     /// Differs after every boot, so that process 812 of yesterday is not taken for that of today.
@@ -45,9 +45,9 @@ impl Watch {
     }
 
     /// Watches a process from now on.
-    pub(crate) fn add(&mut self, unit: Unit, pidfd: OwnedFd) -> Result<(), Errno> {
+    pub(crate) fn add(&mut self, unit: Unit, process: Process, pidfd: OwnedFd) -> Result<(), Errno> {
         self.epoll.add(&pidfd, EpollEvent::new(EpollFlags::EPOLLIN, unit.0))?;
-        self.processes.insert(unit, pidfd);
+        self.processes.insert(unit, (process, pidfd));
         Ok(())
     }
 
@@ -64,18 +64,23 @@ impl Watch {
         if self.identify(pid) != Ok(process) {
             return Ok(false);
         }
-        self.add(unit, pidfd)?;
+        self.add(unit, process, pidfd)?;
         Ok(true)
     }
 
     /// Sends a signal; whether there was somebody.
     pub(crate) fn signal(&self, unit: Unit, signal: Signal) -> Result<bool, Errno> {
-        let Some(pidfd) = self.processes.get(&unit) else { return Ok(false) };
+        let Some((_, pidfd)) = self.processes.get(&unit) else { return Ok(false) };
         match sys::signal_pidfd(pidfd.as_fd(), signal) {
             Ok(()) => Ok(true),
             Err(Errno::ESRCH) => Ok(false),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// The processes, each with what hangs up when it has ended.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = (Process, BorrowedFd<'_>)> {
+        self.processes.values().map(|(process, pidfd)| (*process, pidfd.as_fd()))
     }
 
     /// One unit that has ended. It is reaped and forgotten.
@@ -90,7 +95,7 @@ impl Watch {
             }
             let [event] = events;
             let unit = Unit(event.data());
-            if let Some(pidfd) = self.processes.remove(&unit) {
+            if let Some((_, pidfd)) = self.processes.remove(&unit) {
                 // Closing it would not do while a new process, before its exec, has a copy of it. It is in there.
                 let _ = self.epoll.delete(&pidfd);
                 return Some(Exit { unit, status: self.reap(pidfd.as_fd()) });
@@ -134,6 +139,17 @@ pub(crate) fn boot() -> u64 {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     u64::from_str_radix(&digits, 16).unwrap_or_default()
+}
+
+/// Whether a process has not ended. Its pidfd is readable from then on.
+pub(crate) fn lives(pidfd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            polled => return polled.map(|ready| ready == 0),
+        }
+    }
 }
 
 /// How a process ended, of the status that `wait` gives.

@@ -217,6 +217,21 @@ fn prometheus_finds_what_is_promised() {
         assert!(found, "{query} is {:?}\n{}\n{}", value(query), server.log(), reporter.log());
     };
     expect("up{job=\"fulmar\"}", &|up| up == 1.0);
+    // What has no interface, reports to nobody and has never ended has all but these.
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let page = fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `fulmar_")?.split_once("` | "));
+    let not_here = |labels: &str| ["`interface`", "`how`", "`to`"].iter().any(|label| labels.contains(label));
+    let measures_storage = !scene.siege.system.log("vmmd").contains("what unikernels read and write is not measured");
+    let rows = rows.filter(|(name, labels)| {
+        let needs_storage = name.starts_with("unikernel_block_read") || name.starts_with("unikernel_block_written");
+        !not_here(labels.split('|').next().unwrap()) && (measures_storage || !needs_storage)
+    });
+    let names: Vec<&str> = rows.map(|(name, _)| name).collect();
+    assert!(names.len() > 18, "{names:?}");
+    for name in names {
+        expect(&format!("count(fulmar_{name})"), &|count| count >= 1.0);
+    }
     expect("fulmar_unikernel_up{unikernel=\"siege:spin\"}", &|up| up == 1.0);
     expect("fulmar_unikernel_memory_limit_bytes{unikernel=\"siege:spin\"}", &|bytes| bytes == 16777216.0);
     expect("rate(fulmar_unikernel_cpu_seconds_total{unikernel=\"siege:spin\"}[10s])", &|rate| rate > 0.0);

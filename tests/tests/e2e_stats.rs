@@ -27,6 +27,8 @@ struct Measured {
     resident_pages: i64,
     /// Packets and bytes that each interface has sent, and received.
     interfaces: BTreeMap<String, [i64; 4]>,
+    /// Bytes read from storage, and written.
+    storage: Option<[i64; 2]>,
 }
 
 /// Somebody who hears of everything, or of what is below a path.
@@ -50,13 +52,18 @@ impl Subscriber {
             let counters = [it.input_packets, it.input_bytes, it.output_packets, it.output_bytes];
             (String::from_utf8(it.bridge.0.to_vec()).unwrap(), counters)
         });
+        let counters = || usage.counters.iter().flat_map(|counters| counters.iter());
+        let counter = |name: &str| counters().find(|it| it.name.0 == name.as_bytes()).map(|it| it.value);
         let measured = Measured {
             cpu_us: us(usage.rusage.utime) + us(usage.rusage.stime),
             runtime_us: memory.runtime,
             start: (memory.start.seconds, memory.start.microseconds),
             resident_pages: memory.rss,
             interfaces: interfaces.collect(),
+            storage: counter("block_read_bytes").zip(counter("block_written_bytes")).map(<[i64; 2]>::from),
         };
+        let blocks = measured.storage.unwrap_or_default().map(|bytes| bytes / 512);
+        assert_eq!([usage.rusage.inblock, usage.rusage.outblock], blocks, "{usage:?}");
         (message.header.name.to_string(), measured)
     }
 
@@ -121,6 +128,57 @@ fn cpu_us(pid: u32) -> i64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     fields[11..13].iter().map(|ticks| ticks.parse::<i64>().unwrap() * 10_000).sum()
+}
+
+/// Bytes that this thread has written to storage.
+fn written_bytes() -> i64 {
+    let text = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_is_written_to_a_disk_is_counted_for_who_writes_it() {
+    const TEST: &str = "what_is_written_to_a_disk_is_counted_for_who_writes_it";
+    let Some(mut siege) = begin(TEST) else { return };
+    let before = written_bytes();
+    let image = siege.system.folder().join("counting.spt");
+    std::fs::write(&image, fulmar_tests::images::counting()).unwrap();
+    let is_storage = written_bytes() > before;
+    let image = image.to_string_lossy().into_owned();
+    create(&siege, "other", "hello", &["--arg=--silent"]);
+    assert_eq!(siege.client(&["add-block", "tenant:data", "1"]).code, 0);
+    let disk = ["create", "tenant:disk", &image, "--mem", "16", "--block=storage:data"];
+    assert_eq!(siege.client(&disk).code, 0);
+    let mut client = Subscriber::new(&siege, ":");
+    if siege.system.log("vmmd").contains("what unikernels read and write is not measured") {
+        // Nothing is said where nothing is known.
+        assert_eq!(client.next_of("tenant:disk").storage, None);
+        fulmar_tests::skips::skip(TEST, "the kernel's taskstats cannot be asked");
+        return end(siege);
+    }
+    let written = |it: &Measured| it.storage.map(|[_, written]| written);
+    // What a tender records of its guest's start is written too.
+    let record = written(&client.expect(":other", |it| it.storage.is_some()));
+    // A sector of a page, which is what the kernel writes.
+    let expected = record.map(|bytes| bytes + if is_storage { 4096 } else { 0 });
+    if !is_storage {
+        fulmar_tests::skips::skip(TEST, "the folder of the tests is in memory: nothing is written to storage");
+    }
+    client.expect("tenant:disk", |it| written(it) == expected);
+    // It goes on across an upgrade; another process begins at nothing.
+    kill_9(siege.vmmd);
+    siege.vmmd = siege.system.start_vmmd(&[]).unwrap();
+    siege.expect_log("vmmd_stats", "vmmd is here");
+    let before = client.expect("tenant:disk", |it| written(it) == expected);
+    assert_eq!(siege.client(&["restart", "tenant:disk"]).code, 0);
+    let after = client.expect("tenant:disk", |it| it.start != before.start && it.storage.is_some());
+    // The page may still wait for the disk, and is not counted twice then.
+    assert!(written(&after) <= expected, "{before:?} {after:?}");
+    for name in ["tenant:disk", "other"] {
+        assert_eq!(siege.client(&["destroy", name]).code, 0);
+    }
+    assert_eq!(siege.client(&["remove-block", "tenant:data"]).code, 0);
+    end(siege);
 }
 
 #[test]

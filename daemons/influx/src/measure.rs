@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::SystemTime;
 
 use fulmar_core::wire::{Command, Data, Moment, Payload, StatsCommand, Usage};
+use fulmar_host::meter::{BLOCK_READ, BLOCK_WRITTEN};
 use fulmar_host::{info, warning};
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -68,10 +69,14 @@ fn measured(usage: &Usage<'_>, page_bytes: Option<u64>) -> Measured {
             dropped: count(it.output_dropped),
         },
     });
+    let counters = || usage.counters.iter().flat_map(|counters| counters.iter());
+    let counter = |name: &str| counters().find(|it| it.name.0 == name.as_bytes()).map(|it| count(it.value));
     Measured {
         cpu_us: us(usage.rusage.utime) + us(usage.rusage.stime),
         resident_bytes: usage.memory.and_then(|memory| count(memory.rss).checked_mul(page_bytes?)),
         interfaces: interfaces.collect(),
+        block_read: counter(BLOCK_READ),
+        block_written: counter(BLOCK_WRITTEN),
     }
 }
 

@@ -155,6 +155,11 @@ fn measurements(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     let bytes = Some(&Unit::Bytes);
     page.counters("fulmar_unikernel_received", "Bytes that it received", bytes, interfaces(|it| it.received.bytes))?;
     page.counters("fulmar_unikernel_sent", "Bytes that it sent", bytes, interfaces(|it| it.sent.bytes))?;
+    let storage = |value: fn(&Measured) -> Option<u64>| {
+        all().filter_map(move |(name, it)| Some(Row([("unikernel", name.as_str())], number(value(it)?))))
+    };
+    page.counters("fulmar_unikernel_block_read", "Bytes read from storage", bytes, storage(|it| it.block_read))?;
+    page.counters("fulmar_unikernel_block_written", "Bytes written to storage", bytes, storage(|it| it.block_written))?;
     page.counters("fulmar_unikernel_received_packets", "Frames", None, interfaces(|it| it.received.packets))?;
     page.counters("fulmar_unikernel_sent_packets", "Frames", None, interfaces(|it| it.sent.packets))?;
     page.counters("fulmar_unikernel_received_dropped", "Frames lost", None, interfaces(|it| it.received.dropped))?;
@@ -242,7 +247,13 @@ mod tests {
         let received = Traffic { bytes: 486, packets: 5, dropped: 1 };
         // A name that the format would have to escape.
         let interfaces = vec![Interface { name: "a\"b\\c\nd".into(), received, sent }];
-        let measured = Measured { cpu_us: 1_500_000, resident_bytes: Some(4096), interfaces };
+        let measured = Measured {
+            cpu_us: 1_500_000,
+            resident_bytes: Some(4096),
+            interfaces,
+            block_read: Some(1024),
+            block_written: Some(2048),
+        };
         {
             let mut snapshot = shared.lock();
             snapshot.measured.insert(name("foo:web"), measured);

@@ -32,6 +32,9 @@ pub(crate) struct Measured {
     /// Nothing where it could not be read.
     pub(crate) resident_bytes: Option<u64>,
     pub(crate) interfaces: Vec<Interface>,
+    /// Bytes read from storage and written to it; nothing where they are not counted.
+    pub(crate) block_read: Option<u64>,
+    pub(crate) block_written: Option<u64>,
 }
 
 /// What `vmmd` says of a unikernel.

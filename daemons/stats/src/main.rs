@@ -79,7 +79,7 @@ fn main() -> ExitCode {
 /// What a start needs.
 fn check(options: &Options, findings: &mut Findings) {
     daemon::check(&options.run, SOCKET, (options.user, STATS_USER), STATS_FILES_MAX, findings);
-    findings.expect(meter());
+    findings.expect(meter(options));
 }
 
 /// Serves until a signal ends it.
@@ -98,7 +98,7 @@ fn serve(options: &Options) -> Result<(), StartError> {
         use fulmar_shim_linux::sandbox::{Enclosure, enclose};
         enclose(Enclosure::Stats { run: &options.run }).map_err(StartError::Confine)?;
     }
-    let meter = meter()?;
+    let meter = meter(options)?;
     let mut server = Server::new(signals, listener, util.join("vmmd.sock"), meter, options.interval, service)
         .map_err(BeginError::Loop)?;
     confine()?;
@@ -120,16 +120,16 @@ fn confine() -> Result<(), StartError> {
 }
 
 #[cfg(target_os = "linux")]
-fn meter() -> Result<fulmar_shim_linux::LinuxMeter, StartError> {
-    fulmar_shim_linux::LinuxMeter::new().map_err(|error| StartError::Meter(error.into()))
+fn meter(options: &Options) -> Result<fulmar_shim_linux::LinuxMeter, StartError> {
+    fulmar_shim_linux::LinuxMeter::new(&options.run).map_err(|error| StartError::Meter(error.into()))
 }
 
 #[cfg(target_os = "freebsd")]
-fn meter() -> Result<impl fulmar_host::meter::Meter, StartError> {
+fn meter(_: &Options) -> Result<impl fulmar_host::meter::Meter, StartError> {
     fulmar_shim_freebsd::meter().map_err(|error| StartError::Meter(error.into()))
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-fn meter() -> Result<std::convert::Infallible, StartError> {
+fn meter(_: &Options) -> Result<std::convert::Infallible, StartError> {
     Err(StartError::NoMeter)
 }

@@ -92,7 +92,7 @@ impl<M: Meter> Targets<M> {
     /// Measures those that somebody wants to hear of, and forgets those that have ended.
     pub(crate) fn measure(&mut self, wanted: &BTreeSet<Name>) -> Vec<Record> {
         if let Err(error) = self.meter.begin() {
-            warning!("networks cannot be counted this time: {error}");
+            warning!("networks or block devices cannot be counted this time: {error}");
         }
         let (mut records, mut ended) = (Vec::new(), Vec::new());
         let is_wanted = |name: &Name| wanted.iter().any(|wish| covers(wish, name));

@@ -10,6 +10,7 @@ use fulmar_core::halves::{Abilities, Attempt, OsError, Signal, Status, Texts, Un
 use fulmar_core::policy::CpuSet;
 
 use super::{Capacity, Exit, Found, Process, Shim, Start, Tap};
+use crate::traffic::{BlockTraffic, TrafficLine};
 
 /// The first process id: beyond what a real system gives, so that none is hit by mistake.
 const FIRST_PID: u32 = 0x4000_0000;
@@ -21,6 +22,8 @@ pub struct FakeShim {
     pub bridges: Vec<String>,
     /// CPUs, memory and abilities.
     pub capacity: Capacity,
+    /// What each process has read and written, where that is told.
+    pub traffic: Option<BlockTraffic>,
     /// Names of all taps that were made.
     pub taps_made: Vec<String>,
     running: BTreeMap<Unit, Process>,
@@ -53,6 +56,7 @@ impl FakeShim {
         Ok(Self {
             bridges: vec!["service".to_owned(), "br0".to_owned()],
             capacity: Capacity { cpus: CpuSet::first(4), memory_mb: 64 * 1024, abilities },
+            traffic: None,
             taps_made: Vec::new(),
             running: BTreeMap::new(),
             ended: VecDeque::new(),
@@ -201,6 +205,12 @@ impl Shim for FakeShim {
             while matches!(self.ready.read(&mut [0; 64]), Ok(64)) {}
         }
         exit
+    }
+
+    fn block_traffic(&mut self, each: &mut dyn FnMut(TrafficLine)) -> bool {
+        let Some(traffic) = self.traffic else { return false };
+        self.running.values().for_each(|process| each(TrafficLine(*process, traffic)));
+        true
     }
 }
 

@@ -84,8 +84,10 @@ impl Enclosure<'_> {
                 read: read(&["/dev/urandom"]),
                 ..Reach::default()
             },
-            // What processes use.
-            Self::Stats { run } => Reach { own: shared(run), read: read(&["/proc"]), ..Reach::default() },
+            // What processes use, and what `vmmd` says of them.
+            Self::Stats { run } => {
+                Reach { own: shared(run), read: vec!["/proc".into(), run.to_owned()], ..Reach::default() }
+            }
             Self::Influx { names, ports } => Reach { read: names.to_vec(), ports: ports.to_vec(), ..Reach::default() },
             // Who is who, what is open, what cannot be guessed. For its block devices an administrator may have put a link there.
             Self::Control { run, state } => Reach {

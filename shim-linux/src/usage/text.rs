@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use fulmar_core::wire::{Memory, Moment, Rusage};
+use fulmar_host::traffic::BlockTraffic;
 
 /// Microseconds of a second.
 const SECOND_US: u64 = 1_000_000;
+
+/// The kernel's unit of `ru_inblock` and `ru_oublock`.
+const BLOCK_BYTES: u64 = 512;
 
 /// The kernel's unit of time towards programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +101,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 /// As the wire has counts.
-fn count(value: u64) -> i64 {
+pub(super) fn count(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -106,8 +110,8 @@ pub(super) fn moment(since: Duration) -> Moment {
     Moment { seconds: count(since.as_secs()), microseconds: i64::from(since.subsec_micros()) }
 }
 
-/// What `getrusage` would say, as far as `/proc` has it.
-pub(super) fn rusage(stat: &Stat, switches: Switches, ticks: Ticks) -> Rusage {
+/// What `getrusage` would say, as far as `/proc` has it, and of the first thread what it has read and written.
+pub(super) fn rusage(stat: &Stat, switches: Switches, traffic: BlockTraffic, ticks: Ticks) -> Rusage {
     Rusage {
         utime: moment(ticks.duration(stat.user_ticks)),
         stime: moment(ticks.duration(stat.system_ticks)),
@@ -115,6 +119,8 @@ pub(super) fn rusage(stat: &Stat, switches: Switches, ticks: Ticks) -> Rusage {
         minflt: count(stat.minor_faults),
         majflt: count(stat.major_faults),
         nswap: count(stat.swaps),
+        inblock: count(traffic.read_bytes / BLOCK_BYTES),
+        outblock: count(traffic.written_bytes / BLOCK_BYTES),
         nvcsw: count(switches.voluntary),
         nivcsw: count(switches.involuntary),
         ..Rusage::default()
@@ -186,11 +192,13 @@ mod tests {
     fn ticks_become_seconds_and_microseconds() {
         let ticks = Ticks::per_second(100);
         let stat = stat(format!("77 (a) {STAT}").as_bytes()).unwrap();
-        let rusage = rusage(&stat, Switches { voluntary: 2, involuntary: 17 }, ticks);
+        let traffic = BlockTraffic { read_bytes: 1024, written_bytes: 4097 };
+        let rusage = rusage(&stat, Switches { voluntary: 2, involuntary: 17 }, traffic, ticks);
         assert_eq!(rusage.utime, Moment { seconds: 2, microseconds: 500_000 });
         assert_eq!(rusage.stime, Moment { seconds: 0, microseconds: 20_000 });
         assert_eq!((rusage.maxrss, rusage.minflt, rusage.majflt, rusage.nswap), (412, 168, 3, 4));
         assert_eq!((rusage.nvcsw, rusage.nivcsw), (2, 17));
+        assert_eq!((rusage.inblock, rusage.outblock), (2, 8));
         let memory = memory(&stat, Pages { text: 5, data: 90 }, ticks);
         assert_eq!((memory.runtime, memory.rss, memory.vsize), (2_520_000, 412, 36_265_984));
         assert_eq!((memory.tsize, memory.dsize, memory.ssize), (5, 90, 90));

@@ -9,6 +9,7 @@
 //! | `outbox` | answers that the control half has not taken yet |
 //! | `records` | two files for each unit, by which a successor finds it, or how it ended |
 //! | `serve` | the loop that waits for requests, exits and signals |
+//! | `traffic` | what the statistics daemon is told of block devices |
 //! | `fuzzing` | the door that a fuzzer comes in by; in no default build |
 
 #[cfg(any(test, feature = "fake-shim"))]
@@ -19,6 +20,7 @@ mod records;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,6 +47,7 @@ use fulmar_host::{error, info, warning};
 use self::outbox::Outbox;
 use self::records::{Record, Records, STATUS_BYTES_MAX};
 pub use self::serve::{Ending, Signals, serve};
+use self::traffic::TrafficFile;
 
 /// Why the host half cannot go on. Unikernels are not touched by its end.
 #[derive(Debug)]
@@ -88,6 +91,7 @@ pub struct HostHalf<S> {
     channel: Channel,
     outbox: Outbox,
     records: Records,
+    traffic: TrafficFile,
     capacity: Capacity,
     /// The units whose end has not been told, and what each uses of the host.
     units: BTreeMap<Unit, Usage>,
@@ -153,6 +157,7 @@ impl<S: Shim> HostHalf<S> {
             channel,
             outbox: Outbox::default(),
             records,
+            traffic: TrafficFile::new(run),
             capacity,
             units,
             inherited,
@@ -196,6 +201,7 @@ impl<S: Shim> HostHalf<S> {
             Some(_) => {}
         }
         self.service.beat();
+        self.traffic.refresh(&mut self.shim);
     }
 
     /// Receives one request and answers it; false when the control half is gone.
