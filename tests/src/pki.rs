@@ -45,6 +45,7 @@ pub const CLIENT: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
 pub const SERVER: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
 
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+const ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const EXTENDED_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 const LIST_NUMBER: &[u8] = &[0x55, 0x1d, 0x14];
@@ -318,9 +319,21 @@ impl Issuer {
     /// The certificate of a server.
     #[must_use]
     pub fn server(&self) -> Identity {
+        self.server_by(|_| {})
+    }
+
+    /// The same, of a host that is called so.
+    #[must_use]
+    pub fn server_of(&self, host: &str) -> Identity {
+        let names = sequence(&[&element(0x82, &[host.as_bytes()])]);
+        self.server_by(|draft| draft.extensions.push(extension(ALTERNATIVE_NAME, false, &names)))
+    }
+
+    fn server_by(&self, change: impl FnOnce(&mut Draft)) -> Identity {
         let key = Key::generate();
         let mut draft = draft(&self.subject, &named("server"), &key);
         draft.extensions = vec![basic_constraints(false), key_usage(DIGITAL_SIGNATURE), extended_usage(SERVER)];
+        change(&mut draft);
         self.identity(key, &draft.serial, self.key.sign(&draft.encode()))
     }
 

@@ -12,12 +12,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fulmar_tests::pki::{Issuer, pem};
 use fulmar_tests::siege::{Siege, said};
 use fulmar_tests::skips::skip;
 use fulmar_tests::system::{self, wait_until};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+
+/// What every machine calls itself.
+const HOST: &str = "localhost";
 
 /// A program that ends with its test, and what it says.
 struct Program {
@@ -119,19 +123,20 @@ fn unix_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 
-fn start_influxdb(scene: &Scene, influxd: &PathBuf, port: u16) -> Program {
+/// With these settings of its HTTP service besides.
+fn start_influxdb(scene: &Scene, influxd: &PathBuf, port: u16, more: &str) -> Program {
     let folder = scene.file("influxdb");
     let (config, shown) = (scene.file("influxdb.conf"), folder.display());
     let settings = format!(
         "reporting-disabled = true\nbind-address = \"127.0.0.1:{}\"\n[meta]\ndir = \"{shown}/meta\"\n[data]\n\
-         dir = \"{shown}/data\"\nwal-dir = \"{shown}/wal\"\n[http]\nbind-address = \"127.0.0.1:{port}\"\n",
+         dir = \"{shown}/data\"\nwal-dir = \"{shown}/wal\"\n[http]\nbind-address = \"127.0.0.1:{port}\"\n{more}",
         free_port()
     );
     fs::write(&config, settings).unwrap();
     let mut command = Command::new(influxd);
     command.arg("-config").arg(config);
     let influxdb = Program::start(command, scene.file("influxdb.log"));
-    let up = wait_until(|| get(port, "/ping").is_some_and(|(status, _)| status == 204));
+    let up = wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
     assert!(up, "{}", influxdb.log());
     influxdb
 }
@@ -152,7 +157,7 @@ fn an_influxdb_that_dies_and_comes_back_has_all_measurements() {
     let Some(influxd) = package(TEST, "influxd") else { return };
     let Some(scene) = Scene::begin(TEST) else { return };
     let port = free_port();
-    let influxdb = start_influxdb(&scene, &influxd, port);
+    let influxdb = start_influxdb(&scene, &influxd, port, "");
     let created =
         http(port, "POST /query?q=CREATE%20DATABASE%20fulmar HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(created.unwrap().0, 200);
@@ -183,10 +188,54 @@ fn an_influxdb_that_dies_and_comes_back_has_all_measurements() {
     let before = come().unwrap();
     assert!(wait_until(|| come().is_some_and(|now| now >= before + 4.0)), "{}", reporter.log());
     let back_ms = unix_ms();
-    let _influxdb = start_influxdb(&scene, &influxd, port);
+    let _influxdb = start_influxdb(&scene, &influxd, port, "");
     reporter.expect_log("takes lines again");
     let kept = || rows(gone_ms).iter().filter(|row| u128::from(row[0].as_u64().unwrap()) < back_ms).count();
     assert!(wait_until(|| kept() >= 3), "{} measurements of the time in which it was away", kept());
+    drop(reporter);
+    scene.end();
+}
+
+#[test]
+fn an_influxdb_is_believed_by_a_ca_of_ones_own_and_by_no_other() {
+    const TEST: &str = "an_influxdb_is_believed_by_a_ca_of_ones_own_and_by_no_other";
+    let (Some(influxd), Some(curl)) = (package(TEST, "influxd"), package(TEST, "curl")) else { return };
+    let Some(scene) = Scene::begin(TEST) else { return };
+    let file = |name: &str, kind: &str, der: &[u8]| {
+        let path = scene.file(name);
+        fs::write(&path, pem(kind, &[der])).unwrap();
+        path.display().to_string()
+    };
+    let issuer = Issuer::root("ours");
+    let server = issuer.server_of(HOST);
+    let ours = file("ours.pem", "CERTIFICATE", &issuer.der);
+    let other = file("other.pem", "CERTIFICATE", &Issuer::root("ours").der);
+    let port = free_port();
+    let more = format!(
+        "https-enabled = true\nhttps-certificate = {:?}\nhttps-private-key = {:?}\n",
+        file("server.pem", "CERTIFICATE", &server.chain[0]),
+        file("server.key", "PRIVATE KEY", &server.key.pkcs8)
+    );
+    let _influxdb = start_influxdb(&scene, &influxd, port, &more);
+    let ask = |words: &[&str]| {
+        let mut command = Command::new(&curl);
+        command.args(["--silent", "--show-error", "--cacert", &ours]).args(words);
+        said(&command.arg(format!("https://{HOST}:{port}/query")).output().unwrap())
+    };
+    let created = ask(&["--data-urlencode", "q=CREATE DATABASE fulmar"]);
+    assert_eq!(created.code, 0, "{created:?}");
+    let section = |ca: &str| format!("[http]\nurl = \"https://{HOST}:{port}\"\ndatabase = \"fulmar\"\n{ca}");
+    // Neither by those that everybody knows, nor by another one's.
+    for ca in [String::new(), format!("ca-file = {other:?}\n")] {
+        let reporter = scene.report(&section(&ca));
+        reporter.expect_log("invalid peer certificate");
+        drop(reporter);
+        fs::remove_file(scene.file("influx.log")).unwrap();
+    }
+    let reporter = scene.report(&section(&format!("ca-file = {ours:?}\n")));
+    let rows = || ask(&["--get", "--data", "db=fulmar", "--data-urlencode", "q=SELECT utime FROM resource_usage"]).out;
+    assert!(wait_until(|| rows().contains("utime")), "{}\n{}", rows(), reporter.log());
+    assert!(!reporter.log().contains("invalid peer certificate"), "{}", reporter.log());
     drop(reporter);
     scene.end();
 }

@@ -10,8 +10,10 @@ use fulmar_host::log;
 use fulmar_host::plain;
 use fulmar_host::privilege::Identity;
 use fulmar_host::settings::{self, FileError, set_log_level, set_log_target};
+use rustls::RootCertStore;
 use serde::Deserialize;
 use ureq::http::Uri;
+use ureq::tls::{PemItem, RootCerts, parse_pem};
 
 use crate::line::Form;
 #[cfg(target_os = "linux")]
@@ -29,6 +31,9 @@ const SECRET_BYTES_MAX: usize = 4096;
 
 /// Bytes of a file whose first line is one.
 const SECRET_FILE_BYTES_MAX: u64 = 16 * 1024;
+
+/// Bytes of a file of CAs.
+const CA_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -63,6 +68,8 @@ pub(crate) struct Http {
     server: Uri,
     /// The header that says who we are.
     pub(crate) authorization: Option<String>,
+    /// By whom its certificate has to be issued.
+    pub(crate) roots: RootCerts,
     pub(crate) form: Form,
 }
 
@@ -76,7 +83,7 @@ pub(crate) enum ConfigError {
     /// A setting makes no sense.
     Setting(&'static str, String),
     /// A file that a setting names.
-    Secret(PathBuf, io::Error),
+    File(PathBuf, io::Error),
     /// There is nothing to do.
     Nothing,
 }
@@ -90,7 +97,7 @@ impl fmt::Display for ConfigError {
             Self::Read(error) => error.fmt(f),
             Self::Line(line, what) => write!(f, "line {line}: {what}"),
             Self::Setting(setting, why) => write!(f, "{setting}: {why}"),
-            Self::Secret(path, error) => write!(f, "{} cannot be read: {error}", path.display()),
+            Self::File(path, error) => write!(f, "{} cannot be read: {error}", path.display()),
             Self::Nothing => f.write_str("nothing is to be reported: add [tcp], [http] or [metrics]"),
         }
     }
@@ -129,6 +136,7 @@ struct HttpSection {
     organisation: Option<String>,
     bucket: Option<String>,
     token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     #[serde(default)]
     full_names: bool,
 }
@@ -245,7 +253,14 @@ impl HttpSection {
             }
             _ => return setting("http", "give database (InfluxDB 1), or organisation, bucket and token-file (2)"),
         };
-        Ok(Http { url, server, authorization, form: Form { full_names: self.full_names, with_time: true } })
+        let roots = match &self.ca_file {
+            None => RootCerts::WebPki,
+            Some(_) if server.scheme_str() != Some("https") => {
+                return setting("http.ca-file", "it is for https: the url is none");
+            }
+            Some(file) => read_roots(file)?,
+        };
+        Ok(Http { url, server, authorization, roots, form: Form { full_names: self.full_names, with_time: true } })
     }
 }
 
@@ -257,14 +272,34 @@ fn wrong_line(text: &str, error: &toml::de::Error) -> ConfigError {
 
 /// The first line of a file.
 fn secret(path: &Path) -> Result<String, ConfigError> {
-    let bytes =
-        plain::read(path, SECRET_FILE_BYTES_MAX).map_err(|error| ConfigError::Secret(path.to_owned(), error))?;
+    let bytes = plain::read(path, SECRET_FILE_BYTES_MAX).map_err(|error| ConfigError::File(path.to_owned(), error))?;
     let text = String::from_utf8_lossy(&bytes);
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() || line.len() > SECRET_BYTES_MAX || line.bytes().any(|byte| !byte.is_ascii_graphic()) {
         return Err(ConfigError::Setting("http", format!("there is no secret in {}", path.display())));
     }
     Ok(line.to_owned())
+}
+
+/// The certificates of a file, each a CA's.
+fn read_roots(path: &Path) -> Result<RootCerts, ConfigError> {
+    let bytes = plain::read(path, CA_FILE_BYTES_MAX).map_err(|error| ConfigError::File(path.to_owned(), error))?;
+    let wrong = |what: &str| ConfigError::Setting("http.ca-file", format!("{} {what}", path.display()));
+    let mut roots = Vec::new();
+    for item in parse_pem(&bytes) {
+        let Ok(PemItem::Certificate(certificate)) = item else {
+            return Err(wrong("has more than certificates in PEM, or something damaged"));
+        };
+        // As it will be taken, or passed over.
+        if RootCertStore::empty().add(certificate.der().into()).is_err() {
+            return Err(wrong("has a certificate that is none, or not of version 3"));
+        }
+        roots.push(certificate);
+    }
+    if roots.is_empty() {
+        return Err(wrong("has no certificate in PEM"));
+    }
+    Ok(RootCerts::from(roots))
 }
 
 /// For a query (RFC 3986, section 2.3): what is not unreserved is escaped.
@@ -327,6 +362,13 @@ mod tests {
         assert_eq!(http.url, "https://127.0.0.1/write?db=d&precision=ms&u=u&p=abc%3D%3D");
 
         let (none, empty) = (file("none"), file("empty"));
+        let pem = |kind: &str| format!("-----BEGIN {kind}-----\nMAA=\n-----END {kind}-----\n");
+        fs::write(folder.join("junk"), pem("CERTIFICATE")).unwrap();
+        fs::write(folder.join("key"), pem("PRIVATE KEY")).unwrap();
+        let (junk, key) = (file("junk"), file("key"));
+        let with_ca = |scheme: &str, ca: &str| {
+            format!("[http]\nurl = \"{scheme}://127.0.0.1\"\ndatabase = \"d\"\nca-file = {ca:?}")
+        };
         let with_token = |path: &str| {
             format!("[http]\nurl = \"http://127.0.0.1\"\norganisation = \"o\"\nbucket = \"b\"\ntoken-file = {path:?}")
         };
@@ -356,6 +398,11 @@ mod tests {
             ),
             (with_token(&none), "none cannot be read"),
             (with_token(&empty), "there is no secret in"),
+            (with_ca("https", &none), "none cannot be read"),
+            (with_ca("https", &empty), "has no certificate in PEM"),
+            (with_ca("https", &junk), "has a certificate that is none"),
+            (with_ca("https", &key), "has more than certificates"),
+            (with_ca("http", &junk), "http.ca-file: it is for https"),
         ] {
             let error = Config::parse(&text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

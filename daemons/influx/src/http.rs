@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use ureq::Agent;
+use ureq::tls::TlsConfig;
 
 use crate::config::Http;
 use crate::daemon::RETRY;
@@ -37,8 +38,9 @@ impl fmt::Display for Refused {
 
 /// Sends for ever.
 pub(crate) fn send(http: &Http, queue: &Queue) {
-    let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build();
-    let agent = Agent::new_with_config(config);
+    let tls = TlsConfig::builder().root_certs(http.roots.clone()).build();
+    let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).tls_config(tls);
+    let agent = Agent::new_with_config(config.build());
     // What is in the query may be secret.
     let shown = http.url.split('?').next().unwrap_or_default();
     let mut said = String::new();
