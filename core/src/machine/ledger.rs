@@ -436,3 +436,34 @@ impl<const P: usize> Ledger<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taps_of_all_together_end_where_the_host_has_no_more() {
+        let mut ledger = Ledger::<4>::new();
+        let bridge = Bridge::new(b"b").unwrap();
+        let (mut bridges, cpus) = (crate::policy::Bridges::EMPTY, CpuSet::first(1));
+        bridges.insert(bridge).unwrap();
+        let most = u64::MAX;
+        ledger.set_root(Policy { unikernels: most, cpus, memory_mb: most, block_mb: None, bridges });
+        let (name, other) = (Name::parse("tenant:web").unwrap(), Name::parse("web").unwrap());
+        let ask = |ledger: &Ledger<4>, name: &Name, networks: usize| {
+            let bridges = [bridge; 3];
+            ledger.admit(name, &Charge { memory_mb: 1, cpus: &cpus, bridges: bridges.get(..networks).unwrap() })
+        };
+        let usage = |networks| Usage { unikernels: 1, memory_mb: 1, block_mb: 0, networks };
+        ledger.charge(&name, usage(TAPS_MAX - 2));
+        for asked in [&name, &other] {
+            assert_eq!(ask(&ledger, asked, 2), Ok(()));
+            let refused = Refused::HostTaps { used: TAPS_MAX - 2, asked: 3 };
+            assert_eq!(ask(&ledger, asked, 3).unwrap_err().refused, refused);
+        }
+        ledger.charge(&other, usage(2));
+        assert!(ask(&ledger, &name, 1).is_err() && ask(&ledger, &name, 0).is_ok());
+        ledger.release(&other, usage(2));
+        assert_eq!(ask(&ledger, &name, 2), Ok(()));
+    }
+}

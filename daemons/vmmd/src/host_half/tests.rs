@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fulmar_core::halves::{Status, VirtualMachine};
-use fulmar_core::limits::HOST_FILES_MAX;
+use fulmar_core::limits::{DEVICES_MAX, HOST_FILES_MAX};
 use fulmar_core::policy::CpuSet;
 use fulmar_host::shim::fake::FakeShim;
 
@@ -322,6 +322,31 @@ fn thousands_of_units_run_at_once() {
     })
     .unwrap();
     assert_eq!(records_in(&folder), 2 * UNITS_MAX);
+}
+
+#[test]
+fn taps_end_where_the_host_has_no_more() {
+    let folder = Folder::new();
+    let mut shim = FakeShim::new().unwrap();
+    shim.bridges = vec!["b".to_owned()];
+    let networks = b"b\0".repeat(DEVICES_MAX);
+    let many = |unit| LaunchPlan { networks: Texts::new(&networks).unwrap(), ..plan(unit) };
+    against(shim, &folder, |control| {
+        let count = TAPS_MAX / DEVICES_MAX as u64;
+        for unit in 0..count {
+            assert!(matches!(control.launch(&many(unit)), Answer::Launched { .. }), "{unit}");
+        }
+        let full = Answer::LaunchFailed { unit: Unit(count), error: LaunchError::HostTaps };
+        assert_eq!(control.launch(&many(count)), full);
+        // The rest is somebody's who needs no more.
+        let rest = usize::try_from(TAPS_MAX % DEVICES_MAX as u64).unwrap();
+        let few = LaunchPlan { networks: Texts::new(&networks[..2 * rest]).unwrap(), ..plan(count) };
+        assert!(matches!(control.launch(&few), Answer::Launched { .. }));
+        let one = LaunchPlan { networks: Texts::new(b"b\0").unwrap(), ..plan(count + 1) };
+        let full = Answer::LaunchFailed { unit: Unit(count + 1), error: LaunchError::HostTaps };
+        assert_eq!(control.launch(&one), full);
+    })
+    .unwrap();
 }
 
 #[test]
