@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -25,13 +25,21 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// A text that names the folder and what the system says.
 pub fn make_folder(purpose: &str) -> Result<PathBuf, String> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("fulmar-{purpose}-{}-{number}", std::process::id()));
-    fs::create_dir(&folder)
-        // The unprivileged half of the daemon must get through, nobody else need look.
-        .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)))
-        .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-    Ok(folder)
+    loop {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("fulmar-{purpose}-{}-{number}", std::process::id()));
+        match fs::create_dir(&folder) {
+            // Left by one of the same process id that was killed.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            // The unprivileged half of the daemon must get through, nobody else need look.
+            made => {
+                return made
+                    .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)))
+                    .map(|()| folder.clone())
+                    .map_err(|error| format!("cannot make {}: {error}", folder.display()));
+            }
+        }
+    }
 }
 
 /// The folder of the built programs: `FULMAR_PROGRAMS`, or beside the running program.
