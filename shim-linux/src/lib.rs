@@ -52,6 +52,7 @@ use nix::unistd::{Pid, geteuid};
 pub use self::cgroup::{Cgroups, NoCgroups};
 use self::netlink::Netlink;
 use self::spawn::Ground;
+pub use self::taskstats::NotTold;
 use self::taskstats::Taskstats;
 pub use self::usage::LinuxMeter;
 use self::watch::Watch;
@@ -263,10 +264,18 @@ impl Shim for LinuxShim {
 /// What tells how much is read and written, where we are told.
 fn open_taskstats() -> Option<Taskstats> {
     let opened = Taskstats::open();
-    if let Err(errno) = &opened {
-        info!("what unikernels read and write is not measured: the kernel's taskstats cannot be asked ({errno})");
+    if let Err(error) = &opened {
+        info!("{error}");
     }
     opened.ok()
+}
+
+/// Whether what unikernels read and write would be measured.
+///
+/// # Errors
+/// [`NotTold`].
+pub fn check_taskstats() -> Result<(), NotTold> {
+    Taskstats::open().map(drop)
 }
 
 /// The number of a failure.

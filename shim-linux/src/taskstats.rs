@@ -1,6 +1,8 @@
 //! What a process has read from and written to storage, by the kernel's taskstats (`Documentation/accounting/taskstats.rst`): who may
 //! administer the network of the host is told that of every process, where `/proc/PID/io` tells it only to who may trace it.
 
+use std::fmt;
+
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::SockProtocol;
@@ -21,6 +23,19 @@ const WRITE_BYTES: usize = 256;
 /// Header of a message of generic netlink.
 const GENERIC_HEADER: usize = 4;
 
+/// The kernel does not tell it to us: `ENOENT` where it was built without that, `EPERM` where we may not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotTold(Errno);
+
+impl fmt::Display for NotTold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(errno) = self;
+        write!(f, "what unikernels read and write is not measured: the kernel's taskstats cannot be asked ({errno})")
+    }
+}
+
+impl std::error::Error for NotTold {}
+
 /// The kernel's door for it.
 #[derive(Debug)]
 pub(crate) struct Taskstats {
@@ -29,8 +44,12 @@ pub(crate) struct Taskstats {
 }
 
 impl Taskstats {
-    /// Opens it, and tries whether we are told anything: `ENOENT` where the kernel has none, `EPERM` where we may not.
-    pub(crate) fn open() -> Result<Self, Errno> {
+    /// Opens it, and tries whether we are told anything.
+    pub(crate) fn open() -> Result<Self, NotTold> {
+        Self::try_open().map_err(NotTold)
+    }
+
+    fn try_open() -> Result<Self, Errno> {
         let mut socket = Socket::open(SockProtocol::NetlinkGeneric)?;
         let control = u16::try_from(libc::GENL_ID_CTRL).unwrap_or_default();
         let command = u8::try_from(libc::CTRL_CMD_GETFAMILY).unwrap_or_default();
@@ -102,11 +121,9 @@ mod tests {
     fn what_a_process_writes_to_a_disk_is_counted() {
         let mut taskstats = match Taskstats::open() {
             Ok(taskstats) => taskstats,
-            Err(errno) => {
-                return fulmar_tests::skips::skip(
-                    "what_a_process_writes_to_a_disk_is_counted",
-                    &format!("taskstats cannot be asked: {errno}"),
-                );
+            Err(error) => {
+                let test = "what_a_process_writes_to_a_disk_is_counted";
+                return fulmar_tests::skips::skip(test, &error.to_string());
             }
         };
         // What the kernel shows a process of itself has to be the same, be the folder on a disk or in memory.

@@ -44,6 +44,10 @@ pub(crate) fn check(options: &Options, findings: &mut Findings) {
     if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         findings.doubt(format_args!("/dev/kvm cannot be opened ({error}): hvt images cannot run, spt images can"));
     }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = fulmar_shim_linux::check_taskstats() {
+        findings.doubt(error);
+    }
     let _ = files::raise_limit();
     if let Some(text) = files::too_few(HOST_FILES_MAX.max(CONTROL_FILES_MAX)) {
         findings.doubt(text);

@@ -90,11 +90,11 @@ fn the_services_run_under_a_systemd_of_their_own() {
         machine.expect("vmmc_local log", ":web: created unikernel");
         machine.expect("vmmc_local stats --count 1 web", ":web");
         machine.expect("curl --silent 127.0.0.1:9102/metrics", "fulmar_unikernel_up{unikernel=\":web\"} 1");
-        // The host half may ask for it, and `vmmd_stats` may read it.
-        machine.expect(
-            "curl --silent 127.0.0.1:9102/metrics",
-            "fulmar_unikernel_block_written_bytes_total{unikernel=\":web\"}",
-        );
+        // Where this kernel tells root of it, the host half may ask under its unit too, and `vmmd_stats` may read what it says.
+        if !machine.sh("vmmd --check 2>&1").contains("what unikernels read and write is not measured") {
+            let counted = "fulmar_unikernel_block_written_bytes_total{unikernel=\":web\"}";
+            machine.expect("curl --silent 127.0.0.1:9102/metrics", counted);
+        }
         let remote = "vmmc_bistro --ca ca/cacert.pem --cert ca/cacert.pem --key ca/ca.key localhost info";
         machine.expect(remote, ":web");
         for program in ASKED.into_iter().chain(["vmmd_tls", "vmmd_influx"]) {
