@@ -177,10 +177,12 @@ impl Meter for LinuxMeter {
         if listed.is_err() {
             links.clear();
         }
-        listed?;
-        self.read_traffic().map_err(|error| {
+        // Each is tried, whatever came of the other.
+        let traffic = self.read_traffic().map_err(|error| {
             io::Error::new(error.kind(), format!("could not read {}: {error}", self.traffic_file.display()))
-        })
+        });
+        listed?;
+        traffic
     }
 
     fn read(&mut self, target: &Target) -> Result<Sample, MeterError> {
