@@ -153,6 +153,27 @@ pub fn counting() -> Vec<u8> {
     with_code(&[Device::Block("storage")], &[code.concat(), WAITING.concat()].concat())
 }
 
+/// Bytes that [`filling`] makes the kernel write.
+pub const FILLED_BYTES: usize = 1 << 20;
+
+/// An spt image with the block device `storage`, of [`FILLED_BYTES`] or more, and no other device. It writes a sector to each page of that
+/// many, which the kernel writes whole, and then waits for ever.
+#[must_use]
+pub fn filling() -> Vec<u8> {
+    let code = [
+        &[0xbf, 4, 0, 0, 0][..],                        // mov edi, 4: the disk, behind the image
+        &[0x48, 0x8d, 0xb4, 0x24, 0, 0xfc, 0xff, 0xff], // lea rsi, [rsp-1024]
+        &[0xba, 0, 2, 0, 0],                            // mov edx, 512: one sector
+        &[0x45, 0x31, 0xd2],                            // xor r10d, r10d: the first page
+        &[0xb8, 18, 0, 0, 0],                           // mov eax, 18: pwrite64
+        &[0x0f, 0x05],                                  // syscall
+        &[0x41, 0x81, 0xc2, 0, 0x10, 0, 0],             // add r10d, 4096: the next page
+        &[0x41, 0x81, 0xfa, 0, 0, 0x10, 0],             // cmp r10d, FILLED_BYTES
+        &[0x75, 0xe9],                                  // jne to where eax is loaded
+    ];
+    with_code(&[Device::Block("storage")], &[code.concat(), WAITING.concat()].concat())
+}
+
 /// An spt image without devices that says nothing and waits for ever. What it needs is next to nothing, so that there can be many.
 #[must_use]
 pub fn waiting() -> Vec<u8> {
