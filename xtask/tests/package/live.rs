@@ -153,7 +153,7 @@ fn the_services_run_under_a_systemd_of_their_own() {
         machine.expect("vmmc_local stats --count 1 web", ":web");
         assert!(mains().iter().zip(&old).all(|(now, then)| now != then && now != "0"), "{old:?}");
         assert_eq!(processes(&machine), before);
-        assert_eq!(machine.sh("systemctl list-units --failed --no-legend 'vmmd*'"), "");
+        assert_eq!(machine.sh("systemctl --failed --no-legend"), "");
 
         // After a reboot all is there again. The bridge is the administrator's.
         machine.power_off();
